@@ -1,0 +1,1 @@
+//! ABCI 2.0 of CometBFT v0.40.0: types, codec, server.

@@ -1,0 +1,1 @@
+//! The sequencer's ABCI application: services, mempool, store, gRPC.

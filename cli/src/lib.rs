@@ -1,0 +1,1 @@
+//! The one command of Counterpoint: network, services, keys, transactions, queries.

@@ -1,0 +1,1 @@
+//! JSON-RPC in, durable batches out: a wallet's way into the sequencer.

@@ -1,0 +1,1 @@
+//! Types and codecs of Counterpoint, without IO.

@@ -1,0 +1,1 @@
+//! gRPC services of Counterpoint: generated messages, clients and servers.

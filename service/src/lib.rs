@@ -1,0 +1,1 @@
+//! What the services share: configuration layers, telemetry, probes, shutdown.

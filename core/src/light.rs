@@ -1,0 +1,354 @@
+//! Trust in headers: from the sequencer's genesis, signature by signature, to the tip.
+//!
+//! A header is accepted when more than two thirds of the validator set that its predecessor named
+//! signed it. `now` is the header's own time: whether the tip is fresh is for the caller to say,
+//! since nothing here reads a clock.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tendermint::{Time, block::signed_header::SignedHeader, chain, validator};
+use tendermint_light_client_verifier::{
+    ProdVerifier, Verdict, Verifier as _,
+    options::Options,
+    types::{TrustThreshold, TrustedBlockState, UntrustedBlockState},
+};
+use tendermint_proto::{Protobuf, v0_38::types as proto};
+
+use crate::{
+    primitive::{Hash, Height},
+    slot::HeaderTime,
+};
+
+/// How long after its time a header may still introduce a later one: validators must be
+/// punishable for as long.
+pub const TRUSTING_PERIOD: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// A header that more than two thirds of the validators signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedHeader {
+    height: Height,
+    hash: Hash,
+    time: HeaderTime,
+    data_hash: Hash,
+    previous: Hash,
+}
+
+/// What must be known to verify the next header; it may be stored and read back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustedState {
+    chain_id: chain::Id,
+    height: u64,
+    time: Time,
+    hash: Hash, // Zero before the first block.
+    validators: validator::Set,
+    next_validators_hash: tendermint::Hash,
+}
+
+/// The part of CometBFT's genesis file that trust starts from.
+#[derive(Deserialize)]
+struct GenesisFile {
+    chain_id: chain::Id,
+    genesis_time: Time,
+    #[serde(default = "first_height", deserialize_with = "number")]
+    initial_height: u64,
+    validators: Vec<validator::Info>,
+}
+
+fn first_height() -> u64 {
+    1
+}
+
+/// CometBFT writes integers as strings.
+fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number {
+        Text(String),
+        Plain(u64),
+    }
+    match Number::deserialize(deserializer)? {
+        Number::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        Number::Plain(number) => Ok(number),
+    }
+}
+
+/// Why a header is not trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum LightError {
+    /// The genesis file cannot be read.
+    #[error("not a CometBFT genesis file")]
+    Genesis(#[from] serde_json::Error),
+    /// The genesis file names no validators, so nothing can be verified.
+    #[error("the genesis file names no validators")]
+    NoValidators,
+    /// Not a protobuf message of CometBFT, or a field out of its bounds.
+    #[error("failed to decode {what}: {reason}")]
+    Decode {
+        /// Which message.
+        what: &'static str,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The header lies at or before the trusted one.
+    #[error("header {height} does not follow trusted header {trusted}")]
+    Stale {
+        /// The header's height.
+        height: u64,
+        /// The height trusted so far.
+        trusted: u64,
+    },
+    /// The header does not build on the trusted one: two headers of one height were signed.
+    #[error(
+        "header {height} builds on {previous}, but {trusted} was verified: the chain has forked"
+    )]
+    Fork {
+        /// The header's height.
+        height: u64,
+        /// The block that it builds on.
+        previous: Hash,
+        /// The block that was verified.
+        trusted: Hash,
+    },
+    /// Too few signatures, a wrong one, another chain or another validator set.
+    #[error("header {height} is not acceptable: {reason}")]
+    Refused {
+        /// The header's height.
+        height: u64,
+        /// What the verifier said.
+        reason: String,
+    },
+}
+
+impl TrustedState {
+    /// Trusts what the genesis file of the sequencer says, and nothing else.
+    ///
+    /// # Errors
+    /// [`LightError`] if the file is not CometBFT's or names no validators.
+    pub fn from_genesis(file: &[u8]) -> Result<Self, LightError> {
+        let genesis: GenesisFile = serde_json::from_slice(file)?;
+        if genesis.validators.is_empty() {
+            return Err(LightError::NoValidators);
+        }
+        let validators = validator::Set::without_proposer(genesis.validators);
+        // The first block carries exactly the genesis time, and must be later than what is trusted.
+        #[expect(
+            clippy::arithmetic_side_effects,
+            reason = "subtracting from a Time is checked"
+        )]
+        let time = (genesis.genesis_time - Duration::from_nanos(1)).map_err(|error| {
+            LightError::Decode {
+                what: "genesis_time",
+                reason: error.to_string(),
+            }
+        })?;
+        Ok(Self {
+            chain_id: genesis.chain_id,
+            height: genesis.initial_height.saturating_sub(1),
+            time,
+            hash: Hash::ZERO,
+            next_validators_hash: validators.hash(),
+            validators,
+        })
+    }
+
+    /// The chain whose headers are trusted.
+    #[must_use]
+    pub fn chain_id(&self) -> &str {
+        self.chain_id.as_str()
+    }
+
+    /// The last trusted height; one below the first before any header was verified.
+    #[must_use]
+    pub fn height(&self) -> Height {
+        Height::new(self.height)
+    }
+
+    /// Verifies a header above the trusted one and trusts it from then on; on `Err` nothing
+    /// changes. `validators` may be left out while the set stays the same.
+    ///
+    /// # Errors
+    /// [`LightError`] says why the header is not trusted; [`LightError::Fork`] is proof of misdeed.
+    pub fn verify(
+        &mut self,
+        signed: &SignedHeader,
+        validators: Option<&validator::Set>,
+    ) -> Result<VerifiedHeader, LightError> {
+        let header = VerifiedHeader::from_signed(signed)?;
+        let height = header.height.get();
+        if height <= self.height {
+            return Err(LightError::Stale {
+                height,
+                trusted: self.height,
+            });
+        }
+        let adjacent = Some(height) == self.height.checked_add(1);
+        if adjacent && self.hash != Hash::ZERO && header.previous != self.hash {
+            let (previous, trusted) = (header.previous, self.hash);
+            return Err(LightError::Fork {
+                height,
+                previous,
+                trusted,
+            });
+        }
+        let set = validators.unwrap_or(&self.validators);
+        self.check(signed, set)
+            .map_err(|reason| LightError::Refused { height, reason })?;
+        if let Some(set) = validators {
+            self.validators = set.clone();
+        }
+        self.height = height;
+        self.time = signed.header.time;
+        self.hash = header.hash;
+        self.next_validators_hash = signed.header.next_validators_hash;
+        Ok(header)
+    }
+
+    fn check(&self, signed: &SignedHeader, validators: &validator::Set) -> Result<(), String> {
+        let height = self
+            .height
+            .try_into()
+            .map_err(|_| "height out of range".to_owned())?;
+        let trusted = TrustedBlockState {
+            chain_id: &self.chain_id,
+            header_time: self.time,
+            height,
+            next_validators: &self.validators,
+            next_validators_hash: self.next_validators_hash,
+        };
+        let untrusted = UntrustedBlockState {
+            signed_header: signed,
+            validators,
+            next_validators: None,
+        };
+        let options = Options {
+            trust_threshold: TrustThreshold::ONE_THIRD,
+            trusting_period: TRUSTING_PERIOD,
+            clock_drift: Duration::from_secs(1),
+        };
+        let now = signed.header.time;
+        match ProdVerifier::default().verify_update_header(untrusted, trusted, &options, now) {
+            Verdict::Success => Ok(()),
+            Verdict::NotEnoughTrust(tally) => Err(format!("not enough trust: {tally}")),
+            Verdict::Invalid(detail) => Err(detail.to_string()),
+        }
+    }
+}
+
+impl VerifiedHeader {
+    fn from_signed(signed: &SignedHeader) -> Result<Self, LightError> {
+        let header = &signed.header;
+        let time = header.time.unix_timestamp();
+        let seconds = u64::try_from(time).map_err(|_| LightError::Decode {
+            what: "header time",
+            reason: "before 1970".into(),
+        })?;
+        let nanos = u32::try_from(header.time.unix_timestamp_nanos().rem_euclid(1_000_000_000));
+        Ok(Self {
+            height: Height::new(header.height.value()),
+            hash: digest(header.hash()),
+            time: HeaderTime {
+                seconds,
+                nanos: nanos.unwrap_or_default(),
+            },
+            data_hash: header.data_hash.map_or_else(|| Hash::digest(&[]), digest),
+            previous: header
+                .last_block_id
+                .map_or(Hash::ZERO, |id| digest(id.hash)),
+        })
+    }
+
+    /// The height of the block.
+    #[must_use]
+    pub fn height(&self) -> Height {
+        self.height
+    }
+
+    /// The hash of the header.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        self.hash
+    }
+
+    /// When the block was proposed: the median of the votes for the block before it.
+    #[must_use]
+    pub fn time(&self) -> HeaderTime {
+        self.time
+    }
+
+    /// Merkle root over the block's items.
+    #[must_use]
+    pub fn data_hash(&self) -> Hash {
+        self.data_hash
+    }
+
+    /// The hash of the header before; zero at the first height.
+    #[must_use]
+    pub fn previous(&self) -> Hash {
+        self.previous
+    }
+
+    /// Trusts a header without signatures, for tests of what comes after verification.
+    #[cfg(any(test, feature = "test-utils"))]
+    #[must_use]
+    pub fn unchecked(
+        height: Height,
+        hash: Hash,
+        time: HeaderTime,
+        data_hash: Hash,
+        previous: Hash,
+    ) -> Self {
+        Self {
+            height,
+            hash,
+            time,
+            data_hash,
+            previous,
+        }
+    }
+}
+
+/// Reads CometBFT's `SignedHeader` message.
+///
+/// # Errors
+/// [`LightError::Decode`] if it is none.
+pub fn decode_signed_header(bytes: &[u8]) -> Result<SignedHeader, LightError> {
+    <SignedHeader as Protobuf<proto::SignedHeader>>::decode(bytes)
+        .map_err(|error| decode_error("signed header", &error))
+}
+
+/// Writes CometBFT's `SignedHeader` message.
+#[must_use]
+pub fn encode_signed_header(header: SignedHeader) -> Vec<u8> {
+    Protobuf::<proto::SignedHeader>::encode_vec(header)
+}
+
+/// Reads CometBFT's `ValidatorSet` message.
+///
+/// # Errors
+/// [`LightError::Decode`] if it is none.
+pub fn decode_validators(bytes: &[u8]) -> Result<validator::Set, LightError> {
+    <validator::Set as Protobuf<proto::ValidatorSet>>::decode(bytes)
+        .map_err(|error| decode_error("validator set", &error))
+}
+
+/// Writes CometBFT's `ValidatorSet` message.
+#[must_use]
+pub fn encode_validators(validators: validator::Set) -> Vec<u8> {
+    Protobuf::<proto::ValidatorSet>::encode_vec(validators)
+}
+
+fn decode_error(what: &'static str, error: &impl fmt::Display) -> LightError {
+    LightError::Decode {
+        what,
+        reason: error.to_string(),
+    }
+}
+
+fn digest(hash: tendermint::Hash) -> Hash {
+    match hash {
+        tendermint::Hash::Sha256(bytes) => Hash::new(bytes),
+        tendermint::Hash::None => Hash::ZERO,
+    }
+}

@@ -1,0 +1,50 @@
+use counterpoint_core::{
+    action::RegisterRollup, primitive::Height, registry::MAX_ACTIVE_ROLLUPS, slot::Slot,
+};
+
+use super::{ExecuteError, TxContext, lock};
+use crate::{
+    fees::REGISTRATION_DEPOSIT,
+    genesis::put_rollup,
+    rejection::{Mismatch, Rejection},
+    state::{Key, ReadRecords, StateDelta, StateRead},
+};
+
+/// Heights between a registration and the rollup's first: everybody must know of it by then.
+const NOTICE_HEIGHTS: u64 = 2;
+
+/// Registers a rollup that the signer owns, and locks its deposit.
+pub(super) fn execute<S: StateRead>(
+    ctx: &TxContext,
+    action: &RegisterRollup,
+    delta: &mut StateDelta<'_, S>,
+) -> Result<(), ExecuteError> {
+    let config = action.clone().into_config(ctx.signer);
+    config.check().map_err(Rejection::RollupConfig)?;
+    let chain = delta.chain()?;
+    if chain.rollups >= MAX_ACTIVE_ROLLUPS {
+        return Err(Rejection::TooManyRollups.into());
+    }
+    if delta
+        .get(&Key::RollupName(&config.name).encode())?
+        .is_some()
+    {
+        return Err(Rejection::NameTaken(config.name).into());
+    }
+    if delta
+        .get(&Key::EvmChainId(config.evm_chain_id).encode())?
+        .is_some()
+    {
+        return Err(Rejection::EvmChainIdTaken(config.evm_chain_id).into());
+    }
+    let expected = Height::new(ctx.height.get().saturating_add(NOTICE_HEIGHTS));
+    if config.first_height < expected {
+        let actual = config.first_height;
+        return Err(Rejection::FirstHeight(Mismatch { expected, actual }).into());
+    }
+    if Slot::of(ctx.previous_time, config.slot_secs).get() <= config.genesis_time {
+        return Err(Rejection::GenesisTime(config.genesis_time).into());
+    }
+    lock(ctx.signer, REGISTRATION_DEPOSIT, delta)?;
+    Ok(put_rollup(config, delta)?)
+}

@@ -1,0 +1,253 @@
+//! What a block holds for each rollup: its environment and its list, lane by lane.
+//!
+//! Lanes of a list, in order: deposits, `L0` atomic legs, `L1` decrypted payloads, `L2` backrun
+//! slot, `L3` deferred plaintext, `L4` plaintext in block order. Today deposits and `L4` exist.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use counterpoint_core::{
+    block::{ENV_VERSION, RollupEnv, RollupItem, RollupLeaf, prev_randao},
+    primitive::{Hash, Height, RollupId},
+    registry::RollupConfig,
+    slot::{HeaderTime, Slot, SlotSecs},
+};
+
+use crate::state::{
+    DepositQueue, Key, LastHeader, QueuedDeposit, ReadRecords, RollupRecord, StateDelta, StateRead,
+    StoreError,
+};
+
+/// Most deposits of one rollup block: geth takes no more withdrawals.
+pub const MAX_DEPOSITS_PER_BLOCK: u64 = 16;
+
+/// One rollup's part of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollupSlice {
+    /// What the block commits to.
+    pub leaf: RollupLeaf,
+    /// The whole list.
+    pub items: Vec<RollupItem>,
+    /// The configuration that `leaf.env.config_hash` is the digest of.
+    pub config: RollupConfig,
+}
+
+/// The lists of a block that is being put together.
+#[derive(Clone, Debug)]
+pub(crate) struct Lists(BTreeMap<RollupId, List>);
+
+#[derive(Clone, Debug)]
+struct List {
+    config: RollupConfig,
+    env: RollupEnv,
+    deposits: Vec<RollupItem>,
+    plaintext: Vec<RollupItem>,
+    bytes: u64,
+}
+
+/// The slots around one height, for one slot length.
+#[derive(Clone, Copy, Debug)]
+struct Slots {
+    current: Slot,
+    opens: bool,
+    closes: bool,
+    openings: u64,
+}
+
+impl Lists {
+    /// Opens the block: moves slots on, numbers rollup blocks and takes deposits from the queues
+    /// of the state before.
+    pub(crate) fn open<S: StateRead>(
+        height: Height,
+        time: HeaderTime,
+        last: &LastHeader,
+        delta: &mut StateDelta<'_, S>,
+    ) -> Result<Self, StoreError> {
+        let classes = open_slots(time, last, delta)?;
+        let mut lists = BTreeMap::new();
+        for record in delta.rollups()? {
+            let Some(slots) = classes.get(&record.config.slot_secs.get()) else {
+                continue;
+            };
+            if record.config.first_height <= height {
+                let list = List::open(record, height, *slots, last.hash, delta)?;
+                lists.insert(list.config.rollup_id, list);
+            }
+        }
+        Ok(Self(lists))
+    }
+
+    /// Whether all of `items` fit into their rollups' shares of the block.
+    pub(crate) fn fit(&self, items: &[(RollupId, Bytes)]) -> bool {
+        let mut added: BTreeMap<RollupId, (u64, u64)> = BTreeMap::new();
+        for (id, item) in items {
+            let (count, bytes) = added.entry(*id).or_default();
+            *count = count.saturating_add(1);
+            *bytes = bytes.saturating_add(item.len() as u64);
+        }
+        added.iter().all(|(id, (count, bytes))| {
+            self.0
+                .get(id)
+                .is_some_and(|list| list.has_room(*count, *bytes))
+        })
+    }
+
+    /// Appends to `L4`.
+    pub(crate) fn push(&mut self, items: Vec<(RollupId, Bytes)>) {
+        for (id, item) in items {
+            if let Some(list) = self.0.get_mut(&id) {
+                list.bytes = list.bytes.saturating_add(item.len() as u64);
+                list.plaintext.push(RollupItem::Transaction(item));
+            }
+        }
+    }
+
+    /// Puts the lanes together, in the order of rollup identifiers.
+    pub(crate) fn close(self) -> Vec<RollupSlice> {
+        let close = |(id, list): (RollupId, List)| {
+            let List {
+                config,
+                env,
+                deposits: mut items,
+                plaintext,
+                ..
+            } = list;
+            items.extend(plaintext);
+            RollupSlice {
+                leaf: RollupLeaf::new(id, env, &items),
+                items,
+                config,
+            }
+        };
+        self.0.into_iter().map(close).collect()
+    }
+}
+
+/// Works out every slot length's place in time, and counts openings.
+fn open_slots<S: StateRead>(
+    time: HeaderTime,
+    last: &LastHeader,
+    delta: &mut StateDelta<'_, S>,
+) -> Result<BTreeMap<u8, Slots>, StoreError> {
+    let mut classes = BTreeMap::new();
+    for (secs, openings) in delta.openings()? {
+        let length = SlotSecs::new(secs)
+            .map_err(|error| StoreError::corrupt(format!("openings: {error}")))?;
+        let current = Slot::of(last.time, length);
+        let opens = current > Slot::of(last.previous_time, length);
+        let closes = Slot::of(Some(time), length) > current;
+        let openings = openings.saturating_add(u64::from(opens));
+        if opens {
+            delta.put(&Key::Openings(length), &openings)?;
+        }
+        classes.insert(
+            secs,
+            Slots {
+                current,
+                opens,
+                closes,
+                openings,
+            },
+        );
+    }
+    Ok(classes)
+}
+
+impl List {
+    fn open<S: StateRead>(
+        record: RollupRecord,
+        height: Height,
+        slots: Slots,
+        previous: Hash,
+        delta: &mut StateDelta<'_, S>,
+    ) -> Result<Self, StoreError> {
+        let id = record.config.rollup_id;
+        let first = height == record.config.first_height;
+        let opens = slots.opens || first;
+        if first {
+            let first_opening = Some(slots.openings);
+            delta.put(
+                &Key::Rollup(id),
+                &RollupRecord {
+                    first_opening,
+                    ..record.clone()
+                },
+            )?;
+        }
+        let counted_from = record.first_opening.unwrap_or(slots.openings);
+        let env = RollupEnv {
+            version: ENV_VERSION,
+            slot: slots.current,
+            number: slots
+                .openings
+                .saturating_sub(counted_from)
+                .saturating_add(1),
+            opens,
+            closes: slots.closes,
+            beacon_root: if opens { *previous.as_bytes() } else { [0; 32] },
+            prev_randao: if opens {
+                prev_randao(&id, &previous)
+            } else {
+                [0; 32]
+            },
+            config_hash: record.config.hash(),
+        };
+        let deposits = if opens {
+            take_deposits(id, delta)?
+        } else {
+            Vec::new()
+        };
+        let (plaintext, bytes) = Default::default();
+        Ok(Self {
+            config: record.config,
+            env,
+            deposits,
+            plaintext,
+            bytes,
+        })
+    }
+
+    fn has_room(&self, items: u64, bytes: u64) -> bool {
+        let count = (self.plaintext.len() as u64).saturating_add(items);
+        let bytes = self.bytes.saturating_add(bytes);
+        count <= u64::from(self.config.max_items_per_block)
+            && bytes <= u64::from(self.config.max_bytes_per_block)
+    }
+}
+
+/// Takes the oldest deposits from the queue.
+fn take_deposits<S: StateRead>(
+    id: RollupId,
+    delta: &mut StateDelta<'_, S>,
+) -> Result<Vec<RollupItem>, StoreError> {
+    let queue = delta.deposit_queue(id)?;
+    let until = queue
+        .queued
+        .min(queue.emitted.saturating_add(MAX_DEPOSITS_PER_BLOCK));
+    let mut items = Vec::new();
+    for index in queue.emitted..until {
+        let key = Key::Deposit(id, index);
+        let missing = || StoreError::corrupt(format!("deposit {index} of rollup {id} is missing"));
+        let deposit: QueuedDeposit = delta.read(&key)?.ok_or_else(missing)?;
+        let QueuedDeposit {
+            address,
+            amount_gwei,
+        } = deposit;
+        items.push(RollupItem::Deposit {
+            index,
+            address,
+            amount_gwei,
+        });
+        delta.delete(&key);
+    }
+    if !items.is_empty() {
+        delta.put(
+            &Key::DepositQueue(id),
+            &DepositQueue {
+                emitted: until,
+                ..queue
+            },
+        )?;
+    }
+    Ok(items)
+}

@@ -1,0 +1,355 @@
+//! Choosing a block and judging one, by the same code.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use counterpoint_core::{
+    block::{
+        BlockItemError, Preamble,
+        order::{self, OrderKey},
+    },
+    primitive::{Address, Hash, Height, Nonce},
+    slot::HeaderTime,
+    transaction::{SignedTransaction, TransactionError},
+};
+
+use crate::{
+    check::charge,
+    execute::{self, TxContext},
+    lists::{Lists, RollupSlice},
+    rejection::Rejection,
+    state::{Changes, Key, LastHeader, ReadRecords, StateDelta, StateRead, StoreError},
+};
+
+/// What the header of a block says, as far as execution depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockContext {
+    /// Which block.
+    pub height: Height,
+    /// When it was proposed.
+    pub time: HeaderTime,
+    /// Who proposed it; the tips go to the account of this address.
+    pub proposer: Address,
+}
+
+/// A block whose items decode and whose signatures hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    preamble: Preamble,
+    transactions: Vec<SignedTransaction>,
+}
+
+/// Why a proposal is rejected: the proposer's fault, and the same verdict on every node.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// There is not even a preamble.
+    #[error("block has no items")]
+    Empty,
+    /// Item 0 is not a preamble.
+    #[error("item 0 is not a preamble")]
+    Preamble(#[from] BlockItemError),
+    /// An item is not a valid transaction.
+    #[error("item {index} is not a transaction")]
+    Item {
+        /// Place in the block.
+        index: usize,
+        /// What is wrong with it.
+        source: TransactionError,
+    },
+    /// A transaction may not be in a block.
+    #[error("transaction at item {index} may not be included: {rejection}")]
+    Transaction {
+        /// Place in the block.
+        index: usize,
+        /// Why not.
+        rejection: Rejection,
+    },
+    /// A rollup would have more items or bytes than its share.
+    #[error("transaction at item {index} overfills a rollup's share of the block")]
+    Overfull {
+        /// Place in the block.
+        index: usize,
+    },
+    /// The proposer chose the order.
+    #[error("transactions are not in the verifiable order")]
+    Order,
+    /// The preamble does not commit to the lists that the block makes.
+    #[error("preamble does not match the lists")]
+    Commitment,
+}
+
+/// How judging a block can end badly.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The proposer's fault.
+    #[error("proposal refused")]
+    Refused(#[from] Refusal),
+    /// A broken node: it stops instead of voting.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a valid block does, known before its hash is.
+#[derive(Clone, Debug)]
+pub struct Execution {
+    time: HeaderTime,
+    last: LastHeader,
+    outcome: Outcome,
+}
+
+/// What a decided block did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Code and text of every block item; 0 for the preamble and for what was executed.
+    pub codes: Vec<(u32, String)>,
+    /// What to commit.
+    pub changes: Changes,
+    /// Each rollup's part, in the order of identifiers.
+    pub rollups: Vec<RollupSlice>,
+    /// Item 0.
+    pub preamble: Preamble,
+}
+
+/// Chooses transactions, puts them into the verifiable order and commits to the lists they make.
+///
+/// `candidates` is what the mempool offers, in any order; what cannot be included is left out, and
+/// so is what would make the block longer than `max_bytes`, counted as CometBFT counts.
+///
+/// # Errors
+/// [`StoreError`] if the store is broken.
+pub fn prepare<S: StateRead>(
+    state: &S,
+    ctx: &BlockContext,
+    candidates: Vec<SignedTransaction>,
+    max_bytes: u64,
+) -> Result<Vec<Bytes>, StoreError> {
+    let mut executor = BlockExecutor::open(state, ctx)?;
+    let empty_preamble = Preamble::new(&[]).encode();
+    let mut room = max_bytes.saturating_sub(item_cost(&empty_preamble));
+    let mut items = Vec::new();
+    let candidates = next_in_turn(state, candidates)?;
+    for tx in order::sort(candidates, &executor.last.hash, order_key) {
+        let cost = item_cost(tx.as_bytes());
+        if cost <= room && executor.include(&tx)?.is_ok() {
+            room = room.saturating_sub(cost);
+            items.push(tx.as_bytes().clone());
+        }
+    }
+    items.insert(0, executor.close().outcome.preamble.encode());
+    Ok(items)
+}
+
+/// Of each account, the unbroken run of nonces from its next one on. A transaction that was left out
+/// of the run would still hold back those behind it when the block is put into order.
+fn next_in_turn<S: StateRead>(
+    state: &S,
+    candidates: Vec<SignedTransaction>,
+) -> Result<Vec<SignedTransaction>, StoreError> {
+    let mut accounts: BTreeMap<Address, BTreeMap<Nonce, SignedTransaction>> = BTreeMap::new();
+    for tx in candidates {
+        let queue = accounts.entry(tx.signer()).or_default();
+        let rank = |tx: &SignedTransaction| (tx.body().tip_per_byte, tx.hash());
+        let nonce = tx.body().nonce;
+        if queue
+            .get(&nonce)
+            .is_none_or(|other| rank(&tx) > rank(other))
+        {
+            queue.insert(nonce, tx);
+        }
+    }
+    let mut runs = Vec::new();
+    for (signer, mut queue) in accounts {
+        let mut next = state.account(signer)?.map(|account| account.nonce);
+        while let Some(tx) = next.and_then(|nonce| queue.remove(&nonce)) {
+            next = tx.body().nonce.next();
+            runs.push(tx);
+        }
+    }
+    Ok(runs)
+}
+
+/// Executes `block` if every rule holds.
+///
+/// # Errors
+/// [`ProcessError::Refused`] is a vote against the block, [`ProcessError::Store`] is not.
+pub fn process<S: StateRead>(
+    state: &S,
+    ctx: &BlockContext,
+    block: &Block,
+) -> Result<Execution, ProcessError> {
+    let mut executor = BlockExecutor::open(state, ctx)?;
+    let keys: Vec<OrderKey> = block.transactions.iter().map(order_key).collect();
+    if order::sort(keys.clone(), &executor.last.hash, |key| *key) != keys {
+        return Err(Refusal::Order.into());
+    }
+    for (place, tx) in block.transactions.iter().enumerate() {
+        let index = place.saturating_add(1);
+        executor.include(tx)?.map_err(|refused| match refused {
+            Excluded::Rejected(rejection) => Refusal::Transaction { index, rejection },
+            Excluded::Overfull => Refusal::Overfull { index },
+        })?;
+    }
+    let execution = executor.close();
+    if execution.outcome.preamble != block.preamble {
+        return Err(Refusal::Commitment.into());
+    }
+    Ok(execution)
+}
+
+/// Completes an execution with the hash that consensus decided.
+///
+/// # Errors
+/// [`StoreError`] if the last header cannot be written down.
+pub fn finalize(execution: Execution, block_hash: Hash) -> Result<Outcome, StoreError> {
+    let Execution {
+        time,
+        last,
+        mut outcome,
+    } = execution;
+    let next = LastHeader {
+        hash: block_hash,
+        time: Some(time),
+        previous_time: last.time,
+    };
+    let value = borsh::to_vec(&next).map_err(|error| StoreError::corrupt(error.to_string()))?;
+    outcome
+        .changes
+        .insert(Key::LastHeader.encode(), Some(value));
+    Ok(outcome)
+}
+
+impl Block {
+    /// Decodes all items; `known` gives transactions whose signatures were verified before.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the first item that no block may have.
+    pub fn decode(
+        items: &[Bytes],
+        known: impl Fn(&Hash) -> Option<SignedTransaction>,
+    ) -> Result<Self, Refusal> {
+        let (first, rest) = items.split_first().ok_or(Refusal::Empty)?;
+        let preamble = Preamble::decode(first)?;
+        let decode = |(place, item): (usize, &Bytes)| {
+            let remembered = known(&Hash::digest(&[item]));
+            remembered
+                .map_or_else(|| SignedTransaction::decode(item), Ok)
+                .map_err(|source| Refusal::Item {
+                    index: place.saturating_add(1),
+                    source,
+                })
+        };
+        let transactions = rest
+            .iter()
+            .enumerate()
+            .map(decode)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            preamble,
+            transactions,
+        })
+    }
+
+    /// The transactions, in order.
+    #[must_use]
+    pub fn transactions(&self) -> &[SignedTransaction] {
+        &self.transactions
+    }
+}
+
+/// Why a transaction cannot be the block's next.
+enum Excluded {
+    Rejected(Rejection),
+    Overfull,
+}
+
+/// Executes a block, transaction by transaction: the one path that all of us take.
+struct BlockExecutor<'a, S> {
+    state: &'a S,
+    ctx: BlockContext,
+    last: LastHeader,
+    delta: StateDelta<'a, S>,
+    lists: Lists,
+    codes: Vec<(u32, String)>,
+}
+
+impl<'a, S: StateRead> BlockExecutor<'a, S> {
+    fn open(state: &'a S, ctx: &BlockContext) -> Result<Self, StoreError> {
+        let mut delta = StateDelta::new(state);
+        let last = state.last_header()?;
+        let lists = Lists::open(ctx.height, ctx.time, &last, &mut delta)?;
+        // Item 0 is the preamble.
+        Ok(Self {
+            state,
+            ctx: *ctx,
+            last,
+            delta,
+            lists,
+            codes: vec![(0, String::new())],
+        })
+    }
+
+    /// Executes the block's next transaction. On `Excluded` nothing has changed.
+    fn include(&mut self, tx: &SignedTransaction) -> Result<Result<(), Excluded>, StoreError> {
+        let existed = self.state.account(tx.signer())?.is_some();
+        let mut charged = StateDelta::new(&self.delta);
+        if let Err(rejection) = charge(tx, &self.ctx, existed, &mut charged)? {
+            return Ok(Err(Excluded::Rejected(rejection)));
+        }
+        let ctx = TxContext {
+            signer: tx.signer(),
+            height: self.ctx.height,
+            previous_time: self.last.time,
+        };
+        let mut executed = StateDelta::new(&charged);
+        let (code, submitted, effects) =
+            match execute::actions(&ctx, &tx.body().actions, &mut executed)? {
+                Ok(items) if !self.lists.fit(&items) => return Ok(Err(Excluded::Overfull)),
+                Ok(items) => ((0, String::new()), items, executed.into_changes()),
+                Err(rejection) => {
+                    let code = (rejection.code(), rejection.to_string());
+                    (code, Vec::new(), Changes::new())
+                }
+            };
+        charged.apply(effects);
+        let changes = charged.into_changes();
+        self.delta.apply(changes);
+        self.lists.push(submitted);
+        self.codes.push(code);
+        Ok(Ok(()))
+    }
+
+    fn close(self) -> Execution {
+        let rollups = self.lists.close();
+        let leaves: Vec<_> = rollups.iter().map(|slice| slice.leaf.clone()).collect();
+        let preamble = Preamble::new(&leaves);
+        let (codes, changes) = (self.codes, self.delta.into_changes());
+        let outcome = Outcome {
+            codes,
+            changes,
+            rollups,
+            preamble,
+        };
+        Execution {
+            time: self.ctx.time,
+            last: self.last,
+            outcome,
+        }
+    }
+}
+
+fn order_key(tx: &SignedTransaction) -> OrderKey {
+    let body = tx.body();
+    OrderKey {
+        signer: body.signer,
+        nonce: body.nonce,
+        tip_per_byte: body.tip_per_byte,
+    }
+}
+
+/// Bytes of a block item as CometBFT counts them: with its protobuf field and length prefix.
+fn item_cost(item: &Bytes) -> u64 {
+    let len = item.len() as u64;
+    let bits = u64::BITS.saturating_sub((len | 1).leading_zeros());
+    let prefix = u64::from(bits.div_ceil(7));
+    len.saturating_add(prefix).saturating_add(1)
+}

@@ -1,0 +1,85 @@
+use std::collections::BTreeMap;
+
+use borsh::BorshSerialize;
+use counterpoint_core::primitive::{Address, Amount};
+
+use super::{Account, Changes, Entries, Key, ReadRecords, StateRead, StoreError};
+use crate::rejection::Rejection;
+
+/// Changes on top of a state that stays as it is until they are committed. A delta can be the base
+/// of another one: dropping that takes back what it wrote.
+#[derive(Debug)]
+pub(crate) struct StateDelta<'a, S> {
+    base: &'a S,
+    changes: Changes,
+}
+
+impl<'a, S: StateRead> StateDelta<'a, S> {
+    pub(crate) fn new(base: &'a S) -> Self {
+        Self {
+            base,
+            changes: Changes::new(),
+        }
+    }
+
+    pub(crate) fn put<T: BorshSerialize>(
+        &mut self,
+        key: &Key<'_>,
+        value: &T,
+    ) -> Result<(), StoreError> {
+        let value = borsh::to_vec(value)
+            .map_err(|error| StoreError::corrupt(format!("value for {key:?}: {error}")))?;
+        self.changes.insert(key.encode(), Some(value));
+        Ok(())
+    }
+
+    pub(crate) fn delete(&mut self, key: &Key<'_>) {
+        self.changes.insert(key.encode(), None);
+    }
+
+    pub(crate) fn into_changes(self) -> Changes {
+        self.changes
+    }
+
+    /// Takes over what a delta on top of this one wrote.
+    pub(crate) fn apply(&mut self, changes: Changes) {
+        self.changes.extend(changes);
+    }
+
+    /// Adds to an account, which begins to exist if it did not.
+    ///
+    /// The outer error is a broken store, the inner one a balance that overflows.
+    pub(crate) fn credit(
+        &mut self,
+        to: Address,
+        amount: Amount,
+    ) -> Result<Result<(), Rejection>, StoreError> {
+        let account = self.account(to)?.unwrap_or_default();
+        let Some(balance) = account.balance.checked_add(amount) else {
+            return Ok(Err(Rejection::Overflow));
+        };
+        self.put(&Key::Account(to), &Account { balance, ..account })?;
+        Ok(Ok(()))
+    }
+}
+
+impl<S: StateRead> StateRead for StateDelta<'_, S> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.changes.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.base.get(key),
+        }
+    }
+
+    fn scan(&self, prefix: &[u8]) -> Result<Entries, StoreError> {
+        let mut values: BTreeMap<Vec<u8>, Vec<u8>> = self.base.scan(prefix)?.into_iter().collect();
+        let changed = self.changes.range(prefix.to_vec()..);
+        for (key, value) in changed.take_while(|(key, _)| key.starts_with(prefix)) {
+            match value {
+                Some(value) => values.insert(key.clone(), value.clone()),
+                None => values.remove(key),
+            };
+        }
+        Ok(values.into_iter().collect())
+    }
+}

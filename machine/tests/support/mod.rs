@@ -1,0 +1,180 @@
+//! A chain in memory that takes every block down all four paths and compares them.
+#![expect(unreachable_pub, reason = "shared by test files")]
+
+use bytes::Bytes;
+use counterpoint_core::{
+    action::Action,
+    genesis::{GenesisAccount, SequencerGenesis},
+    key::SecretKey,
+    primitive::{Address, Amount, EvmAddress, Hash, Height, Nonce, RollupId},
+    registry::{RollupConfig, RollupStatus},
+    slot::{HeaderTime, SlotSecs},
+    transaction::{SignedTransaction, TransactionBody},
+};
+use counterpoint_machine::{
+    Block, BlockContext, MemState, Outcome, ProcessError, Refusal, StateRead, finalize, init_chain,
+    prepare, process, query, tree,
+};
+use jmt::mock::MockTreeStore;
+
+pub const CHAIN_ID: &str = "counterpoint-test";
+pub const GENESIS_SECS: u64 = 1_800_000_000;
+pub const RICH: u128 = 1_000_000_000_000;
+
+pub fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed([seed; 32])
+}
+
+pub fn address(seed: u8) -> Address {
+    key(seed).public_key().address()
+}
+
+pub fn rollup(name: &str, slot_secs: u8) -> RollupConfig {
+    RollupConfig {
+        rollup_id: RollupId::from_name(name),
+        name: name.into(),
+        evm_chain_id: 1_000 + u64::from(name.as_bytes()[0]),
+        chain_spec_hash: Hash::ZERO,
+        genesis_time: GENESIS_SECS - 100,
+        first_height: Height::new(2),
+        slot_secs: SlotSecs::new(slot_secs).unwrap(),
+        gas_limit: 30_000_000,
+        max_tx_gas: 7_500_000,
+        min_tip_wei: 1,
+        allow_unprotected: false,
+        fee_recipient: EvmAddress::new([1; 20]),
+        owner: address(1),
+        tip_share_bps: 0,
+        max_bytes_per_block: 2_000,
+        max_items_per_block: 20,
+        attesters: vec![],
+        status: RollupStatus::Active,
+    }
+}
+
+pub struct Chain {
+    pub state: MemState,
+    pub tree: MockTreeStore,
+    pub height: u64,
+    pub millis: u64,
+    pub app_hash: Hash,
+}
+
+impl Chain {
+    pub fn new(rollups: Vec<RollupConfig>, accounts: u8) -> Self {
+        let account = |seed| GenesisAccount {
+            address: address(seed),
+            balance: Amount::new(RICH),
+        };
+        let genesis = SequencerGenesis {
+            accounts: (1..=accounts).map(account).collect(),
+            rollups,
+        };
+        let time = HeaderTime {
+            seconds: GENESIS_SECS,
+            nanos: 0,
+        };
+        let changes = init_chain(&genesis, CHAIN_ID, Height::new(1), time).unwrap();
+        let tree = MockTreeStore::default();
+        let (app_hash, batch) = tree::update(&tree, 0, &changes).unwrap();
+        tree.write_tree_update_batch(batch).unwrap();
+        let mut state = MemState::default();
+        state.apply(changes);
+        Self {
+            state,
+            tree,
+            height: 0,
+            millis: GENESIS_SECS * 1_000,
+            app_hash,
+        }
+    }
+
+    /// The context of the next block. The first block carries the genesis time.
+    pub fn ctx(&self) -> BlockContext {
+        let time = HeaderTime {
+            seconds: self.millis / 1_000,
+            nanos: 0,
+        };
+        BlockContext {
+            height: Height::new(self.height + 1),
+            time,
+            proposer: Address::new([9; 20]),
+        }
+    }
+
+    pub fn sign(&self, seed: u8, nonce: u64, tip: u64, actions: Vec<Action>) -> SignedTransaction {
+        let body = TransactionBody {
+            chain_id: CHAIN_ID.into(),
+            signer: key(seed).public_key(),
+            nonce: Nonce::new(nonce),
+            tip_per_byte: tip,
+            max_fee: Amount::new(RICH),
+            valid_until: Height::new(self.height + 10),
+            actions,
+        };
+        SignedTransaction::sign(body, &key(seed)).unwrap()
+    }
+
+    pub fn nonce(&self, seed: u8) -> u64 {
+        query::account(&self.state, address(seed))
+            .unwrap()
+            .map_or(0, |account| account.nonce.get())
+    }
+
+    /// Judges a block as a validator does.
+    pub fn judge(&self, items: &[Bytes]) -> Result<(), Refusal> {
+        let block = Block::decode(items, |_| None)?;
+        match process(&self.state, &self.ctx(), &block) {
+            Ok(_) => Ok(()),
+            Err(ProcessError::Refused(refusal)) => Err(refusal),
+            Err(ProcessError::Store(fault)) => panic!("memory never fails: {fault}"),
+        }
+    }
+
+    /// Proposes, judges, decides and commits one block, and checks every law on the way.
+    pub fn advance(
+        &mut self,
+        candidates: Vec<SignedTransaction>,
+        millis: u64,
+    ) -> (Vec<Bytes>, Outcome) {
+        let ctx = self.ctx();
+        let known = candidates.clone();
+        let items = prepare(&self.state, &ctx, candidates, 8_000).unwrap();
+        let hash = Hash::digest(&[b"header", &self.height.to_be_bytes()]);
+        let lookup = |hash: &Hash| known.iter().find(|tx| tx.hash() == *hash).cloned();
+        let remembered = Block::decode(&items, lookup).unwrap();
+        let decoded = Block::decode(&items, |_| None).unwrap();
+        assert_eq!(remembered, decoded);
+        let outcome = self.execute(&decoded, hash);
+        assert_eq!(
+            outcome,
+            self.execute(&remembered, hash),
+            "replay must repeat the block"
+        );
+        assert_eq!(outcome.codes.len(), items.len());
+        let version = ctx.height.get();
+        let (app_hash, batch) = tree::update(&self.tree, version, &outcome.changes).unwrap();
+        self.tree.write_tree_update_batch(batch).unwrap();
+        self.state.apply(outcome.changes.clone());
+        (self.app_hash, self.height) = (app_hash, version);
+        self.millis += millis;
+        self.check_supply();
+        (items, outcome)
+    }
+
+    fn execute(&self, block: &Block, hash: Hash) -> Outcome {
+        let execution = process(&self.state, &self.ctx(), block).expect("own proposal is accepted");
+        finalize(execution, hash).unwrap()
+    }
+
+    fn check_supply(&self) {
+        let accounts = self.state.scan(&[0x01]).unwrap();
+        let balance = |value: &[u8]| u128::from_le_bytes(value[8..24].try_into().unwrap());
+        let balances: u128 = accounts.iter().map(|(_, value)| balance(value)).sum();
+        let supply = query::supply(&self.state).unwrap();
+        assert_eq!(
+            balances + supply.burned.get() + supply.locked.get(),
+            supply.supply.get()
+        );
+    }
+}

@@ -1,1 +1,14 @@
-//! What the services share: configuration layers, telemetry, probes, shutdown.
+//! What the three services share, so that each of them is only its own work.
+//!
+//! [`run`] loads the configuration, starts telemetry and waits for a signal; [`probes`] answers
+//! Kubernetes and Prometheus; [`sequencer`] reads the sequencer and believes only signatures.
+
+pub mod config;
+pub mod probes;
+mod run;
+pub mod sequencer;
+mod telemetry;
+
+pub use config::ConfigError;
+pub use probes::{Probes, Readiness};
+pub use run::{EXIT_CONFIG, LogFormat, Settings, run};

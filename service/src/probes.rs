@@ -1,0 +1,144 @@
+//! `/livez`, `/readyz`, `/metrics`, `/version` and `/status` on every service.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use axum::{Json, Router, http::StatusCode, routing::get};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Named conditions that must all hold before a service takes work; each starts as not met.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<RwLock<BTreeMap<&'static str, Option<String>>>>);
+
+impl Readiness {
+    /// Requires `conditions`, none of which is met yet.
+    #[must_use]
+    pub fn of(conditions: &[&'static str]) -> Self {
+        let waiting = |name: &&'static str| (*name, Some("not yet".to_owned()));
+        Self(Arc::new(RwLock::new(
+            conditions.iter().map(waiting).collect(),
+        )))
+    }
+
+    /// The condition holds.
+    pub fn met(&self, condition: &'static str) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(condition, None);
+    }
+
+    /// The condition does not hold, and why.
+    pub fn unmet(&self, condition: &'static str, reason: impl Into<String>) {
+        let reason = Some(reason.into());
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(condition, reason);
+    }
+
+    /// The conditions that do not hold, with their reasons.
+    #[must_use]
+    pub fn reasons(&self) -> BTreeMap<&'static str, String> {
+        let conditions = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let unmet = |(name, reason): (&&'static str, &Option<String>)| {
+            reason.clone().map(|reason| (*name, reason))
+        };
+        conditions.iter().filter_map(unmet).collect()
+    }
+}
+
+/// Reads a service's own status.
+type Status = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// The HTTP server of a service's probes.
+#[derive(Clone)]
+pub struct Probes {
+    readiness: Readiness,
+    metrics: PrometheusHandle,
+    status: Status,
+}
+
+impl std::fmt::Debug for Probes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Probes")
+            .field("readiness", &self.readiness)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Probes {
+    /// Probes that show `readiness` and what `status` says when asked.
+    #[must_use]
+    pub fn new(
+        readiness: Readiness,
+        metrics: PrometheusHandle,
+        status: impl Fn() -> Value + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            readiness,
+            metrics,
+            status: Arc::new(status),
+        }
+    }
+
+    /// The routes, for a service that adds its own.
+    pub fn router(self) -> Router {
+        let Self {
+            readiness,
+            metrics,
+            status,
+        } = self;
+        let version = json!({ "name": "counterpoint", "version": env!("CARGO_PKG_VERSION") });
+        Router::new()
+            .route("/livez", get(|| async { "ok" }))
+            .route("/readyz", get(move || async move { ready(&readiness) }))
+            .route("/metrics", get(move || async move { metrics.render() }))
+            .route("/version", get(move || async move { Json(version) }))
+            .route("/status", get(move || async move { Json(status()) }))
+    }
+}
+
+/// Serves `routes` until told to stop.
+///
+/// # Errors
+/// The socket cannot be opened, or accepting fails.
+pub async fn serve(
+    listen: SocketAddr,
+    routes: Router,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|error| in_use(listen, &error))?;
+    axum::serve(listener, routes)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
+}
+
+/// Says which address could not be opened; the system's own text does not.
+#[must_use]
+pub fn in_use(listen: SocketAddr, error: &io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("failed to listen on {listen}: {error}; choose a free port"),
+    )
+}
+
+fn ready(readiness: &Readiness) -> (StatusCode, Json<Value>) {
+    let reasons = readiness.reasons();
+    let ready = reasons.is_empty();
+    let code = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (code, Json(json!({ "ready": ready, "reasons": reasons })))
+}

@@ -1,0 +1,343 @@
+//! The read and write API: `counterpoint.sequencer.v1`.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use counterpoint_core::primitive::{Address, Hash, Height, RollupId};
+use counterpoint_machine::{fees, query};
+use counterpoint_proto::sequencer::{
+    GetAccountRequest, GetAccountResponse, GetInfoRequest, GetInfoResponse, GetRollupBlockRequest,
+    GetRollupRequest, GetRollupResponse, GetTransactionRequest, GetTransactionResponse,
+    ListRollupsRequest, ListRollupsResponse, RollupBlock, StreamRollupBlocksRequest,
+    SubmitTransactionRequest, SubmitTransactionResponse, get_rollup_request,
+    get_transaction_response, sequencer_server,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use tracing::error;
+
+use crate::{
+    mempool::{Mempool, Source},
+    store::{StateSnapshot, Store},
+};
+
+/// Blocks that wait for one reader; then the stream waits for the reader.
+const STREAM_BUFFER: usize = 32;
+/// How long a reader may keep its stream waiting before it is told to come back.
+const STREAM_PATIENCE: Duration = Duration::from_secs(10);
+/// How many rollups one answer lists unless told otherwise, and at the most.
+const LIST_LIMIT: (u32, u32) = (100, 1_000);
+
+/// Serves reads from the store and takes transactions in.
+#[derive(Clone, Debug)]
+pub(crate) struct Sequencer {
+    store: Store,
+    mempool: Arc<Mempool>,
+    streamable: watch::Receiver<Height>,
+}
+
+impl Sequencer {
+    /// A service over `store`; heights up to `streamable` have signed headers.
+    #[must_use]
+    pub(crate) fn new(
+        store: Store,
+        mempool: Arc<Mempool>,
+        streamable: watch::Receiver<Height>,
+    ) -> Self {
+        Self {
+            store,
+            mempool,
+            streamable,
+        }
+    }
+
+    fn rollup(
+        &self,
+        state: &StateSnapshot,
+        record: &query::RollupRecord,
+    ) -> Result<GetRollupResponse, Status> {
+        let deposits = query::deposits(state, record.config.rollup_id).map_err(internal)?;
+        Ok(GetRollupResponse {
+            borsh_config: borsh::to_vec(&record.config).map_err(internal)?.into(),
+            height: self.store.tip().map_err(internal)?.height.get(),
+            queued_deposits: deposits.queued - deposits.emitted,
+            emitted_deposits: deposits.emitted,
+        })
+    }
+
+    fn initial(&self) -> Result<Height, Status> {
+        Ok(self.store.tip().map_err(internal)?.initial)
+    }
+
+    /// One rollup's part of a block, complete. `context` says whether validators and configuration
+    /// come along even if they have not changed.
+    fn block(
+        &self,
+        height: Height,
+        id: &RollupId,
+        context: Context,
+        last_config: &mut Option<Hash>,
+    ) -> Result<RollupBlock, Status> {
+        let slice = self.store.slice(height, id).map_err(internal)?;
+        let mut block = slice.ok_or_else(|| {
+            Status::not_found(format!("rollup {id} has no leaf at height {height}"))
+        })?;
+        let no_header = || Status::unavailable(format!("no signed header of height {height} yet"));
+        block.signed_header = self
+            .store
+            .header(height)
+            .map_err(internal)?
+            .ok_or_else(no_header)?;
+        let (validators, changed) = self
+            .store
+            .validators(height)
+            .map_err(internal)?
+            .ok_or_else(no_header)?;
+        if changed || context == Context::Always {
+            block.validators = validators;
+        }
+        let proof: counterpoint_core::block::LeafProof =
+            borsh::from_slice(&block.borsh_leaf_proof).map_err(internal)?;
+        let config_hash = proof.leaf.env.config_hash;
+        if *last_config != Some(config_hash) {
+            block.borsh_config = self
+                .store
+                .config(&config_hash)
+                .map_err(internal)?
+                .unwrap_or_default();
+            *last_config = Some(config_hash);
+        }
+        Ok(block)
+    }
+
+    /// Sends every block from `next` on, until the reader goes or falls behind.
+    async fn feed(
+        self,
+        id: RollupId,
+        mut next: Height,
+        sender: mpsc::Sender<Result<RollupBlock, Status>>,
+    ) {
+        let mut streamable = self.streamable.clone();
+        let (mut context, mut last_config) = (Context::Always, None);
+        loop {
+            tokio::select! {
+                waited = streamable.wait_for(|height| *height >= next) => if waited.is_err() { return },
+                () = sender.closed() => return,
+            }
+            let (this, height) = (self.clone(), next);
+            let read = tokio::task::spawn_blocking(move || {
+                let block = this.block(height, &id, context, &mut last_config);
+                (block, last_config)
+            });
+            let Ok((block, config)) = read.await else {
+                return;
+            };
+            (last_config, context) = (config, Context::Changed);
+            let failed = block.is_err();
+            if sender.send_timeout(block, STREAM_PATIENCE).await.is_err() {
+                let reason = format!("reader is too slow; resume from height {next}");
+                let _ = sender.try_send(Err(Status::resource_exhausted(reason)));
+                return;
+            }
+            if failed {
+                return;
+            }
+            next = Height::new(next.get() + 1);
+        }
+    }
+}
+
+/// Whether a block comes with what has not changed since the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Context {
+    Always,
+    Changed,
+}
+
+#[tonic::async_trait]
+impl sequencer_server::Sequencer for Sequencer {
+    type StreamRollupBlocksStream = ReceiverStream<Result<RollupBlock, Status>>;
+
+    async fn get_info(
+        &self,
+        _: Request<GetInfoRequest>,
+    ) -> Result<Response<GetInfoResponse>, Status> {
+        let tip = self.store.tip().map_err(internal)?;
+        if tip.initial.get() == 0 {
+            return Err(Status::unavailable("the chain is not initialised yet"));
+        }
+        Ok(Response::new(GetInfoResponse {
+            chain_id: query::chain_id(&self.store.state()).map_err(internal)?,
+            height: tip.height.get(),
+            app_hash: Bytes::copy_from_slice(tip.app_hash.as_bytes()),
+            lowest_height: tip.initial.get(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            base_fee: fees::BASE_FEE,
+        }))
+    }
+
+    async fn submit_transaction(
+        &self,
+        request: Request<SubmitTransactionRequest>,
+    ) -> Result<Response<SubmitTransactionResponse>, Status> {
+        let transaction = request.into_inner().transaction;
+        let tx_hash = Hash::digest(&[&transaction]);
+        let mempool = Arc::clone(&self.mempool);
+        let submit = move || mempool.submit(&transaction, Source::Local);
+        let verdict = tokio::task::spawn_blocking(submit)
+            .await
+            .map_err(internal)?;
+        let verdict = verdict.map_err(internal)?;
+        let tx_hash = Bytes::copy_from_slice(tx_hash.as_bytes());
+        let (code, log) = (verdict.code, verdict.log);
+        Ok(Response::new(SubmitTransactionResponse {
+            code,
+            log,
+            tx_hash,
+        }))
+    }
+
+    async fn get_transaction(
+        &self,
+        request: Request<GetTransactionRequest>,
+    ) -> Result<Response<GetTransactionResponse>, Status> {
+        use get_transaction_response::{Included, Pending, Status as Found, Unknown};
+        let tx_hash = Hash::new(bytes32("tx_hash", &request.into_inner().tx_hash)?);
+        let Some(place) = self.store.place(&tx_hash).map_err(internal)? else {
+            let waits = self.mempool.get(&tx_hash).is_some();
+            let found = if waits {
+                Found::Pending(Pending {})
+            } else {
+                Found::Unknown(Unknown {})
+            };
+            return Ok(Response::new(GetTransactionResponse {
+                status: Some(found),
+            }));
+        };
+        let proof = self.store.transaction_proof(&place).map_err(internal)?;
+        let header = self.store.header(place.height).map_err(internal)?;
+        let validators = self.store.validators(place.height).map_err(internal)?;
+        let (Some(proof), Some(signed_header), Some((validators, _))) = (proof, header, validators)
+        else {
+            // In a block whose header is still on its way here.
+            let found = Some(Found::Pending(Pending {}));
+            return Ok(Response::new(GetTransactionResponse { status: found }));
+        };
+        let included = Included {
+            height: place.height.get(),
+            index: place.index,
+            code: place.code,
+            log: place.log,
+            borsh_proof: borsh::to_vec(&proof).map_err(internal)?.into(),
+            signed_header,
+            validators,
+        };
+        let status = Some(Found::Included(included));
+        Ok(Response::new(GetTransactionResponse { status }))
+    }
+
+    async fn get_account(
+        &self,
+        request: Request<GetAccountRequest>,
+    ) -> Result<Response<GetAccountResponse>, Status> {
+        let address = request.into_inner().address;
+        let address = <[u8; 20]>::try_from(&address[..])
+            .map_err(|_| Status::invalid_argument("address must have 20 bytes"))?;
+        let address = Address::new(address);
+        let found = query::account(&self.store.state(), address).map_err(internal)?;
+        let account = found.unwrap_or_default();
+        Ok(Response::new(GetAccountResponse {
+            height: self.store.tip().map_err(internal)?.height.get(),
+            exists: found.is_some(),
+            nonce: account.nonce.get(),
+            balance: account.balance.to_string(),
+            pending_nonce: self.mempool.next_nonce(&address, account.nonce).get(),
+        }))
+    }
+
+    async fn get_rollup(
+        &self,
+        request: Request<GetRollupRequest>,
+    ) -> Result<Response<GetRollupResponse>, Status> {
+        let id = match request.into_inner().key {
+            Some(get_rollup_request::Key::RollupId(id)) => {
+                RollupId::new(bytes32("rollup_id", &id)?)
+            }
+            Some(get_rollup_request::Key::Name(name)) => RollupId::from_name(&name),
+            None => return Err(Status::invalid_argument("rollup_id or name must be given")),
+        };
+        let state = self.store.state();
+        let record = query::rollup(&state, id).map_err(internal)?;
+        let record = record.ok_or_else(|| Status::not_found("no such rollup is registered"))?;
+        Ok(Response::new(self.rollup(&state, &record)?))
+    }
+
+    async fn list_rollups(
+        &self,
+        request: Request<ListRollupsRequest>,
+    ) -> Result<Response<ListRollupsResponse>, Status> {
+        let ListRollupsRequest { after, limit } = request.into_inner();
+        let after = if after.is_empty() {
+            None
+        } else {
+            Some(RollupId::new(bytes32("after", &after)?))
+        };
+        let limit = if limit == 0 {
+            LIST_LIMIT.0
+        } else {
+            limit.min(LIST_LIMIT.1)
+        };
+        let state = self.store.state();
+        let limit = usize::try_from(limit).map_err(internal)?;
+        let records = query::rollups_after(&state, after, limit).map_err(internal)?;
+        let rollups = records.iter().map(|record| self.rollup(&state, record));
+        let rollups = rollups.collect::<Result<_, _>>()?;
+        Ok(Response::new(ListRollupsResponse { rollups }))
+    }
+
+    async fn get_rollup_block(
+        &self,
+        request: Request<GetRollupBlockRequest>,
+    ) -> Result<Response<RollupBlock>, Status> {
+        let GetRollupBlockRequest { height, rollup_id } = request.into_inner();
+        let id = RollupId::new(bytes32("rollup_id", &rollup_id)?);
+        Ok(Response::new(self.block(
+            Height::new(height),
+            &id,
+            Context::Always,
+            &mut None,
+        )?))
+    }
+
+    async fn stream_rollup_blocks(
+        &self,
+        request: Request<StreamRollupBlocksRequest>,
+    ) -> Result<Response<Self::StreamRollupBlocksStream>, Status> {
+        let StreamRollupBlocksRequest {
+            rollup_id,
+            from_height,
+        } = request.into_inner();
+        let id = RollupId::new(bytes32("rollup_id", &rollup_id)?);
+        let lowest = self.initial()?;
+        if from_height < lowest.get() {
+            let reason = format!("the lowest height that this node serves is {lowest}");
+            return Err(Status::out_of_range(reason));
+        }
+        let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
+        tokio::spawn(self.clone().feed(id, Height::new(from_height), sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+fn bytes32(field: &str, bytes: &[u8]) -> Result<[u8; 32], Status> {
+    bytes
+        .try_into()
+        .map_err(|_| Status::invalid_argument(format!("{field} must have 32 bytes")))
+}
+
+/// A broken node says so without telling strangers how.
+fn internal(error: impl std::fmt::Display) -> Status {
+    error!(%error, "request failed");
+    Status::internal("the node is broken; its log says why")
+}

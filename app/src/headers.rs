@@ -1,0 +1,142 @@
+//! Signed headers: ABCI never shows them, so they are read from the node's own CometBFT.
+//!
+//! The header of the tip is there a few milliseconds before the app's Commit returns, so it is asked
+//! for right after. A height can be streamed once its header is stored.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use counterpoint_core::{
+    light::{encode_signed_header, encode_validators},
+    primitive::Height,
+};
+use counterpoint_service::Readiness;
+use tendermint::validator;
+use tendermint_rpc::{Client, HttpClient, HttpClientUrl, Paging, client::CompatMode};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::store::Store;
+
+/// Readiness: CometBFT answers and has the header of the last block.
+pub(crate) const CONDITION: &str = "cometbft";
+
+/// Pause before CometBFT is asked again.
+const RETRY: Duration = Duration::from_millis(20);
+/// After so many failures in a row somebody should know.
+const PATIENCE: u32 = 50;
+
+/// Stores the signed header of every committed height.
+#[derive(Debug)]
+pub(crate) struct Headers {
+    store: Store,
+    rpc: HttpClient,
+    committed: watch::Receiver<Height>,
+    streamable: watch::Sender<Height>,
+    readiness: Readiness,
+}
+
+impl Headers {
+    /// Reads headers from the CometBFT at `rpc` and tells `streamable` of every stored one.
+    ///
+    /// # Errors
+    /// `rpc` is not a URL.
+    pub(crate) fn new(
+        store: Store,
+        rpc: &str,
+        committed: watch::Receiver<Height>,
+        streamable: watch::Sender<Height>,
+        readiness: Readiness,
+    ) -> anyhow::Result<Self> {
+        let url: HttpClientUrl = rpc
+            .parse()
+            .with_context(|| format!("cometbft_rpc {rpc} is not a URL"))?;
+        let rpc = HttpClient::builder(url)
+            .compat_mode(CompatMode::V0_38)
+            .build()?;
+        Ok(Self {
+            store,
+            rpc,
+            committed,
+            streamable,
+            readiness,
+        })
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// The database is broken.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let last = self.store.last_header()?;
+        let mut next = last
+            .map_or(self.store.tip()?.initial.get(), |last| last.get() + 1)
+            .max(1);
+        if let Some(last) = last {
+            self.streamable.send_replace(last);
+        }
+        let mut failures = 0;
+        loop {
+            let tip = *self.committed.borrow_and_update();
+            if next > tip.get() {
+                tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    changed = self.committed.changed() => if changed.is_err() { return Ok(()) },
+                }
+                continue;
+            }
+            match self.fetch(Height::new(next)).await {
+                Ok(()) => {
+                    self.readiness.met(CONDITION);
+                    self.streamable.send_replace(Height::new(next));
+                    (next, failures) = (next + 1, 0);
+                }
+                Err(error) => {
+                    failures += 1;
+                    debug!(
+                        height = next,
+                        error = format!("{error:#}"),
+                        "no signed header yet"
+                    );
+                    if failures % PATIENCE == 0 {
+                        let reason = format!("no signed header of height {next}: {error:#}");
+                        warn!(reason, "cometbft does not answer");
+                        self.readiness.unmet(CONDITION, reason);
+                    }
+                    tokio::select! {
+                        () = shutdown.cancelled() => return Ok(()),
+                        () = tokio::time::sleep(RETRY) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn fetch(&self, height: Height) -> anyhow::Result<()> {
+        let at = tendermint::block::Height::try_from(height.get())?;
+        let signed = self.rpc.commit(at).await?.signed_header;
+        anyhow::ensure!(
+            signed.header.height == at,
+            "asked for {at}, got {}",
+            signed.header.height
+        );
+        let set_hash = signed.header.validators_hash;
+        let known = self.store.validators(height)?.map(|(bytes, _)| bytes);
+        let known = known.map(|bytes| counterpoint_core::light::decode_validators(&bytes));
+        let same = matches!(&known, Some(Ok(set)) if set.hash() == set_hash);
+        let changed = if same {
+            None
+        } else {
+            let validators = self.rpc.validators(at, Paging::All).await?.validators;
+            let set = validator::Set::without_proposer(validators);
+            anyhow::ensure!(
+                set.hash() == set_hash,
+                "validators of {at} do not match its header"
+            );
+            Some(encode_validators(set))
+        };
+        self.store
+            .put_header(height, &encode_signed_header(signed), changed.as_deref())
+    }
+}

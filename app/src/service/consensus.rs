@@ -1,0 +1,309 @@
+//! The consensus connection: strictly one request after another, off the runtime's workers.
+//!
+//! Prepare and Process may run several times at a height, once per round. What they executed is
+//! kept under the block's hash, and FinalizeBlock takes it from there. Nothing of a block reaches
+//! the disk before Commit.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use counterpoint_abci::{
+    BoxError, ConsensusRequest, ConsensusResponse,
+    proto::abci::{
+        ExecTxResult, RequestFinalizeBlock, RequestInitChain, RequestPrepareProposal,
+        RequestProcessProposal, ResponseCommit, ResponseExtendVote, ResponseFinalizeBlock,
+        ResponseInitChain, ResponsePrepareProposal, ResponseProcessProposal,
+        ResponseVerifyVoteExtension, response_process_proposal::ProposalStatus,
+        response_verify_vote_extension::VerifyStatus,
+    },
+};
+use counterpoint_core::{
+    genesis::SequencerGenesis,
+    primitive::{Address, Hash, Height},
+    slot::HeaderTime,
+    transaction::SignedTransaction,
+};
+use counterpoint_machine::{
+    Block, BlockContext, Changes, Execution, ProcessError, finalize, init_chain, prepare, process,
+    tree,
+};
+use jmt::storage::TreeUpdateBatch;
+use metrics::{counter, gauge, histogram};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::{Answer, off_worker};
+use crate::{
+    mempool::{Mempool, to_f64},
+    store::{Decided, Store, Tip},
+};
+
+/// Most proposals of one height whose execution is kept; rounds rarely pass two.
+const MAX_EXECUTIONS: usize = 8;
+
+/// How many times the block's limit a proposer looks at: some candidates will not fit.
+const CANDIDATE_FACTOR: u64 = 2;
+
+/// Answers the consensus connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Consensus(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    store: Store,
+    mempool: Arc<Mempool>,
+    committed: watch::Sender<Height>,
+    executions: HashMap<Hash, (Execution, Vec<Address>)>,
+    decided: Option<(Decided, Vec<Address>)>,
+}
+
+impl Consensus {
+    /// A service over `store` that tells `committed` of every height.
+    #[must_use]
+    pub(crate) fn new(
+        store: Store,
+        mempool: Arc<Mempool>,
+        committed: watch::Sender<Height>,
+    ) -> Self {
+        let (executions, decided) = Default::default();
+        Self(Arc::new(Mutex::new(State {
+            store,
+            mempool,
+            committed,
+            executions,
+            decided,
+        })))
+    }
+
+    /// Answers one request.
+    #[must_use]
+    pub(crate) fn call(&self, request: ConsensusRequest) -> Answer<ConsensusResponse> {
+        let state = Arc::clone(&self.0);
+        off_worker(move || {
+            // A panic before this ended the server, so nobody sees half a change.
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.answer(request)
+        })
+    }
+}
+
+impl State {
+    fn answer(&mut self, request: ConsensusRequest) -> Result<ConsensusResponse, BoxError> {
+        Ok(match request {
+            ConsensusRequest::InitChain(request) => self.init_chain(&request)?.into(),
+            ConsensusRequest::PrepareProposal(request) => self.prepare(&request)?.into(),
+            ConsensusRequest::ProcessProposal(request) => self.process(&request)?.into(),
+            ConsensusRequest::ExtendVote(_) => ResponseExtendVote::default().into(),
+            ConsensusRequest::VerifyVoteExtension(request) => {
+                let empty = request.vote_extension.is_empty();
+                let status = if empty {
+                    VerifyStatus::Accept
+                } else {
+                    VerifyStatus::Reject
+                };
+                ResponseVerifyVoteExtension {
+                    status: status.into(),
+                }
+                .into()
+            }
+            ConsensusRequest::FinalizeBlock(request) => self.finalize(&request)?.into(),
+            ConsensusRequest::Commit(_) => self.commit()?.into(),
+        })
+    }
+
+    fn init_chain(&self, request: &RequestInitChain) -> Result<ResponseInitChain, BoxError> {
+        let initial = Height::new(u64::try_from(request.initial_height)?.max(1));
+        let genesis = SequencerGenesis::parse(&request.app_state_bytes)
+            .map_err(|error| format!("genesis: {:#}", eyre::Report::new(error)))?;
+        let time = header_time(request.time.as_ref())?;
+        let changes = init_chain(&genesis, &request.chain_id, initial, time)
+            .map_err(|error| format!("genesis: {:#}", eyre::Report::new(error)))?;
+        let tip = Tip {
+            height: Height::new(0),
+            app_hash: Hash::ZERO,
+            initial,
+        };
+        // A tree from before a crash between InitChain and the first commit is not built upon.
+        self.store
+            .init(tip, &Changes::new(), &TreeUpdateBatch::default())?;
+        let (app_hash, tree) = tree::update(&self.store, 0, &changes)?;
+        self.store.init(Tip { app_hash, ..tip }, &changes, &tree)?;
+        info!(
+            chain_id = request.chain_id,
+            rollups = genesis.rollups.len(),
+            "chain initialised"
+        );
+        let app_hash = Bytes::copy_from_slice(app_hash.as_bytes());
+        Ok(ResponseInitChain {
+            app_hash,
+            ..ResponseInitChain::default()
+        })
+    }
+
+    fn prepare(
+        &self,
+        request: &RequestPrepareProposal,
+    ) -> Result<ResponsePrepareProposal, BoxError> {
+        let ctx = context(
+            request.height,
+            request.time.as_ref(),
+            &request.proposer_address,
+        )?;
+        let max_bytes = u64::try_from(request.max_tx_bytes)?;
+        let bytes = usize::try_from(max_bytes.saturating_mul(CANDIDATE_FACTOR))?;
+        let candidates = self.mempool.candidates(bytes);
+        let txs = prepare(&self.store.state(), &ctx, candidates, max_bytes)?;
+        Ok(ResponsePrepareProposal { txs })
+    }
+
+    fn process(
+        &mut self,
+        request: &RequestProcessProposal,
+    ) -> Result<ResponseProcessProposal, BoxError> {
+        let ctx = context(
+            request.height,
+            request.time.as_ref(),
+            &request.proposer_address,
+        )?;
+        let status = match self.execute(&ctx, &request.txs) {
+            Ok(execution) => {
+                if self.executions.len() >= MAX_EXECUTIONS {
+                    self.executions.clear();
+                }
+                self.executions.insert(hash(&request.hash)?, execution);
+                ProposalStatus::Accept
+            }
+            Err(ProcessError::Refused(refusal)) => {
+                let error = format!("{:#}", eyre::Report::new(refusal));
+                warn!(height = %ctx.height, proposer = %ctx.proposer, error, "proposal rejected");
+                counter!("app_rejected_proposals_total").increment(1);
+                ProposalStatus::Reject
+            }
+            Err(ProcessError::Store(fault)) => return Err(fault.into()),
+        };
+        Ok(ResponseProcessProposal {
+            status: status.into(),
+        })
+    }
+
+    fn execute(
+        &self,
+        ctx: &BlockContext,
+        items: &[Bytes],
+    ) -> Result<(Execution, Vec<Address>), ProcessError> {
+        let block = Block::decode(items, |hash| self.mempool.get(hash))?;
+        let execution = process(&self.store.state(), ctx, &block)?;
+        let mut signers: Vec<Address> = block
+            .transactions()
+            .iter()
+            .map(SignedTransaction::signer)
+            .collect();
+        signers.sort_unstable();
+        signers.dedup();
+        Ok((execution, signers))
+    }
+
+    fn finalize(
+        &mut self,
+        request: &RequestFinalizeBlock,
+    ) -> Result<ResponseFinalizeBlock, BoxError> {
+        let ctx = context(
+            request.height,
+            request.time.as_ref(),
+            &request.proposer_address,
+        )?;
+        let block_hash = hash(&request.hash)?;
+        let (execution, signers) = match self.executions.remove(&block_hash) {
+            Some(known) => known,
+            // Replayed, or decided by others while this node was away.
+            None => self.execute(&ctx, &request.txs).map_err(|error| {
+                format!(
+                    "decided block {}: {:#}",
+                    ctx.height,
+                    eyre::Report::new(error)
+                )
+            })?,
+        };
+        self.executions.clear();
+        let outcome = finalize(execution, block_hash)?;
+        let tip = self.store.tip()?;
+        let version = ctx.height.get() + 1 - tip.initial.get();
+        let (app_hash, tree) = tree::update(&self.store, version, &outcome.changes)?;
+        let result = |(code, log): &(u32, String)| ExecTxResult {
+            code: *code,
+            log: log.clone(),
+            ..ExecTxResult::default()
+        };
+        let response = ResponseFinalizeBlock {
+            tx_results: outcome.codes.iter().map(result).collect(),
+            app_hash: Bytes::copy_from_slice(app_hash.as_bytes()),
+            ..ResponseFinalizeBlock::default()
+        };
+        let items = request
+            .txs
+            .iter()
+            .map(|item| Hash::digest(&[item]))
+            .collect();
+        let tip = Tip {
+            height: ctx.height,
+            app_hash,
+            ..tip
+        };
+        self.decided = Some((
+            Decided {
+                tip,
+                items,
+                outcome,
+                tree,
+            },
+            signers,
+        ));
+        Ok(response)
+    }
+
+    fn commit(&mut self) -> Result<ResponseCommit, BoxError> {
+        let (decided, signers) = self.decided.take().ok_or("Commit without FinalizeBlock")?;
+        let start = Instant::now();
+        self.store.commit(&decided)?;
+        let (height, transactions) = (decided.tip.height, decided.items.len() - 1);
+        histogram!("app_commit_seconds").record(start.elapsed());
+        gauge!("app_height").set(to_f64(usize::try_from(height.get())?));
+        counter!("app_sequenced_transactions_total").increment(u64::try_from(transactions)?);
+        info!(%height, transactions, app_hash = %decided.tip.app_hash, "committed");
+        self.mempool.advance(height, &signers)?;
+        self.committed.send_replace(height);
+        Ok(ResponseCommit::default())
+    }
+}
+
+fn context(
+    height: i64,
+    time: Option<&prost_types::Timestamp>,
+    proposer: &[u8],
+) -> Result<BlockContext, BoxError> {
+    let proposer =
+        <[u8; 20]>::try_from(proposer).map_err(|_| "proposer address has not 20 bytes")?;
+    Ok(BlockContext {
+        height: Height::new(u64::try_from(height)?),
+        time: header_time(time)?,
+        proposer: Address::new(proposer),
+    })
+}
+
+fn header_time(time: Option<&prost_types::Timestamp>) -> Result<HeaderTime, BoxError> {
+    let time = time.ok_or("request carries no time")?;
+    let (seconds, nanos) = (u64::try_from(time.seconds)?, u32::try_from(time.nanos)?);
+    Ok(HeaderTime { seconds, nanos })
+}
+
+fn hash(bytes: &[u8]) -> Result<Hash, BoxError> {
+    Ok(Hash::new(
+        bytes
+            .try_into()
+            .map_err(|_| "block hash has not 32 bytes")?,
+    ))
+}

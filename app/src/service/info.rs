@@ -1,0 +1,44 @@
+use bytes::Bytes;
+use counterpoint_abci::{
+    BoxError, InfoRequest, InfoResponse,
+    proto::abci::{ResponseInfo, ResponseQuery},
+};
+
+use super::{Answer, off_worker};
+use crate::store::Store;
+
+/// The version of the application's rules, which headers carry.
+const APP_VERSION: u64 = 1;
+
+/// Code of an ABCI query; reads are served by gRPC.
+const NO_QUERIES: u32 = 1;
+
+/// Answers the query connection: where the chain stands as far as it is on disk.
+pub(crate) fn info(store: &Store, request: InfoRequest) -> Answer<InfoResponse> {
+    let store = store.clone();
+    off_worker(move || match request {
+        InfoRequest::Info(_) => Ok(read(&store)?.into()),
+        InfoRequest::Query(query) => Ok(ResponseQuery {
+            code: NO_QUERIES,
+            log: format!("no query at {:?}: reads are served by gRPC", query.path),
+            ..ResponseQuery::default()
+        }
+        .into()),
+    })
+}
+
+fn read(store: &Store) -> Result<ResponseInfo, BoxError> {
+    let tip = store.tip()?;
+    let begun = tip.height.get() > 0;
+    Ok(ResponseInfo {
+        data: "counterpoint".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        app_version: APP_VERSION,
+        last_block_height: i64::try_from(tip.height.get())?,
+        last_block_app_hash: if begun {
+            Bytes::copy_from_slice(tip.app_hash.as_bytes())
+        } else {
+            Bytes::new()
+        },
+    })
+}

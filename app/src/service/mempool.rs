@@ -1,0 +1,33 @@
+use std::sync::Arc;
+
+use counterpoint_abci::{
+    MempoolRequest, MempoolResponse,
+    proto::abci::{ResponseCheckTx, ResponseInsertTx, ResponseReapTxs},
+};
+
+use super::{Answer, off_worker};
+use crate::mempool::{Mempool, Source};
+
+/// Answers the mempool connection.
+pub(crate) fn mempool(pool: &Arc<Mempool>, request: MempoolRequest) -> Answer<MempoolResponse> {
+    let pool = Arc::clone(pool);
+    off_worker(move || {
+        Ok(match request {
+            MempoolRequest::CheckTx(request) => {
+                let verdict = pool.submit(&request.tx, Source::Local)?;
+                let (code, log) = (verdict.code, verdict.log);
+                ResponseCheckTx {
+                    code,
+                    log,
+                    ..ResponseCheckTx::default()
+                }
+                .into()
+            }
+            MempoolRequest::InsertTx(request) => ResponseInsertTx {
+                code: pool.insert(&request.tx)?,
+            }
+            .into(),
+            MempoolRequest::ReapTxs(_) => ResponseReapTxs { txs: pool.reap() }.into(),
+        })
+    })
+}

@@ -1,1 +1,27 @@
-//! Verified sequencer blocks in, Engine API payloads out: drives one rollup's execution client.
+//! Verified sequencer blocks in, Engine API payloads out.
+//!
+//! ```text
+//! sequencer ─▶ Follower (signatures, proofs) ─▶ Assembler (slots, cursor) ─▶ BlockBuilder (revm)
+//!                                                                               │ block
+//! execution client ◀─ Driver (newPayload, forkchoice) ◀─────────────────────────┤
+//!                        └ VALID ─▶ Progress: state, block and cursor in one write
+//! ```
+
+pub mod assembly;
+pub mod chain_spec;
+mod config;
+pub mod derive;
+pub mod engine;
+pub mod evm;
+mod node;
+pub mod progress;
+
+use std::process::ExitCode;
+
+pub use config::{Args, Config};
+
+/// Runs the service until SIGTERM or SIGINT.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    counterpoint_service::run("conductor", args.config.as_deref(), args, node::work)
+}

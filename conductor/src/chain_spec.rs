@@ -1,0 +1,354 @@
+//! A rollup's genesis file: what geth reads, checked for what derivation relies on.
+
+use std::path::{Path, PathBuf};
+
+use alloy_consensus::{EMPTY_OMMER_ROOT_HASH, Header, constants::EMPTY_WITHDRAWALS};
+use alloy_eips::{
+    eip2935::{HISTORY_STORAGE_ADDRESS, HISTORY_STORAGE_CODE},
+    eip4788::{BEACON_ROOTS_ADDRESS, BEACON_ROOTS_CODE},
+    eip7685::EMPTY_REQUESTS_HASH,
+};
+use alloy_genesis::{ChainConfig, Genesis, GenesisAccount};
+use alloy_primitives::{Address, B256, Bytes, U256, address};
+use counterpoint_core::{
+    chain_spec::{BlobParams, ChainSpec, Fork},
+    primitive::{EvmAddress, Hash},
+};
+use revm::primitives::hardfork::SpecId;
+use serde_json::json;
+
+use crate::evm::{StateUpdate, StoreError, import_genesis};
+
+/// EIP-7002's contract; with real code any user could make a request and halt the rollup.
+const WITHDRAWAL_REQUESTS: Address = address!("00000961Ef480Eb55e80D19ad83579A64c007002");
+/// EIP-7251's contract.
+const CONSOLIDATION_REQUESTS: Address = address!("0000BBdDc7CE488642fb579F8B00f3a590007251");
+/// One STOP: takes the system's call, answers with no request.
+const STOP: [u8; 1] = [0x00];
+
+/// Why a genesis file cannot carry a rollup.
+#[derive(Debug, thiserror::Error)]
+pub enum GenesisError {
+    /// The file cannot be read.
+    #[error("failed to read rollup genesis {}", path.display())]
+    Read {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is not a genesis file.
+    #[error("rollup genesis is not valid JSON for a genesis file")]
+    Parse(#[from] serde_json::Error),
+    /// A field breaks a rule.
+    #[error("rollup genesis: {field} {rule}")]
+    Field {
+        /// Which field.
+        field: String,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// The state cannot be worked out.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A fork as the EVM needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveFork {
+    /// Which fork.
+    pub fork: Fork,
+    /// What revm calls it.
+    pub spec_id: SpecId,
+    /// How fast the blob base fee moves.
+    pub blob_update_fraction: u64,
+}
+
+/// A checked genesis file.
+#[derive(Clone, Debug)]
+pub struct Specification {
+    spec: ChainSpec,
+    header: Header,
+    state: StateUpdate,
+}
+
+impl Specification {
+    /// Reads and checks a genesis file.
+    ///
+    /// # Errors
+    /// [`GenesisError`] names the field that breaks a rule.
+    pub fn load(path: &Path) -> Result<Self, GenesisError> {
+        let bytes = std::fs::read(path).map_err(|source| GenesisError::Read {
+            path: path.into(),
+            source,
+        })?;
+        Self::new(&serde_json::from_slice(&bytes)?)
+    }
+
+    /// Checks a genesis.
+    ///
+    /// # Errors
+    /// [`GenesisError`] names the field that breaks a rule.
+    pub fn new(genesis: &Genesis) -> Result<Self, GenesisError> {
+        check(genesis)?;
+        let state = import_genesis(&genesis.alloc)?;
+        let prague = genesis
+            .config
+            .prague_time
+            .is_some_and(|time| time <= genesis.timestamp);
+        let header = Header {
+            ommers_hash: EMPTY_OMMER_ROOT_HASH,
+            beneficiary: genesis.coinbase,
+            state_root: state.root,
+            difficulty: genesis.difficulty,
+            gas_limit: genesis.gas_limit,
+            timestamp: genesis.timestamp,
+            extra_data: genesis.extra_data.clone(),
+            mix_hash: genesis.mix_hash,
+            nonce: genesis.nonce.into(),
+            base_fee_per_gas: Some(base_fee(genesis)),
+            withdrawals_root: Some(EMPTY_WITHDRAWALS),
+            blob_gas_used: Some(0),
+            excess_blob_gas: Some(0),
+            parent_beacon_block_root: Some(B256::ZERO),
+            requests_hash: prague.then_some(EMPTY_REQUESTS_HASH),
+            ..Header::default()
+        };
+        let spec = ChainSpec {
+            genesis_hash: Hash::new(header.hash_slow().0),
+            evm_chain_id: genesis.config.chain_id,
+            forks: forks(&genesis.config),
+            blobs: blobs(&genesis.config)?,
+            deposit_contract: genesis
+                .config
+                .deposit_contract_address
+                .map(|address| EvmAddress::new(address.into_array())),
+        };
+        Ok(Self {
+            spec,
+            header,
+            state,
+        })
+    }
+
+    /// What the registry commits to.
+    #[must_use]
+    pub fn chain_spec(&self) -> &ChainSpec {
+        &self.spec
+    }
+
+    /// EIP-155 chain id.
+    #[must_use]
+    pub fn chain_id(&self) -> u64 {
+        self.spec.evm_chain_id
+    }
+
+    /// The header of block 0.
+    #[must_use]
+    pub fn genesis_header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The state of block 0.
+    #[must_use]
+    pub fn genesis_state(&self) -> &StateUpdate {
+        &self.state
+    }
+
+    /// The fork that is active at a timestamp.
+    #[must_use]
+    pub fn fork_at(&self, timestamp: u64) -> ActiveFork {
+        let active = self
+            .spec
+            .forks
+            .iter()
+            .filter(|(_, time)| *time <= timestamp);
+        let fork = active.map(|(fork, _)| *fork).max().unwrap_or(Fork::Cancun);
+        let params = self.spec.blobs.iter().filter(|params| params.fork <= fork);
+        let blob_update_fraction = params
+            .max_by_key(|params| params.fork)
+            .map_or(1, |params| params.update_fraction);
+        let spec_id = match fork {
+            Fork::Cancun => SpecId::CANCUN,
+            Fork::Prague => SpecId::PRAGUE,
+            Fork::Osaka => SpecId::OSAKA,
+        };
+        ActiveFork {
+            fork,
+            spec_id,
+            blob_update_fraction,
+        }
+    }
+}
+
+fn base_fee(genesis: &Genesis) -> u64 {
+    let given = genesis
+        .base_fee_per_gas
+        .and_then(|fee| u64::try_from(fee).ok());
+    given.unwrap_or(1_000_000_000)
+}
+
+fn forks(config: &ChainConfig) -> Vec<(Fork, u64)> {
+    let times = [
+        (Fork::Cancun, config.cancun_time),
+        (Fork::Prague, config.prague_time),
+        (Fork::Osaka, config.osaka_time),
+    ];
+    times
+        .into_iter()
+        .filter_map(|(fork, time)| Some((fork, time?)))
+        .collect()
+}
+
+fn blobs(config: &ChainConfig) -> Result<Vec<BlobParams>, GenesisError> {
+    let params = |(fork, _): (Fork, u64)| {
+        let name = match fork {
+            Fork::Cancun => "cancun",
+            Fork::Prague => "prague",
+            Fork::Osaka => "osaka",
+        };
+        let broken = || GenesisError::Field {
+            field: format!("config.blobSchedule.{name}"),
+            rule: "must be there, with target, max and baseFeeUpdateFraction",
+        };
+        let params = config.blob_schedule.get(name).ok_or_else(broken)?;
+        Ok(BlobParams {
+            fork,
+            target: u32::try_from(params.target_blob_count).map_err(|_| broken())?,
+            max: u32::try_from(params.max_blob_count).map_err(|_| broken())?,
+            update_fraction: u64::try_from(params.update_fraction).map_err(|_| broken())?,
+        })
+    };
+    forks(config).into_iter().map(params).collect()
+}
+
+fn check(genesis: &Genesis) -> Result<(), GenesisError> {
+    let require = |holds: bool, field: &str, rule: &'static str| {
+        if holds {
+            Ok(())
+        } else {
+            Err(GenesisError::Field {
+                field: field.into(),
+                rule,
+            })
+        }
+    };
+    let config = &genesis.config;
+    let from_genesis = |time: Option<u64>| time.is_some_and(|time| time <= genesis.timestamp);
+    require(
+        from_genesis(config.shanghai_time),
+        "config.shanghaiTime",
+        "must be active at genesis",
+    )?;
+    require(
+        from_genesis(config.cancun_time),
+        "config.cancunTime",
+        "must be active at genesis",
+    )?;
+    let later = config.amsterdam_time.is_none() && config.bogota_time.is_none();
+    require(
+        later,
+        "config.amsterdamTime",
+        "must be absent: the fork is not supported",
+    )?;
+    let excess = genesis.excess_blob_gas.unwrap_or_default();
+    require(excess == 0, "excessBlobGas", "must be 0")?;
+    require(
+        genesis.number.unwrap_or_default() == 0,
+        "number",
+        "must be 0",
+    )?;
+    let code = |address: &Address| {
+        let account = genesis.alloc.get(address);
+        account
+            .and_then(|account| account.code.as_ref())
+            .map_or(&[][..], |code| code.as_ref())
+    };
+    require(
+        code(&BEACON_ROOTS_ADDRESS) == &BEACON_ROOTS_CODE[..],
+        &format!("alloc.{BEACON_ROOTS_ADDRESS}"),
+        "must have the code of EIP-4788",
+    )?;
+    require(
+        code(&HISTORY_STORAGE_ADDRESS) == &HISTORY_STORAGE_CODE[..],
+        &format!("alloc.{HISTORY_STORAGE_ADDRESS}"),
+        "must have the code of EIP-2935",
+    )?;
+    for stub in [WITHDRAWAL_REQUESTS, CONSOLIDATION_REQUESTS] {
+        let rule = "must have exactly the code 0x00: real requests would halt the rollup";
+        require(code(&stub) == STOP, &format!("alloc.{stub}"), rule)?;
+    }
+    let deposits = config.deposit_contract_address;
+    let no_code = deposits.is_none_or(|contract| code(&contract).is_empty());
+    require(
+        no_code,
+        "config.depositContractAddress",
+        "must be absent or without code",
+    )
+}
+
+/// A genesis for development: Prague from the start, the contracts that the rules ask for, and
+/// `alloc` on top.
+///
+/// # Panics
+/// Never: the template is valid.
+///
+/// # Errors
+/// [`GenesisError::Parse`] if the template does not fit the library that reads it.
+pub fn dev_genesis(
+    chain_id: u64,
+    gas_limit: u64,
+    timestamp: u64,
+    alloc: impl IntoIterator<Item = (Address, U256)>,
+) -> Result<Genesis, GenesisError> {
+    let fork_blobs = json!({ "target": 6, "max": 9, "baseFeeUpdateFraction": 5_007_716 });
+    let config = serde_json::from_value(json!({
+        "chainId": chain_id,
+        "homesteadBlock": 0, "eip150Block": 0, "eip155Block": 0, "eip158Block": 0,
+        "byzantiumBlock": 0, "constantinopleBlock": 0, "petersburgBlock": 0,
+        "istanbulBlock": 0, "muirGlacierBlock": 0, "berlinBlock": 0, "londonBlock": 0,
+        "arrowGlacierBlock": 0, "grayGlacierBlock": 0, "mergeNetsplitBlock": 0,
+        "shanghaiTime": 0, "cancunTime": 0, "pragueTime": 0,
+        "terminalTotalDifficulty": 0, "terminalTotalDifficultyPassed": true,
+        "blobSchedule": {
+            "cancun": { "target": 3, "max": 6, "baseFeeUpdateFraction": 3_338_477 },
+            "prague": fork_blobs,
+        },
+    }))?;
+    let contract = |code: &[u8]| {
+        let code = Some(Bytes::copy_from_slice(code));
+        GenesisAccount {
+            nonce: Some(1),
+            code,
+            ..GenesisAccount::default()
+        }
+    };
+    let contracts = [
+        (BEACON_ROOTS_ADDRESS, contract(&BEACON_ROOTS_CODE)),
+        (HISTORY_STORAGE_ADDRESS, contract(&HISTORY_STORAGE_CODE)),
+        (WITHDRAWAL_REQUESTS, contract(&STOP)),
+        (CONSOLIDATION_REQUESTS, contract(&STOP)),
+    ];
+    let funded = |(address, balance)| {
+        (
+            address,
+            GenesisAccount {
+                balance,
+                ..GenesisAccount::default()
+            },
+        )
+    };
+    Ok(Genesis {
+        config,
+        timestamp,
+        gas_limit,
+        base_fee_per_gas: Some(1_000_000_000),
+        excess_blob_gas: Some(0),
+        blob_gas_used: Some(0),
+        alloc: contracts
+            .into_iter()
+            .chain(alloc.into_iter().map(funded))
+            .collect(),
+        ..Genesis::default()
+    })
+}

@@ -1,0 +1,100 @@
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+use counterpoint_service::{LogFormat, Settings};
+use serde::{Deserialize, Serialize};
+
+/// Drives one rollup's execution client from the sequencer's verified blocks.
+///
+/// Every flag is also a key of the file, and an environment variable such as
+/// COUNTERPOINT_CONDUCTOR_ENGINE_URL. Exit codes: 0 stopped, 1 fault or halt, 78 bad configuration.
+#[derive(Clone, Debug, Default, Parser, Serialize)]
+#[command(
+    version,
+    after_help = "Example:\n  counterpoint-conductor --config conductor.toml --rollup alpha"
+)]
+pub struct Args {
+    /// TOML file with the keys below.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Name of the rollup in the sequencer's registry.
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollup: Option<String>,
+    /// gRPC endpoints of sequencer nodes; none of them is trusted.
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequencers: Option<Vec<String>>,
+    /// CometBFT's genesis file of the sequencer: what trust starts from.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequencer_genesis: Option<PathBuf>,
+    /// The rollup's genesis file, the same that its client was initialised with.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollup_genesis: Option<PathBuf>,
+    /// Authenticated port of the execution client.
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_url: Option<String>,
+    /// File with the JWT secret that the client was given.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwt_file: Option<PathBuf>,
+    /// Directory of the conductor's store.
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Address of probes and metrics.
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_listen: Option<SocketAddr>,
+    /// How log lines look: text or json.
+    #[arg(long, value_name = "FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<String>,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name of the rollup in the sequencer's registry.
+    pub rollup: String,
+    /// gRPC endpoints of sequencer nodes.
+    pub sequencers: Vec<String>,
+    /// CometBFT's genesis file of the sequencer.
+    pub sequencer_genesis: PathBuf,
+    /// The rollup's genesis file.
+    pub rollup_genesis: PathBuf,
+    /// Authenticated port of the execution client.
+    pub engine_url: String,
+    /// File with the JWT secret.
+    pub jwt_file: PathBuf,
+    /// Directory of the conductor's store.
+    pub data_dir: PathBuf,
+    /// Address of probes and metrics.
+    pub http_listen: SocketAddr,
+    /// How log lines look.
+    #[serde(default)]
+    pub log_format: LogFormat,
+}
+
+impl Settings for Config {
+    fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_has_every_key_and_no_other() {
+        let example: toml::Table = include_str!("../example.toml").parse().unwrap();
+        let config: Config = example.clone().try_into().unwrap();
+        assert_eq!(toml::Table::try_from(config).unwrap(), example);
+    }
+}

@@ -1,0 +1,296 @@
+//! What an answer of the client means, and what to do next.
+//!
+//! The head only moves forward, one block at a time, and safe and finalized move with it: a BFT
+//! decision is final. A client may come back with fewer blocks than it had; then its ancestors are
+//! sent again. VALID does not prove that a block was executed, so the head is read back.
+
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use alloy_rpc_types_engine::{ForkchoiceState, PayloadStatusEnum};
+use tracing::{debug, info, warn};
+
+use super::{BlockId, EngineError, ExecutionClient, client::methods};
+use crate::{chain_spec::Specification, evm::RollupBlock};
+
+/// First pause before a client is asked again; it doubles up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// Blocks that a client may swallow without moving its head before we call it jammed.
+const JAM_BLOCKS: u32 = 8;
+
+/// Why a rollup is halted.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The client calls our block invalid: one of us is wrong, and nothing may change until
+    /// somebody knows who.
+    #[error("execution client calls block {number} ({hash}) invalid: {reason}")]
+    Invalid {
+        /// The block's number.
+        number: u64,
+        /// The block's hash.
+        hash: B256,
+        /// What the client said.
+        reason: String,
+    },
+    /// The client has another block than the sequencer's order leads to.
+    #[error("execution client has block {number} as {theirs}, the sequencer's order gives {ours}")]
+    Divergence {
+        /// The block's number.
+        number: u64,
+        /// The client's hash.
+        theirs: B256,
+        /// Our hash.
+        ours: B256,
+    },
+    /// The client takes blocks and does not execute them.
+    #[error(
+        "execution client accepts blocks and stays at {at}: it is jammed after a crash; \
+         stop it, remove its chain data, initialise it with the rollup's genesis and start it again"
+    )]
+    Jammed {
+        /// Where its head stays.
+        at: u64,
+    },
+    /// It can never work like this.
+    #[error(transparent)]
+    Configuration(EngineError),
+    /// A block that must be sent again cannot be read.
+    #[error("failed to read a block to send it again")]
+    Source(#[source] crate::evm::StoreError),
+}
+
+/// Whether the client has the block, or must be given earlier ones first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It is the client's head.
+    Done,
+    /// The client lacks ancestors.
+    NeedsAncestors,
+}
+
+/// Hands blocks to one client, in order.
+#[derive(Debug)]
+pub struct Driver<C> {
+    client: C,
+    specification: Specification,
+    /// The highest block that was ever finalized by us; it never moves back.
+    finalized: BlockId,
+}
+
+/// Reads a block that was executed before.
+pub(crate) type BlockSource<'a> =
+    &'a (dyn Fn(u64) -> Result<(B256, RollupBlock), crate::evm::StoreError> + Send + Sync);
+
+impl<C: ExecutionClient> Driver<C> {
+    /// A driver whose last executed block is `head`.
+    #[must_use]
+    pub fn new(client: C, specification: Specification, head: BlockId) -> Self {
+        Self {
+            client,
+            specification,
+            finalized: head,
+        }
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> &C {
+        &self.client
+    }
+
+    /// Makes `block` the client's head, over restarts and lost connections, sending ancestors
+    /// again where the client lacks them. It may be called again with the same block.
+    ///
+    /// # Errors
+    /// [`DriverError`] halts the rollup; a client that is away is waited for.
+    pub async fn submit(
+        &mut self,
+        hash: B256,
+        block: &RollupBlock,
+        source: BlockSource<'_>,
+    ) -> Result<(), DriverError> {
+        let mut pause = MIN_PAUSE;
+        loop {
+            match self.try_submit(hash, block).await {
+                Ok(Progress::Done) => return Ok(()),
+                Ok(Progress::NeedsAncestors) => self.resend(block.header.number, source).await?,
+                Err(error) => wait_or_halt(error, &mut pause).await?,
+            }
+        }
+    }
+
+    /// One round of newPayload and forkchoiceUpdated.
+    async fn try_submit(&mut self, hash: B256, block: &RollupBlock) -> Result<Progress, Failure> {
+        let number = block.header.number;
+        let fork = self.specification.fork_at(block.header.timestamp).fork;
+        debug!(number, method = methods(fork).new_payload, "submitting");
+        let status = self.client.new_payload(block, hash, fork).await?;
+        match status.status {
+            PayloadStatusEnum::Valid => {}
+            PayloadStatusEnum::Syncing | PayloadStatusEnum::Accepted => {
+                return Ok(Progress::NeedsAncestors);
+            }
+            PayloadStatusEnum::Invalid {
+                validation_error: reason,
+            } => {
+                return Err(DriverError::Invalid {
+                    number,
+                    hash,
+                    reason,
+                }
+                .into());
+            }
+        }
+        let last = if self.finalized.number > number {
+            self.finalized.hash
+        } else {
+            hash
+        };
+        let state = ForkchoiceState {
+            head_block_hash: hash,
+            safe_block_hash: last,
+            finalized_block_hash: last,
+        };
+        let updated = self.client.forkchoice(state).await?;
+        match updated.payload_status.status {
+            PayloadStatusEnum::Valid => {
+                if number >= self.finalized.number {
+                    self.finalized = BlockId { number, hash };
+                }
+                Ok(Progress::Done)
+            }
+            PayloadStatusEnum::Syncing | PayloadStatusEnum::Accepted => {
+                Ok(Progress::NeedsAncestors)
+            }
+            PayloadStatusEnum::Invalid {
+                validation_error: reason,
+            } => Err(DriverError::Invalid {
+                number,
+                hash,
+                reason,
+            }
+            .into()),
+        }
+    }
+
+    /// Sends every block that the client lacks below `until`, oldest first.
+    ///
+    /// # Errors
+    /// [`DriverError`] halts the rollup.
+    pub async fn resend(&mut self, until: u64, source: BlockSource<'_>) -> Result<(), DriverError> {
+        let mut pause = MIN_PAUSE;
+        let mut stuck = 0;
+        loop {
+            let latest = match self.client.block(None).await {
+                Ok(Some(latest)) => latest,
+                Ok(None) => BlockId {
+                    number: 0,
+                    hash: self.specification.genesis_header().hash_slow(),
+                },
+                Err(error) => {
+                    wait_or_halt(error.into(), &mut pause).await?;
+                    continue;
+                }
+            };
+            if latest.number + 1 >= until {
+                return Ok(());
+            }
+            info!(
+                from = latest.number + 1,
+                until, "execution client lacks blocks, sending again"
+            );
+            let sent = self.send_range(latest.number + 1, until, source).await;
+            let after = match sent {
+                Ok(()) => self.client.block(None).await.ok().flatten(),
+                Err(error) => {
+                    wait_or_halt(error, &mut pause).await?;
+                    continue;
+                }
+            };
+            if after.is_some_and(|after| after.number <= latest.number) {
+                stuck += 1;
+                if stuck >= JAM_BLOCKS {
+                    return Err(DriverError::Jammed { at: latest.number });
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(MAX_PAUSE);
+            }
+        }
+    }
+
+    /// Sends a range without regard to whether the client's head moves: after a crash it may say
+    /// VALID to blocks it knows and refuse forkchoice until one is new to it.
+    async fn send_range(
+        &mut self,
+        from: u64,
+        until: u64,
+        source: BlockSource<'_>,
+    ) -> Result<(), Failure> {
+        for number in from..until {
+            let (hash, block) = source(number).map_err(DriverError::Source)?;
+            let fork = self.specification.fork_at(block.header.timestamp).fork;
+            let status = self.client.new_payload(&block, hash, fork).await?;
+            if let PayloadStatusEnum::Invalid {
+                validation_error: reason,
+            } = status.status
+            {
+                return Err(DriverError::Invalid {
+                    number,
+                    hash,
+                    reason,
+                }
+                .into());
+            }
+            let state = ForkchoiceState {
+                head_block_hash: hash,
+                safe_block_hash: hash,
+                finalized_block_hash: hash,
+            };
+            match self.client.forkchoice(state).await {
+                Ok(_) | Err(EngineError::Rpc { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What ends one round: a halt, or a client that must be asked again.
+enum Failure {
+    Halt(DriverError),
+    Again(EngineError),
+}
+
+impl From<DriverError> for Failure {
+    fn from(error: DriverError) -> Self {
+        Self::Halt(error)
+    }
+}
+
+/// Which errors can pass. The Engine API's codes: −38002 unknown safe or finalized block, −38005
+/// wrong method for the fork, −38006 reorg too deep, −32601 no such method, −32602 bad parameters.
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Rpc {
+                code: -38_005 | -32_601 | -32_602,
+                ..
+            } => Self::Halt(DriverError::Configuration(error)),
+            error => Self::Again(error),
+        }
+    }
+}
+
+async fn wait_or_halt(failure: Failure, pause: &mut Duration) -> Result<(), DriverError> {
+    match failure {
+        Failure::Halt(error) => Err(error),
+        Failure::Again(error) => {
+            warn!(%error, "execution client failed, asking again");
+            tokio::time::sleep(*pause).await;
+            *pause = (*pause * 2).min(MAX_PAUSE);
+            Ok(())
+        }
+    }
+}

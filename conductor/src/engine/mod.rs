@@ -1,0 +1,9 @@
+//! Driving the execution client by the standard Engine API.
+//!
+//! [`client`] speaks the protocol; [`driver`] decides what an answer means.
+
+mod client;
+mod driver;
+
+pub use client::{BlockId, EngineClient, EngineError, ExecutionClient};
+pub use driver::{Driver, DriverError, Progress};

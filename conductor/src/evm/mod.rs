@@ -1,0 +1,17 @@
+//! Execution in process: revm over our own Merkle Patricia trie.
+//!
+//! ```text
+//! derive ─▶ executor ─▶ bundle of changes ─▶ state ─▶ trie ─▶ root
+//!              │                               │        │
+//!              └──────── reads ◀── store ◀─────┴────────┘ one batch per block
+//! ```
+
+mod executor;
+mod state;
+mod store;
+mod trie;
+
+pub use executor::{BlockBuilder, BlockInputs, BuiltBlock, ExecuteError, Outcome, RollupBlock};
+pub use state::{GenesisState, StateUpdate, import_genesis};
+pub use store::{Batch, DiskStore, MemStore, Store, StoreError, Table};
+pub use trie::{NodeChanges, Trie};

@@ -1,0 +1,413 @@
+//! The loop of one conductor.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use alloy_primitives::B256;
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    routing::get,
+};
+use counterpoint_core::{light::TrustedState, registry::RollupConfig};
+use counterpoint_service::{
+    Probes, Readiness, probes,
+    sequencer::{Client, ClientError, Follower, VerifiedBlock},
+};
+use eyre::{WrapErr, bail, eyre};
+use metrics::{counter, gauge, histogram};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    Config,
+    assembly::{Assembler, Closed, Skip},
+    chain_spec::Specification,
+    engine::{Driver, EngineClient, EngineError, ExecutionClient},
+    evm::{DiskStore, Store, StoreError},
+    progress::{Progress, read_block},
+};
+
+/// Readiness: the client took the last block.
+const CLIENT: &str = "execution_client";
+/// Readiness: verified blocks arrive.
+const SEQUENCER: &str = "sequencer";
+/// Skips that are remembered for those who ask.
+const MAX_SKIPS: usize = 10_000;
+/// How long a start waits for peers between two attempts.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What `/status` and `/skips` show.
+#[derive(Debug, Default)]
+struct Shown {
+    status: Value,
+    skipped: BTreeMap<&'static str, u64>,
+    recent: VecDeque<Skip>,
+}
+
+/// Shared with the HTTP server.
+type Board = Arc<Mutex<Shown>>;
+
+pub(crate) async fn work(
+    config: Config,
+    metrics: PrometheusHandle,
+    shutdown: CancellationToken,
+) -> eyre::Result<()> {
+    let readiness = Readiness::of(&[CLIENT, SEQUENCER]);
+    let board = Board::default();
+    let routes = routes(&board, readiness.clone(), metrics);
+    let probes = probes::serve(config.http_listen, routes, shutdown.clone());
+    let conduct = async {
+        let conducted = shutdown
+            .run_until_cancelled(conduct(&config, &readiness, &board))
+            .await;
+        conducted.unwrap_or(Ok(()))
+    };
+    tokio::try_join!(async { Ok(probes.await?) }, conduct)?;
+    Ok(())
+}
+
+fn routes(board: &Board, readiness: Readiness, metrics: PrometheusHandle) -> Router {
+    let shown = Arc::clone(board);
+    let status = move || {
+        let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        json!({ "progress": shown.status, "skipped": shown.skipped })
+    };
+    let skips = Router::new()
+        .route("/skips/{hash}", get(skip))
+        .with_state(Arc::clone(board));
+    Probes::new(readiness, metrics, status)
+        .router()
+        .merge(skips)
+}
+
+/// Why a transaction is in no block, if it was skipped not long ago.
+async fn skip(State(board): State<Board>, Path(hash): Path<B256>) -> (StatusCode, Json<Value>) {
+    let shown = board.lock().unwrap_or_else(PoisonError::into_inner);
+    match shown.recent.iter().rev().find(|skip| skip.hash == hash) {
+        Some(skip) => (
+            StatusCode::OK,
+            Json(json!({ "hash": hash, "reason": skip.reason })),
+        ),
+        None => (
+            StatusCode::NOT_FOUND,
+            Json(json!({ "hash": hash, "reason": null })),
+        ),
+    }
+}
+
+async fn conduct(config: &Config, readiness: &Readiness, board: &Board) -> eyre::Result<()> {
+    let specification = Specification::load(&config.rollup_genesis)?;
+    let genesis = std::fs::read(&config.sequencer_genesis).wrap_err_with(|| {
+        format!(
+            "failed to read sequencer_genesis {}",
+            config.sequencer_genesis.display()
+        )
+    })?;
+    let genesis = TrustedState::from_genesis(&genesis)?;
+    let sequencer = Client::new(&config.sequencers)?;
+    let client = EngineClient::new(&config.engine_url, &config.jwt_file)?;
+
+    let rollup = registered(&sequencer, &config.rollup, &genesis).await?;
+    check_registration(&rollup, &specification)?;
+    check_client(&client, &specification, readiness).await?;
+
+    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir)?);
+    let progress = Progress::open(
+        store.as_ref(),
+        &specification,
+        rollup.first_height,
+        &genesis,
+    )?;
+    info!(head = progress.header.number, hash = %progress.hash, "starting from");
+    let driver = Driver::new(client, specification.clone(), progress.head());
+    let mut conductor = Conductor {
+        specification,
+        store,
+        progress,
+        driver,
+        readiness,
+        board,
+    };
+    conductor.recover().await?;
+    conductor.follow(sequencer, &rollup).await
+}
+
+/// Asks until the sequencer answers; that the rollup is unknown is an answer.
+async fn registered(
+    sequencer: &Client,
+    name: &str,
+    genesis: &TrustedState,
+) -> eyre::Result<RollupConfig> {
+    loop {
+        let asked = async { Ok((sequencer.info().await?, sequencer.rollup(name).await?)) };
+        match asked.await {
+            Ok((info, rollup)) => {
+                let (theirs, ours) = (info.chain_id, genesis.chain_id());
+                eyre::ensure!(
+                    theirs == ours,
+                    "the sequencer follows chain {theirs}, sequencer_genesis is of {ours}"
+                );
+                return Ok(rollup);
+            }
+            Err(error) if ClientError::is_not_found(&error) => {
+                bail!("no rollup {name} is registered at the sequencer: register it first");
+            }
+            Err(error) => warn!(%error, "waiting for the sequencer"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+fn check_registration(rollup: &RollupConfig, specification: &Specification) -> eyre::Result<()> {
+    let spec = specification.chain_spec();
+    eyre::ensure!(
+        rollup.evm_chain_id == spec.evm_chain_id,
+        "evm_chain_id: registered {}, rollup_genesis says {}",
+        rollup.evm_chain_id,
+        spec.evm_chain_id
+    );
+    eyre::ensure!(
+        rollup.chain_spec_hash == spec.hash(),
+        "chain_spec_hash: registered {}, rollup_genesis gives {} (genesis block {}): \
+         it is not the file that was registered",
+        rollup.chain_spec_hash,
+        spec.hash(),
+        spec.genesis_hash
+    );
+    Ok(())
+}
+
+/// Asks until the client answers, then demands that it is the right one.
+async fn check_client(
+    client: &EngineClient,
+    specification: &Specification,
+    readiness: &Readiness,
+) -> eyre::Result<()> {
+    let (chain_id, methods, genesis) = loop {
+        let asked = async {
+            Ok((
+                client.chain_id().await?,
+                client.capabilities().await?,
+                client.block(Some(0)).await?,
+            ))
+        };
+        match asked.await {
+            Ok(answers) => break answers,
+            Err(error @ EngineError::Unreachable { .. }) => {
+                readiness.unmet(CLIENT, error.to_string());
+                warn!(%error, "waiting for the execution client");
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let expected = specification.chain_id();
+    eyre::ensure!(
+        chain_id == expected,
+        "the client has chain id {chain_id}, not {expected}"
+    );
+    let known = methods.iter().any(|method| method == "engine_newPayloadV4");
+    eyre::ensure!(
+        known,
+        "the client does not know engine_newPayloadV4: install a newer one"
+    );
+    let genesis = genesis.ok_or_else(|| eyre!("the client has no genesis block: run its init"))?;
+    let expected = B256::new(*specification.chain_spec().genesis_hash.as_bytes());
+    eyre::ensure!(
+        genesis.hash == expected,
+        "the client's genesis is {}, rollup_genesis gives {expected}: initialise it with that file",
+        genesis.hash
+    );
+    Ok(())
+}
+
+struct Conductor<'a, C> {
+    specification: Specification,
+    store: Arc<dyn Store>,
+    progress: Progress,
+    driver: Driver<C>,
+    /// The client's head when we started; nothing up to it is handed in again.
+    client_head: u64,
+    readiness: &'a Readiness,
+    board: &'a Board,
+}
+
+impl<C: ExecutionClient> Conductor<'_, C> {
+    /// Compares our head with the client's, and gives it what it lost.
+    async fn recover(&mut self) -> eyre::Result<()> {
+        let ours = self.progress.head();
+        let source = source(&self.store);
+        self.driver.resend(ours.number + 1, &source).await?;
+        if let Some(theirs) = self.driver.client().block(Some(ours.number)).await? {
+            eyre::ensure!(
+                theirs.hash == ours.hash,
+                "the client has block {} as {}, we executed {}: one of them is not of this rollup",
+                ours.number,
+                theirs.hash,
+                ours.hash
+            );
+        }
+        if let Some(latest) = self.driver.client().block(None).await? {
+            self.client_head = latest.number;
+        }
+        self.readiness.met(CLIENT);
+        Ok(())
+    }
+
+    /// Executes every list from the cursor on.
+    async fn follow(&mut self, sequencer: Client, rollup: &RollupConfig) -> eyre::Result<()> {
+        let cursor = self.progress.cursor();
+        let mut follower = Follower::new(
+            sequencer,
+            rollup.rollup_id,
+            self.progress.trusted.clone(),
+            cursor.height,
+        );
+        let mut assembler =
+            Assembler::new(Arc::clone(&self.store), self.specification.clone(), cursor);
+        loop {
+            let before = follower.trusted().clone();
+            let VerifiedBlock { list, config } = follower.next().await?;
+            self.readiness.met(SEQUENCER);
+            let height = list.header().height();
+            gauge!("conductor_sequencer_height").set(to_f64(height.get()));
+            let closed = tokio::task::block_in_place(|| {
+                assembler.push(&list, &config, before, follower.trusted(), &self.progress)
+            })?;
+            self.show_skips(assembler.take_skips());
+            if let Some(closed) = closed {
+                self.commit(closed).await?;
+            }
+        }
+    }
+
+    /// Hands the block to the client, and only then writes it down: after a crash in between it is
+    /// built again, bit by bit the same.
+    async fn commit(&mut self, closed: Closed) -> eyre::Result<()> {
+        let Closed {
+            built,
+            extra,
+            trusted,
+        } = closed;
+        let (number, hash) = (built.block.header.number, built.hash);
+        let started = std::time::Instant::now();
+        if let Some(theirs) = self.known_to_client(number).await? {
+            eyre::ensure!(
+                theirs == hash,
+                crate::engine::DriverError::Divergence {
+                    number,
+                    theirs,
+                    ours: hash
+                }
+            );
+        } else {
+            let source = source(&self.store);
+            self.driver.submit(hash, &built.block, &source).await?;
+        }
+        histogram!("conductor_submit_seconds").record(started.elapsed());
+        let (transactions, gas_used) = (
+            built.block.body.transactions.len(),
+            built.block.header.gas_used,
+        );
+        let timestamp = built.block.header.timestamp;
+        let (specification, store) = (&self.specification, self.store.as_ref());
+        self.progress = tokio::task::block_in_place(|| {
+            Progress::commit(built, extra, trusted, specification, store)
+        })?;
+        self.readiness.met(CLIENT);
+        info!(number, %hash, transactions, gas_used, cursor = ?extra.cursor, "executed");
+        self.show(timestamp);
+        counter!("conductor_transactions_total").increment(transactions as u64);
+        gauge!("conductor_block_number").set(to_f64(number));
+        Ok(())
+    }
+
+    /// The client's block of this number, if its head was already there when we started: then we
+    /// lost blocks that it kept, and must come to the same ones.
+    async fn known_to_client(&self, number: u64) -> eyre::Result<Option<B256>> {
+        if number > self.client_head {
+            return Ok(None);
+        }
+        Ok(self
+            .driver
+            .client()
+            .block(Some(number))
+            .await?
+            .map(|block| block.hash))
+    }
+
+    fn show(&self, timestamp: u64) {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let lag_secs = now.as_secs().saturating_sub(timestamp);
+        gauge!("conductor_lag_seconds").set(to_f64(lag_secs));
+        let ExtraDataView {
+            next_opening,
+            height,
+            index,
+        } = self.progress.extra.into();
+        let mut shown = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.status = json!({
+            "number": self.progress.header.number,
+            "hash": self.progress.hash,
+            "lag_secs": lag_secs,
+            "next_opening": next_opening,
+            "cursor": { "height": height, "index": index },
+        });
+    }
+
+    fn show_skips(&self, skips: Vec<Skip>) {
+        if skips.is_empty() {
+            return;
+        }
+        let mut shown = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        for skip in skips {
+            info!(tx_hash = %skip.hash, reason = skip.reason.name(), "skipped");
+            counter!("conductor_skipped_total", "reason" => skip.reason.name()).increment(1);
+            *shown.skipped.entry(skip.reason.name()).or_default() += 1;
+            if shown.recent.len() >= MAX_SKIPS {
+                shown.recent.pop_front();
+            }
+            shown.recent.push_back(skip);
+        }
+    }
+}
+
+/// The numbers of an `extraData`, for showing.
+struct ExtraDataView {
+    next_opening: u64,
+    height: u64,
+    index: u32,
+}
+
+impl From<counterpoint_core::cursor::ExtraData> for ExtraDataView {
+    fn from(extra: counterpoint_core::cursor::ExtraData) -> Self {
+        let (height, index) = (extra.cursor.height.get(), extra.cursor.index);
+        Self {
+            next_opening: extra.next_opening.get(),
+            height,
+            index,
+        }
+    }
+}
+
+fn source(
+    store: &Arc<dyn Store>,
+) -> impl Fn(u64) -> Result<(B256, crate::evm::RollupBlock), StoreError> + Send + Sync + use<> {
+    let store = Arc::clone(store);
+    move |number| read_block(store.as_ref(), number)
+}
+
+/// Metrics are floating-point numbers; what they count is far below their precision.
+#[expect(clippy::cast_precision_loss, reason = "a metric may be rounded")]
+fn to_f64(count: u64) -> f64 {
+    count as f64
+}

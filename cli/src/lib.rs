@@ -1,1 +1,82 @@
-//! The one command of Counterpoint: network, services, keys, transactions, queries.
+//! The one command of Counterpoint: it embeds the services and brings networks, keys, transactions
+//! and queries.
+//!
+//! [`devnet`] is a library too: end-to-end tests start their networks with it.
+
+mod cmd;
+pub mod devnet;
+pub mod keys;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit code for a command that cannot be carried out.
+const EXIT_FAILURE: u8 = 1;
+
+/// A shared sequencer for rollups.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 78 bad configuration of a service.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Examples:\n  counterpoint devnet\n  counterpoint query info --node http://127.0.0.1:9090"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a whole network on this machine, or look after one that runs.
+    Devnet(cmd::devnet::DevnetArgs),
+    /// Run the sequencer's application beside CometBFT.
+    App(counterpoint_app::Args),
+    /// Run a composer: JSON-RPC in, batches out.
+    Composer(counterpoint_composer::Args),
+    /// Run a conductor: drives one rollup's execution client.
+    Conductor(counterpoint_conductor::Args),
+    /// Make and show sequencer account keys.
+    #[command(subcommand)]
+    Key(cmd::key::KeyCommand),
+    /// Sign a transaction, send it and wait until a block holds it.
+    Tx(cmd::tx::TxArgs),
+    /// Read from a sequencer node.
+    Query(cmd::query::QueryArgs),
+    /// Write genesis files.
+    #[command(subcommand)]
+    Genesis(cmd::genesis::GenesisCommand),
+    /// Measure a running network.
+    Bench(cmd::bench::BenchArgs),
+}
+
+/// Parses the command line and carries it out.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::App(args) => return counterpoint_app::run(&args),
+        Command::Composer(args) => return counterpoint_composer::run(&args),
+        Command::Conductor(args) => return counterpoint_conductor::run(&args),
+        Command::Devnet(args) => block_on(cmd::devnet::run(args)),
+        Command::Key(command) => cmd::key::run(command),
+        Command::Tx(args) => block_on(cmd::tx::run(args)),
+        Command::Query(args) => block_on(cmd::query::run(args)),
+        Command::Genesis(command) => cmd::genesis::run(command),
+        Command::Bench(args) => block_on(cmd::bench::run(args)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(report) => {
+            eprintln!("counterpoint: {report:#}");
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+fn block_on(work: impl Future<Output = eyre::Result<()>>) -> eyre::Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}

@@ -1,1 +1,7 @@
-fn main() {}
+//! The one command that people type.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    counterpoint::main()
+}

@@ -132,6 +132,7 @@ async fn conduct(config: &Config, readiness: &Readiness, board: &Board) -> eyre:
         store,
         progress,
         driver,
+        client_head: 0,
         readiness,
         board,
     };

@@ -1,11 +1,16 @@
 //! The pure structure behind the mempool: who waits, in what order, and who must go.
+//!
+//! Of each account, the unbroken run of nonces from its next one on is *ready* for a proposer; what
+//! lies behind a gap is *parked*. All that wait of one account can be paid from what it holds, so
+//! filling the pool costs what filling blocks would cost.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use counterpoint_core::{
-    primitive::{Address, Hash, Height, Nonce},
+    primitive::{Address, Amount, Hash, Height, Nonce},
     transaction::SignedTransaction,
 };
+use counterpoint_machine::{Account, CheckedTx};
 
 /// What a mempool may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +45,12 @@ pub(crate) enum Refused {
     /// The account holds as many places as one may.
     #[error("account has {0} transactions waiting, which is the limit")]
     AccountFull(usize),
+    /// The account cannot pay the fees of all its transactions that would wait.
+    #[error("account holds {balance}, and the fees of all that would wait are greater")]
+    Funds {
+        /// What it holds.
+        balance: Amount,
+    },
     /// Everybody who waits pays more.
     #[error("mempool is full; offer a greater tip or try again later")]
     Full,
@@ -49,12 +60,20 @@ pub(crate) enum Refused {
 #[derive(Debug)]
 pub(crate) struct Queue {
     limits: Limits,
-    accounts: HashMap<Address, BTreeMap<Nonce, SignedTransaction>>,
+    accounts: HashMap<Address, Waiting>,
     by_hash: HashMap<Hash, (Address, Nonce)>,
     /// The last transaction of every account, cheapest first: what is evicted.
     tails: BTreeSet<(u64, Address)>,
     expiry: BTreeSet<(Height, Hash)>,
     bytes: usize,
+}
+
+/// What waits of one account. Never empty while it is in the queue.
+#[derive(Debug, Default)]
+struct Waiting {
+    account: Account,
+    fees: u128, // Of all that wait; at most the balance when each came in.
+    txs: BTreeMap<Nonce, CheckedTx>,
 }
 
 impl Queue {
@@ -72,91 +91,103 @@ impl Queue {
         }
     }
 
-    /// Takes a checked transaction in; cheaper ones may have to go for it.
+    /// Takes a checked transaction in, whose signer has `account`; cheaper ones of others may have
+    /// to go for it.
     ///
     /// # Errors
-    /// [`Refused`] says why it stays outside; then nothing has changed.
-    pub(crate) fn insert(&mut self, tx: SignedTransaction) -> Result<(), Refused> {
-        if self.by_hash.contains_key(&tx.hash()) {
+    /// [`Refused`] says why it stays outside; then everything waits that waited before.
+    pub(crate) fn insert(&mut self, checked: CheckedTx, account: Account) -> Result<(), Refused> {
+        let tx = checked.tx();
+        let (hash, signer, nonce) = (tx.hash(), tx.signer(), tx.body().nonce);
+        if self.by_hash.contains_key(&hash) {
             return Err(Refused::Known);
         }
-        let (signer, nonce) = (tx.signer(), tx.body().nonce);
-        let waiting = self.accounts.get(&signer);
-        if let Some(other) = waiting.and_then(|account| account.get(&nonce)) {
-            if !improves(&tx, other) {
-                return Err(Refused::NonceTaken(nonce));
-            }
-            let other = other.hash();
-            self.remove(&other);
-        } else if let Some(count) = waiting.map(BTreeMap::len)
-            && count >= self.limits.per_account
-        {
-            return Err(Refused::AccountFull(count));
+        let replaced = self.admit(&checked, &account)?;
+        // Taken out first, so that it neither counts nor is evicted in its successor's favour.
+        let replaced = replaced.and_then(|hash| self.remove(&hash));
+        if let Err(refused) = self.make_room(tx) {
+            replaced.into_iter().for_each(|old| self.put(old));
+            return Err(refused);
         }
-        self.make_room(&tx)?;
-        self.put(tx);
+        self.put(checked);
+        if let Some(waiting) = self.accounts.get_mut(&signer) {
+            waiting.account = account;
+        }
+        debug_assert!(self.by_hash.get(&hash) == Some(&(signer, nonce)));
         Ok(())
     }
 
-    /// Evicts the last transactions of the accounts that pay least, if all of them pay less.
+    /// Whether the account may have one more; gives the hash of the one whose place it takes.
+    fn admit(&self, checked: &CheckedTx, account: &Account) -> Result<Option<Hash>, Refused> {
+        let (tx, balance) = (checked.tx(), account.balance);
+        let nonce = tx.body().nonce;
+        let Some(waiting) = self.accounts.get(&tx.signer()) else {
+            return Ok(None); // Its own fee was checked.
+        };
+        let old = waiting.txs.get(&nonce);
+        if old.is_some_and(|old| !improves(tx, old.tx())) {
+            return Err(Refused::NonceTaken(nonce));
+        }
+        if old.is_none() && waiting.txs.len() >= self.limits.per_account {
+            return Err(Refused::AccountFull(waiting.txs.len()));
+        }
+        let others = waiting.fees - old.map_or(0, |old| old.fee().get());
+        if others.saturating_add(checked.fee().get()) > balance.get() {
+            return Err(Refused::Funds { balance });
+        }
+        Ok(old.map(|old| old.tx().hash()))
+    }
+
+    /// Evicts the last transactions of the accounts that pay least, if that makes room for `tx` and
+    /// all of them pay less. The signer's own stay: without them this one would wait for a gap.
     fn make_room(&mut self, tx: &SignedTransaction) -> Result<(), Refused> {
-        let (mut bytes, mut count) = (self.bytes + tx.as_bytes().len(), self.by_hash.len() + 1);
-        let mut victims = Vec::new();
-        for (tip, account) in &self.tails {
-            if bytes <= self.limits.bytes && count <= self.limits.count {
-                break;
-            }
-            if *tip >= tx.body().tip_per_byte {
+        let mut evicted = Vec::new();
+        while self.bytes + tx.as_bytes().len() > self.limits.bytes
+            || self.by_hash.len() >= self.limits.count
+        {
+            let others = self.tails.iter().filter(|(_, who)| *who != tx.signer());
+            let cheapest = others.take(1).find(|(tip, _)| *tip < tx.body().tip_per_byte);
+            let tail = cheapest.and_then(|(_, who)| self.accounts.get(who)?.txs.last_key_value());
+            let Some(hash) = tail.map(|(_, tail)| tail.tx().hash()) else {
+                evicted.into_iter().for_each(|old| self.put(old));
                 return Err(Refused::Full);
-            }
-            let tail = self
-                .accounts
-                .get(account)
-                .and_then(|account| account.last_key_value());
-            let Some((_, tail)) = tail else { continue };
-            bytes -= tail.as_bytes().len();
-            count -= 1;
-            victims.push(tail.hash());
-        }
-        if bytes > self.limits.bytes || count > self.limits.count {
-            return Err(Refused::Full);
-        }
-        for victim in victims {
-            self.remove(&victim);
+            };
+            evicted.extend(self.remove(&hash));
         }
         Ok(())
     }
 
-    fn put(&mut self, tx: SignedTransaction) {
+    fn put(&mut self, checked: CheckedTx) {
+        let tx = checked.tx();
         let (signer, nonce, hash) = (tx.signer(), tx.body().nonce, tx.hash());
         self.forget_tail(&signer);
         self.bytes += tx.as_bytes().len();
         self.by_hash.insert(hash, (signer, nonce));
         self.expiry.insert((tx.body().valid_until, hash));
-        self.accounts.entry(signer).or_default().insert(nonce, tx);
+        let waiting = self.accounts.entry(signer).or_default();
+        waiting.fees += checked.fee().get();
+        waiting.txs.insert(nonce, checked);
         self.note_tail(&signer);
     }
 
-    fn remove(&mut self, hash: &Hash) {
-        let Some((signer, nonce)) = self.by_hash.remove(hash) else {
-            return;
-        };
+    fn remove(&mut self, hash: &Hash) -> Option<CheckedTx> {
+        let (signer, nonce) = self.by_hash.remove(hash)?;
         self.forget_tail(&signer);
-        if let Some(account) = self.accounts.get_mut(&signer) {
-            if let Some(tx) = account.remove(&nonce) {
-                self.bytes -= tx.as_bytes().len();
-                self.expiry.remove(&(tx.body().valid_until, *hash));
-            }
-            if account.is_empty() {
-                self.accounts.remove(&signer);
-            }
+        let waiting = self.accounts.get_mut(&signer)?;
+        let removed = waiting.txs.remove(&nonce)?;
+        waiting.fees -= removed.fee().get();
+        if waiting.txs.is_empty() {
+            self.accounts.remove(&signer);
         }
+        self.bytes -= removed.tx().as_bytes().len();
+        self.expiry.remove(&(removed.tx().body().valid_until, *hash));
         self.note_tail(&signer);
+        Some(removed)
     }
 
     fn tail_of(&self, account: &Address) -> Option<(u64, Address)> {
-        let (_, tail) = self.accounts.get(account)?.last_key_value()?;
-        Some((tail.body().tip_per_byte, *account))
+        let (_, tail) = self.accounts.get(account)?.txs.last_key_value()?;
+        Some((tail.tx().body().tip_per_byte, *account))
     }
 
     fn forget_tail(&mut self, account: &Address) {
@@ -171,13 +202,22 @@ impl Queue {
         }
     }
 
-    /// Drops what the committed state has overtaken: nonces below the account's.
-    pub(crate) fn advance(&mut self, account: &Address, nonce: Nonce) {
-        let Some(waiting) = self.accounts.get(account) else {
+    /// Follows the committed state: drops nonces below the account's, and what it can no longer
+    /// pay, in the order of nonces.
+    pub(crate) fn advance(&mut self, signer: &Address, account: Account) {
+        let Some(waiting) = self.accounts.get_mut(signer) else {
             return;
         };
-        let stale: Vec<Hash> = waiting.range(..nonce).map(|(_, tx)| tx.hash()).collect();
-        for hash in stale {
+        waiting.account = account;
+        let mut funds = account.balance;
+        let mut lost = Vec::new();
+        for (nonce, checked) in &waiting.txs {
+            match funds.checked_sub(checked.fee()) {
+                Some(rest) if *nonce >= account.nonce => funds = rest,
+                _ => lost.push(checked.tx().hash()),
+            }
+        }
+        for hash in lost {
             self.remove(&hash);
         }
     }
@@ -190,19 +230,22 @@ impl Queue {
         }
     }
 
-    /// What a proposer chooses from: runs of nonces, the best-paying accounts first, of about
+    /// What a proposer chooses from: what is ready, the best-paying accounts first, of about
     /// `bytes` in all.
     #[must_use]
     pub(crate) fn candidates(&self, bytes: usize) -> Vec<SignedTransaction> {
-        let mut heads: Vec<(u64, &BTreeMap<Nonce, SignedTransaction>)> = self
+        let mut runs: Vec<(u64, &Waiting)> = self
             .accounts
             .values()
-            .filter_map(|account| Some((account.first_key_value()?.1.body().tip_per_byte, account)))
+            .filter_map(|waiting| {
+                let first = waiting.txs.get(&waiting.account.nonce)?;
+                Some((first.tx().body().tip_per_byte, waiting))
+            })
             .collect();
-        heads.sort_by_key(|(tip, _)| std::cmp::Reverse(*tip));
+        runs.sort_by_key(|(tip, _)| std::cmp::Reverse(*tip));
         let mut room = bytes;
         let mut candidates = Vec::new();
-        for tx in heads.iter().flat_map(|(_, account)| account.values()) {
+        for tx in runs.iter().flat_map(|(_, waiting)| waiting.ready()) {
             if room == 0 {
                 break;
             }
@@ -216,7 +259,7 @@ impl Queue {
     #[must_use]
     pub(crate) fn get(&self, hash: &Hash) -> Option<&SignedTransaction> {
         let (signer, nonce) = self.by_hash.get(hash)?;
-        self.accounts.get(signer)?.get(nonce)
+        Some(self.accounts.get(signer)?.txs.get(nonce)?.tx())
     }
 
     /// The nonce after the unbroken run that starts at `nonce`.
@@ -224,7 +267,7 @@ impl Queue {
     pub(crate) fn next_nonce(&self, account: &Address, nonce: Nonce) -> Nonce {
         let mut next = nonce;
         if let Some(waiting) = self.accounts.get(account) {
-            while waiting.contains_key(&next) {
+            while waiting.txs.contains_key(&next) {
                 next = next.next().unwrap_or(next);
             }
         }
@@ -244,6 +287,18 @@ impl Queue {
     }
 }
 
+impl Waiting {
+    /// The unbroken run from the account's next nonce on.
+    fn ready(&self) -> impl Iterator<Item = &SignedTransaction> {
+        let mut next = Some(self.account.nonce);
+        std::iter::from_fn(move || {
+            let tx = self.txs.get(&next?)?.tx();
+            next = tx.body().nonce.next();
+            Some(tx)
+        })
+    }
+}
+
 /// Whether `new` may take the place of `old`: it does the same, and pays more or lasts longer. So a
 /// sender can hurry a transaction, but never take back what it asked for.
 fn improves(new: &SignedTransaction, old: &SignedTransaction) -> bool {
@@ -254,105 +309,4 @@ fn improves(new: &SignedTransaction, old: &SignedTransaction) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use counterpoint_core::{
-        action::{Action, Transfer},
-        key::SecretKey,
-        primitive::Amount,
-        transaction::TransactionBody,
-    };
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn tx(seed: u8, nonce: u64, tip: u64, valid_until: u64, amount: u128) -> SignedTransaction {
-        let key = SecretKey::from_seed([seed; 32]);
-        let to = Address::new([1; 20]);
-        let body = TransactionBody {
-            chain_id: "test".into(),
-            signer: key.public_key(),
-            nonce: Nonce::new(nonce),
-            tip_per_byte: tip,
-            max_fee: Amount::new(1),
-            valid_until: Height::new(valid_until),
-            actions: vec![Action::Transfer(Transfer {
-                to,
-                amount: Amount::new(amount),
-            })],
-        };
-        SignedTransaction::sign(body, &key).unwrap()
-    }
-
-    fn queue(count: usize) -> Queue {
-        Queue::new(Limits {
-            bytes: 1 << 20,
-            count,
-            per_account: 3,
-        })
-    }
-
-    #[test]
-    fn only_the_same_actions_replace_and_only_for_more() {
-        let mut queue = queue(10);
-        queue.insert(tx(1, 0, 5, 10, 1)).unwrap();
-        let taken = Err(Refused::NonceTaken(Nonce::new(0)));
-        assert_eq!(queue.insert(tx(1, 0, 5, 10, 1)), Err(Refused::Known));
-        assert_eq!(queue.insert(tx(1, 0, 9, 10, 2)), taken, "other actions");
-        assert_eq!(queue.insert(tx(1, 0, 4, 11, 1)), taken, "smaller tip");
-        queue.insert(tx(1, 0, 5, 11, 1)).unwrap();
-        queue.insert(tx(1, 0, 6, 11, 1)).unwrap();
-        assert_eq!(queue.len(), 1);
-    }
-
-    #[test]
-    fn the_cheapest_tail_goes_first() {
-        let mut queue = queue(3);
-        queue.insert(tx(1, 0, 9, 10, 1)).unwrap();
-        queue.insert(tx(1, 1, 1, 10, 1)).unwrap();
-        queue.insert(tx(2, 0, 5, 10, 1)).unwrap();
-        assert_eq!(queue.insert(tx(3, 0, 1, 10, 1)), Err(Refused::Full));
-        queue.insert(tx(3, 0, 2, 10, 1)).unwrap();
-        assert!(queue.get(&tx(1, 1, 1, 10, 1).hash()).is_none());
-        assert!(queue.get(&tx(1, 0, 9, 10, 1).hash()).is_some());
-    }
-
-    #[test]
-    fn one_account_holds_only_its_share() {
-        let mut queue = queue(10);
-        for nonce in 0..3 {
-            queue.insert(tx(1, nonce, 5, 10, 1)).unwrap();
-        }
-        assert_eq!(
-            queue.insert(tx(1, 3, 5, 10, 1)),
-            Err(Refused::AccountFull(3))
-        );
-        assert_eq!(
-            queue.next_nonce(&tx(1, 0, 0, 0, 0).signer(), Nonce::new(0)),
-            Nonce::new(3)
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn counts_and_limits_always_hold(
-            steps in prop::collection::vec((1_u8..5, 0_u64..5, 0_u64..4, 1_u64..6, 0_u8..8), 0..60)
-        ) {
-            let mut queue = queue(6);
-            let mut height = 0;
-            for (seed, nonce, tip, valid_until, step) in steps {
-                let tx = tx(seed, nonce, tip, valid_until, 1);
-                match step {
-                    0 => queue.advance(&tx.signer(), tx.body().nonce),
-                    1 => { height += 1; queue.expire(Height::new(height)); }
-                    _ => { let _ = queue.insert(tx); }
-                }
-                let all = queue.candidates(usize::MAX);
-                prop_assert_eq!(all.len(), queue.len());
-                prop_assert_eq!(all.iter().map(|tx| tx.as_bytes().len()).sum::<usize>(), queue.bytes());
-                prop_assert!(queue.len() <= 6 && queue.tails.len() == queue.accounts.len());
-                prop_assert_eq!(queue.expiry.len(), queue.len());
-                prop_assert!(all.iter().all(|tx| queue.get(&tx.hash()) == Some(tx)));
-            }
-        }
-    }
-}
+mod tests;

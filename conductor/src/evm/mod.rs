@@ -13,5 +13,5 @@ mod trie;
 
 pub use executor::{BlockBuilder, BlockInputs, BuiltBlock, ExecuteError, Outcome, RollupBlock};
 pub use state::{GenesisState, StateUpdate, import_genesis};
-pub use store::{Batch, DiskStore, MemStore, Store, StoreError, Table};
+pub use store::{Batch, DiskStore, MemStore, Store, StoreError, Table, TableKey};
 pub use trie::{NodeChanges, Trie};

@@ -46,8 +46,11 @@ impl Table {
     }
 }
 
+/// A table, and a key in it.
+pub type TableKey = (Table, Vec<u8>);
+
 /// Writes that become visible together; `None` deletes.
-pub type Batch = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
+pub type Batch = BTreeMap<TableKey, Option<Vec<u8>>>;
 
 /// The store is broken, which never looks like a bad transaction.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +89,7 @@ pub trait Store: fmt::Debug + Send + Sync {
 
 /// A store in memory.
 #[derive(Debug, Default)]
-pub struct MemStore(RwLock<BTreeMap<(Table, Vec<u8>), Vec<u8>>>);
+pub struct MemStore(RwLock<BTreeMap<TableKey, Vec<u8>>>);
 
 impl Store for MemStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

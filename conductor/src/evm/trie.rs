@@ -47,6 +47,10 @@ enum Link {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nodes are boxed, and most of those loaded are branches"
+)]
 enum Node {
     Leaf { path: Vec<u8>, value: Vec<u8> },
     Extension { path: Vec<u8>, child: Link },

@@ -1,0 +1,241 @@
+use std::{
+    io::{Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use eyre::{WrapErr, bail, eyre};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::devnet::{
+    Devnet, Info, Options,
+    control::{Request, ask, listen, serve},
+};
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  counterpoint devnet --validators 4 --rollups 2\n  counterpoint devnet status\n  counterpoint devnet kill val-0-app"
+)]
+pub(crate) struct DevnetArgs {
+    #[command(subcommand)]
+    command: Option<DevnetCommand>,
+    /// How many validators.
+    #[arg(long, default_value_t = 1)]
+    validators: usize,
+    /// How many rollups, each with its own geth.
+    #[arg(long, default_value_t = 2)]
+    rollups: usize,
+    /// Length of a rollup's slot in seconds.
+    #[arg(long, default_value_t = 1)]
+    slot_secs: u8,
+    /// Pause between sequencer blocks, such as 200ms or 1s.
+    #[arg(long, value_parser = interval, default_value = "200ms")]
+    block_interval: u64,
+    /// Use a row of ports from here on, instead of free ones.
+    #[arg(long)]
+    base_port: Option<u16>,
+    /// Print devnet.json instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Where everything of the network lies; started again on the same directory, it resumes.
+    #[arg(long, default_value = ".devnet", global = true)]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum DevnetCommand {
+    /// Say which parts run.
+    Status,
+    /// Show a part's log.
+    Logs {
+        /// Its name, as `status` shows it.
+        name: String,
+        /// Keep showing what comes.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// End a part at once, as a crash would.
+    Kill {
+        /// Its name.
+        name: String,
+    },
+    /// Start a part again.
+    Start {
+        /// Its name.
+        name: String,
+    },
+    /// Forget the network: removes its directory.
+    Reset,
+}
+
+pub(crate) async fn run(args: DevnetArgs) -> eyre::Result<()> {
+    let dir = args.dir.clone();
+    match args.command {
+        None => up(args).await,
+        Some(DevnetCommand::Status) => status(&dir, &Request::Status).await,
+        Some(DevnetCommand::Kill { name }) => status(&dir, &Request::Kill { name }).await,
+        Some(DevnetCommand::Start { name }) => status(&dir, &Request::Start { name }).await,
+        Some(DevnetCommand::Logs { name, follow }) => logs(&dir, &name, follow).await,
+        Some(DevnetCommand::Reset) => reset(&dir).await,
+    }
+}
+
+async fn up(args: DevnetArgs) -> eyre::Result<()> {
+    std::fs::create_dir_all(&args.dir)
+        .wrap_err_with(|| format!("failed to create {}", args.dir.display()))?;
+    let dir = std::fs::canonicalize(&args.dir)?;
+    let listener = listen(&dir).await?;
+    let options = Options {
+        dir,
+        validators: args.validators,
+        rollups: args.rollups,
+        slot_secs: args.slot_secs,
+        block_interval_ms: args.block_interval,
+        base_port: args.base_port,
+        program: std::env::current_exe()?,
+    };
+    let style = ProgressStyle::with_template("{spinner} [{elapsed}] {msg}")?;
+    let progress = ProgressBar::new_spinner().with_style(style);
+    progress.enable_steady_tick(Duration::from_millis(100));
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let say = |step: &str| progress.set_message(step.to_owned());
+    let mut devnet = tokio::select! {
+        started = Devnet::start(&options, &say) => started?,
+        _ = interrupt.recv() => bail!("interrupted while starting"),
+    };
+    progress.finish_and_clear();
+    let info = devnet.info();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&info)?);
+    } else {
+        print_table(&info);
+    }
+    std::io::stdout().flush()?;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            accepted = listener.accept() => {
+                if let Ok((stream, _)) = accepted
+                    && let Err(error) = serve(stream, &mut devnet).await
+                {
+                    eprintln!("counterpoint: control socket: {error:#}");
+                }
+            }
+        }
+    }
+    eprintln!("stopping");
+    devnet.stop().await
+}
+
+fn print_table(info: &Info) {
+    let mut table = Table::new();
+    table
+        .load_preset(UTF8_FULL_CONDENSED)
+        .set_header(["", "chain id", "wallets connect to"]);
+    for rollup in &info.rollups {
+        let id = rollup.evm_chain_id.to_string();
+        table.add_row([rollup.name.clone(), id, rollup.composer_rpc.clone()]);
+    }
+    println!("{table}");
+    let mut table = Table::new();
+    table
+        .load_preset(UTF8_FULL_CONDENSED)
+        .set_header(["", "gRPC", "CometBFT RPC", "probes"]);
+    for validator in &info.validators {
+        let row = [
+            &validator.name,
+            &validator.grpc,
+            &validator.cometbft_rpc,
+            &validator.http,
+        ];
+        table.add_row(row);
+    }
+    println!("{table}");
+    let mut table = Table::new();
+    table
+        .load_preset(UTF8_FULL_CONDENSED)
+        .set_header(["funded on every rollup", "private key"]);
+    for account in &info.accounts {
+        table.add_row([&account.address, &account.private_key]);
+    }
+    println!("{table}");
+    if let (Some(rollup), [from, to, ..]) = (info.rollups.first(), info.accounts.as_slice()) {
+        println!("\nSend a first transaction:\n");
+        println!(
+            "  cast send --rpc-url {} --private-key {} --value 1ether {}\n",
+            rollup.composer_rpc, from.private_key, to.address
+        );
+    }
+    println!("Stop with Ctrl-C; start again in the same directory to resume.");
+}
+
+async fn status(dir: &Path, request: &Request) -> eyre::Result<()> {
+    for (name, pid) in ask(dir, request).await?.processes {
+        let state = pid.map_or_else(|| "stopped".to_owned(), |pid| format!("running, pid {pid}"));
+        println!("{name:20}  {state}");
+    }
+    Ok(())
+}
+
+async fn logs(dir: &Path, name: &str, follow: bool) -> eyre::Result<()> {
+    let path = dir.join("logs").join(format!("{name}.log"));
+    let mut log = std::fs::File::open(&path)
+        .wrap_err_with(|| format!("no log {}; `devnet status` shows the names", path.display()))?;
+    loop {
+        std::io::copy(&mut log, &mut std::io::stdout())?;
+        if !follow {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let (length, at) = (log.metadata()?.len(), log.stream_position()?);
+        if length < at {
+            log.seek(SeekFrom::Start(0))?;
+        }
+    }
+}
+
+async fn reset(dir: &Path) -> eyre::Result<()> {
+    if ask(dir, &Request::Status).await.is_ok() {
+        bail!(
+            "the network in {} runs; stop it with Ctrl-C first",
+            dir.display()
+        );
+    }
+    if !dir.join("plan.json").is_file() {
+        bail!("{} is no network's directory", dir.display());
+    }
+    std::fs::remove_dir_all(dir)
+        .map_err(|error| eyre!("failed to remove {}: {error}", dir.display()))
+}
+
+/// `200ms` or `2s`, in milliseconds.
+fn interval(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text} is not an interval such as 200ms or 1s");
+    let (digits, factor) = match text.strip_suffix("ms") {
+        Some(digits) => (digits, 1),
+        None => (text.strip_suffix('s').ok_or_else(wrong)?, 1_000),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number
+        .checked_mul(factor)
+        .filter(|ms| (1..=60_000).contains(ms))
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_have_a_unit() {
+        assert_eq!(interval("200ms"), Ok(200));
+        assert_eq!(interval("2s"), Ok(2_000));
+        assert!(interval("200").is_err() && interval("0s").is_err() && interval("2h").is_err());
+    }
+}

@@ -1,0 +1,100 @@
+use std::{
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use alloy_primitives::{Address as EvmAddress, U256, utils::Unit};
+use clap::Subcommand;
+use counterpoint_conductor::chain_spec::{Specification, dev_genesis};
+use counterpoint_core::{
+    genesis::{GenesisAccount, SequencerGenesis},
+    primitive::{Address, Amount},
+};
+use eyre::{WrapErr, eyre};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GenesisCommand {
+    /// Write the `app_state` of CometBFT's genesis file, to be put there by you.
+    #[command(
+        after_help = "Example:\n  counterpoint genesis sequencer --account cpt1…=1000000000000"
+    )]
+    Sequencer {
+        /// Accounts and their balances in base units, as ADDRESS=AMOUNT.
+        #[arg(long = "account", value_name = "ADDRESS=AMOUNT", required = true)]
+        accounts: Vec<String>,
+    },
+    /// Write a rollup's genesis file for geth and conductor.
+    #[command(
+        after_help = "Example:\n  counterpoint genesis rollup --chain-id 777 --fund 0x… omega.json"
+    )]
+    Rollup {
+        /// EIP-155 chain id.
+        #[arg(long)]
+        chain_id: u64,
+        /// Gas limit of every block.
+        #[arg(long, default_value_t = 30_000_000)]
+        gas_limit: u64,
+        /// Accounts that start with a million ether.
+        #[arg(long = "fund", value_name = "ADDRESS")]
+        funded: Vec<EvmAddress>,
+        /// Where to put it.
+        file: PathBuf,
+    },
+    /// Check a rollup's genesis file and show what must be registered.
+    #[command(after_help = "Example:\n  counterpoint genesis check omega.json")]
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+pub(crate) fn run(command: GenesisCommand) -> eyre::Result<()> {
+    match command {
+        GenesisCommand::Sequencer { accounts } => {
+            let accounts = accounts
+                .iter()
+                .map(|text| account(text))
+                .collect::<Result<_, _>>()?;
+            let genesis = SequencerGenesis {
+                accounts,
+                rollups: Vec::new(),
+            };
+            genesis.supply()?;
+            println!("{}", serde_json::to_string_pretty(&genesis)?);
+            Ok(())
+        }
+        GenesisCommand::Rollup {
+            chain_id,
+            gas_limit,
+            funded,
+            file,
+        } => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+            let balance = U256::from(1_000_000) * Unit::ETHER.wei();
+            let alloc = funded.into_iter().map(|address| (address, balance));
+            let genesis = dev_genesis(chain_id, gas_limit, now, alloc)?;
+            let text = serde_json::to_vec_pretty(&genesis)?;
+            std::fs::write(&file, text)
+                .wrap_err_with(|| format!("failed to write {}", file.display()))?;
+            check(&file)
+        }
+        GenesisCommand::Check { file } => check(&file),
+    }
+}
+
+fn check(file: &std::path::Path) -> eyre::Result<()> {
+    let specification = Specification::load(file)?;
+    let spec = specification.chain_spec();
+    println!("genesis hash     0x{}", spec.genesis_hash);
+    println!("chain id         {}", spec.evm_chain_id);
+    println!("chain spec hash  {}", spec.hash());
+    Ok(())
+}
+
+fn account(text: &str) -> eyre::Result<GenesisAccount> {
+    let malformed = || eyre!("{text} is not ADDRESS=AMOUNT");
+    let (address, balance) = text.split_once('=').ok_or_else(malformed)?;
+    let address: Address = address.parse().wrap_err_with(malformed)?;
+    let balance: Amount = balance.parse().wrap_err_with(malformed)?;
+    Ok(GenesisAccount { address, balance })
+}

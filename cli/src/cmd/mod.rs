@@ -1,0 +1,88 @@
+//! One file per subcommand.
+
+pub(crate) mod bench;
+pub(crate) mod devnet;
+pub(crate) mod genesis;
+pub(crate) mod key;
+pub(crate) mod query;
+pub(crate) mod tx;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use counterpoint_service::sequencer::Client;
+
+/// Which sequencer node to ask.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// gRPC endpoint of a sequencer node; taken from devnet.json unless given.
+    #[arg(long, value_name = "URL", global = true)]
+    node: Option<String>,
+    /// Directory of the development network to ask.
+    #[arg(long, value_name = "DIR", default_value = ".devnet", global = true)]
+    dir: PathBuf,
+}
+
+impl NodeArgs {
+    /// A client of the node.
+    pub(crate) fn client(&self) -> eyre::Result<Client> {
+        let urls = match &self.node {
+            Some(url) => vec![url.clone()],
+            None => {
+                let info = self.info()?;
+                info.validators
+                    .into_iter()
+                    .map(|validator| validator.grpc)
+                    .collect()
+            }
+        };
+        Ok(Client::new(&urls)?)
+    }
+
+    /// The development network's description.
+    pub(crate) fn info(&self) -> eyre::Result<crate::devnet::Info> {
+        use eyre::WrapErr;
+        let path = self.dir.join("devnet.json");
+        let bytes = std::fs::read(&path).wrap_err_with(|| {
+            format!(
+                "failed to read {}: start `devnet`, or name a node by --node",
+                path.display()
+            )
+        })?;
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+}
+
+/// How results are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Shows a JSON object, as a table for people.
+pub(crate) fn show(value: &serde_json::Value, output: Output) -> eyre::Result<()> {
+    match (output, value) {
+        (Output::Json, value) => println!("{}", serde_json::to_string_pretty(value)?),
+        (Output::Text, serde_json::Value::Array(rows)) => {
+            for row in rows {
+                show(row, output)?;
+                println!();
+            }
+        }
+        (Output::Text, serde_json::Value::Object(fields)) => {
+            let width = fields.keys().map(String::len).max().unwrap_or_default();
+            for (name, field) in fields {
+                let text = field
+                    .as_str()
+                    .map_or_else(|| field.to_string(), str::to_owned);
+                println!("{name:width$}  {text}");
+            }
+        }
+        (Output::Text, value) => println!("{value}"),
+    }
+    Ok(())
+}

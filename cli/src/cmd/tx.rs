@@ -1,0 +1,202 @@
+use std::{path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use counterpoint_conductor::chain_spec::Specification;
+use counterpoint_core::{
+    action::{Action, Deposit, RegisterRollup, SubmitData, Transfer},
+    key::SecretKey,
+    primitive::{Address, Amount, EvmAddress, Height, Nonce, RollupId},
+    slot::SlotSecs,
+    transaction::{SignedTransaction, TransactionBody},
+};
+use counterpoint_proto::sequencer::get_transaction_response::Status;
+use counterpoint_service::sequencer::Client;
+use eyre::{WrapErr, bail, eyre};
+use serde_json::json;
+
+use super::{NodeArgs, Output, show};
+use crate::keys;
+
+/// How many heights a transaction stays valid.
+const VALID_HEIGHTS: u64 = 300;
+/// How long to wait for a block.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Args)]
+pub(crate) struct TxArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Key file of the account that signs and pays; the development network's own unless given.
+    #[arg(long, value_name = "FILE", global = true)]
+    key: Option<PathBuf>,
+    /// Base units per byte on top of the base fee.
+    #[arg(long, value_name = "UNITS", default_value_t = 0, global = true)]
+    tip: u64,
+    /// How to show the result.
+    #[arg(long, value_enum, default_value_t, global = true)]
+    output: Output,
+    #[command(subcommand)]
+    action: TxCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TxCommand {
+    /// Move value between sequencer accounts.
+    #[command(after_help = "Example:\n  counterpoint tx transfer cpt1… 1000000000")]
+    Transfer {
+        /// Who receives.
+        to: Address,
+        /// How much, in base units (9 decimals).
+        amount: Amount,
+    },
+    /// Order items for a rollup.
+    #[command(after_help = "Example:\n  counterpoint tx submit alpha 0x02f8…")]
+    Submit {
+        /// The rollup's name.
+        rollup: String,
+        /// The items, in hexadecimal.
+        #[arg(required = true)]
+        items: Vec<String>,
+    },
+    /// Register a rollup that the signer will own.
+    #[command(
+        after_help = "Example:\n  counterpoint tx register-rollup omega --genesis omega.json"
+    )]
+    RegisterRollup {
+        /// Its name: [a-z][a-z0-9-]{0,31}.
+        name: String,
+        /// Its genesis file, as written by `genesis rollup`.
+        #[arg(long, value_name = "FILE")]
+        genesis: PathBuf,
+        /// Length of a slot in seconds.
+        #[arg(long, default_value_t = 1)]
+        slot_secs: u8,
+        /// Receives the fees of its transactions.
+        #[arg(long, default_value = "0xfefefefefefefefefefefefefefefefefefefefe")]
+        fee_recipient: EvmAddress,
+    },
+    /// Lock value here and mint it on a rollup. One way: nothing brings it back yet.
+    #[command(after_help = "Example:\n  counterpoint tx deposit alpha 0x… 1000000000")]
+    Deposit {
+        /// The rollup's name.
+        rollup: String,
+        /// Who is credited there.
+        to: EvmAddress,
+        /// How much, in base units, each of which is one gwei there.
+        amount: u128,
+    },
+}
+
+pub(crate) async fn run(args: TxArgs) -> eyre::Result<()> {
+    let client = args.node.client()?;
+    let file = match args.key {
+        Some(file) => file,
+        None => args.node.info()?.faucet_key,
+    };
+    let key = keys::read(&file)?;
+    let action = action(args.action, &client).await?;
+    let tx = sign(&client, &key, args.tip, vec![action]).await?;
+    let submitted = client.submit(tx.as_bytes().clone()).await?;
+    if submitted.code != 0 {
+        bail!("refused with code {}: {}", submitted.code, submitted.log);
+    }
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Status::Included(included) = client.transaction(&tx.hash()).await? {
+            let result = json!({
+                "tx_hash": tx.hash(),
+                "height": included.height,
+                "code": included.code,
+                "log": included.log,
+            });
+            show(&result, args.output)?;
+            eyre::ensure!(
+                included.code == 0,
+                "failed with code {}: {}",
+                included.code,
+                included.log
+            );
+            return Ok(());
+        }
+        if tokio::time::Instant::now() > deadline {
+            bail!(
+                "{} is in no block after {PATIENCE:?}; it may still come",
+                tx.hash()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn action(command: TxCommand, client: &Client) -> eyre::Result<Action> {
+    Ok(match command {
+        TxCommand::Transfer { to, amount } => Action::Transfer(Transfer { to, amount }),
+        TxCommand::Submit { rollup, items } => {
+            let decode = |item: &String| {
+                let bytes = hex::decode(item.trim_start_matches("0x"));
+                bytes
+                    .map(Bytes::from)
+                    .wrap_err_with(|| format!("{item} is not hexadecimal"))
+            };
+            let items = items.iter().map(decode).collect::<eyre::Result<_>>()?;
+            Action::SubmitData(SubmitData::new(RollupId::from_name(&rollup), items)?)
+        }
+        TxCommand::Deposit { rollup, to, amount } => {
+            Action::Deposit(Deposit::new(RollupId::from_name(&rollup), to, amount)?)
+        }
+        TxCommand::RegisterRollup {
+            name,
+            genesis,
+            slot_secs,
+            fee_recipient,
+        } => {
+            let specification = Specification::load(&genesis)?;
+            let header = specification.genesis_header();
+            let height = client.info().await?.height;
+            Action::RegisterRollup(RegisterRollup {
+                name,
+                evm_chain_id: specification.chain_id(),
+                chain_spec_hash: specification.chain_spec().hash(),
+                genesis_time: header.timestamp,
+                // Room for the transaction to wait a few blocks.
+                first_height: Height::new(height + 10),
+                slot_secs: SlotSecs::new(slot_secs)?,
+                gas_limit: header.gas_limit,
+                max_tx_gas: (header.gas_limit / 4).min(counterpoint_core::registry::MAX_TX_GAS),
+                min_tip_wei: 1,
+                allow_unprotected: false,
+                fee_recipient,
+                tip_share_bps: 0,
+                max_bytes_per_block: 2 << 20,
+                max_items_per_block: 20_000,
+            })
+        }
+    })
+}
+
+/// Signs with the account's next nonce, allowing what it holds as a fee.
+async fn sign(
+    client: &Client,
+    key: &SecretKey,
+    tip_per_byte: u64,
+    actions: Vec<Action>,
+) -> eyre::Result<SignedTransaction> {
+    let address = key.public_key().address();
+    let (info, account) = (client.info().await?, client.account(&address).await?);
+    if !account.exists {
+        return Err(eyre!(
+            "account {address} does not exist yet: send it something first"
+        ));
+    }
+    let body = TransactionBody {
+        chain_id: info.chain_id,
+        signer: key.public_key(),
+        nonce: Nonce::new(account.pending_nonce),
+        tip_per_byte,
+        max_fee: account.balance.parse()?,
+        valid_until: Height::new(info.height + VALID_HEIGHTS),
+        actions,
+    };
+    Ok(SignedTransaction::sign(body, key)?)
+}

@@ -1,0 +1,120 @@
+//! `devnet.json`: what a user of the network must know.
+
+use std::path::PathBuf;
+
+use counterpoint_core::primitive::RollupId;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    plan::{Plan, accounts, url},
+    setup::Layout,
+};
+
+/// A network from outside.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Info {
+    /// The sequencer's chain id.
+    pub chain_id: String,
+    /// Validators.
+    pub validators: Vec<ValidatorInfo>,
+    /// Where wallets connect.
+    pub composer: ComposerInfo,
+    /// Rollups.
+    pub rollups: Vec<RollupInfo>,
+    /// Keys with money on every rollup.
+    pub accounts: Vec<AccountInfo>,
+    /// File with a sequencer account that has money.
+    pub faucet_key: PathBuf,
+    /// What trust in the sequencer starts from.
+    pub sequencer_genesis: PathBuf,
+}
+
+/// One validator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ValidatorInfo {
+    /// Its name.
+    pub name: String,
+    /// CometBFT's RPC.
+    pub cometbft_rpc: String,
+    /// The application's gRPC.
+    pub grpc: String,
+    /// The application's probes.
+    pub http: String,
+}
+
+/// The composer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ComposerInfo {
+    /// JSON-RPC.
+    pub rpc: String,
+    /// Probes.
+    pub http: String,
+}
+
+/// One rollup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RollupInfo {
+    /// Its name.
+    pub name: String,
+    /// Its identifier at the sequencer.
+    pub rollup_id: RollupId,
+    /// EIP-155 chain id.
+    pub evm_chain_id: u64,
+    /// Where wallets connect.
+    pub composer_rpc: String,
+    /// geth's own RPC.
+    pub el_rpc: String,
+    /// geth's authenticated port.
+    pub engine: String,
+    /// The secret of that port.
+    pub jwt_path: PathBuf,
+    /// The conductor's probes.
+    pub conductor_http: String,
+}
+
+/// An account on every rollup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AccountInfo {
+    /// Its address.
+    pub address: String,
+    /// Its key; everybody knows it.
+    pub private_key: String,
+}
+
+impl Info {
+    pub(super) fn new(plan: &Plan, layout: &Layout) -> Self {
+        let validators = plan.validators.iter().map(|validator| ValidatorInfo {
+            name: validator.name.clone(),
+            cometbft_rpc: url(validator.rpc),
+            grpc: url(validator.grpc),
+            http: url(validator.http),
+        });
+        let composer_rpc = url(plan.composer.rpc);
+        let rollups = plan.rollups.iter().map(|rollup| RollupInfo {
+            name: rollup.name.clone(),
+            rollup_id: RollupId::from_name(&rollup.name),
+            evm_chain_id: rollup.evm_chain_id,
+            composer_rpc: format!("{composer_rpc}/{}", rollup.name),
+            el_rpc: url(rollup.el_rpc),
+            engine: url(rollup.engine),
+            jwt_path: layout.jwt(&rollup.name),
+            conductor_http: url(rollup.conductor_http),
+        });
+        let accounts = accounts().into_iter().map(|account| AccountInfo {
+            address: account.address().to_string(),
+            private_key: format!("0x{}", hex::encode(account.to_bytes())),
+        });
+        Self {
+            chain_id: plan.chain_id.clone(),
+            validators: validators.collect(),
+            rollups: rollups.collect(),
+            accounts: accounts.collect(),
+            composer: ComposerInfo {
+                http: url(plan.composer.http),
+                rpc: composer_rpc,
+            },
+            faucet_key: layout.faucet_key(),
+            sequencer_genesis: layout.sequencer_genesis(),
+        }
+    }
+}

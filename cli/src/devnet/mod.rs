@@ -1,0 +1,336 @@
+//! A whole network on one machine: real CometBFT, real geth, our services.
+//!
+//! [`plan`] decides it, [`setup`] writes it down, [`process`] runs its parts, [`control`] lets
+//! another terminal look and interfere.
+
+pub mod control;
+pub mod info;
+pub mod plan;
+pub mod process;
+pub mod setup;
+pub mod tools;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use eyre::{WrapErr, bail, eyre};
+pub use info::Info;
+pub use plan::Options;
+use plan::{Plan, url};
+use process::{Process, Spec, end_orphan, start_time};
+use setup::Layout;
+
+/// How long a part may take to come up.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a part may take to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How long CometBFT may: without its application it may ignore SIGTERM.
+const COMETBFT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A running network.
+#[derive(Debug)]
+pub struct Devnet {
+    plan: Plan,
+    layout: Layout,
+    processes: BTreeMap<String, Process>,
+    http: reqwest::Client,
+}
+
+/// Whether a part runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its name.
+    pub name: String,
+    /// Its process id, while it runs.
+    pub pid: Option<u32>,
+}
+
+impl Devnet {
+    /// Starts a network, or resumes the one in `options.dir`, and waits until it works. `say` is
+    /// told of each step.
+    ///
+    /// # Errors
+    /// A tool, a file, a port or a process is not as it must be; the message says what to do.
+    pub async fn start(
+        options: &Options,
+        say: &(dyn Fn(&str) + Send + Sync),
+    ) -> eyre::Result<Self> {
+        let (cometbft, geth) = (tools::COMETBFT.install(say)?, tools::GETH.install(say)?);
+        fs::create_dir_all(&options.dir)
+            .wrap_err_with(|| format!("failed to create {}", options.dir.display()))?;
+        let dir = fs::canonicalize(&options.dir)?;
+        let layout = Layout { dir };
+        end_orphans(&layout.dir)?;
+        let plan = match Plan::read(&layout.dir)? {
+            Some(plan) => {
+                say("resuming");
+                plan
+            }
+            None => {
+                say("writing genesis, keys and configuration");
+                let plan = Plan::new(options)?;
+                setup::write(&plan, &layout, &geth)?;
+                plan.write(&layout.dir)?;
+                plan
+            }
+        };
+        let specs = specs(&plan, &layout, &options.program, &cometbft, &geth);
+        let processes = specs
+            .into_iter()
+            .map(|spec| (spec.name.clone(), Process::new(spec)))
+            .collect();
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(2))
+            .build()?;
+        let mut devnet = Self {
+            plan,
+            layout,
+            processes,
+            http,
+        };
+        if let Err(error) = devnet.bring_up(say).await {
+            devnet.stop().await?;
+            return Err(error);
+        }
+        Ok(devnet)
+    }
+
+    async fn bring_up(&mut self, say: &(dyn Fn(&str) + Send + Sync)) -> eyre::Result<()> {
+        let plan = self.plan.clone();
+        say("starting validators");
+        for validator in &plan.validators {
+            self.spawn(&format!("{}-app", validator.name))?;
+        }
+        for validator in &plan.validators {
+            self.spawn(&format!("{}-cometbft", validator.name))?;
+        }
+        for rollup in &plan.rollups {
+            self.spawn(&format!("{}-geth", rollup.name))?;
+        }
+        for validator in &plan.validators {
+            say(&format!(
+                "waiting for the first block of {}",
+                validator.name
+            ));
+            self.await_ready(&format!("{}-app", validator.name), validator.http)
+                .await?;
+        }
+        for rollup in &plan.rollups {
+            self.spawn(&format!("{}-conductor", rollup.name))?;
+        }
+        self.spawn("composer")?;
+        for rollup in &plan.rollups {
+            say(&format!("waiting for the first block of {}", rollup.name));
+            let name = format!("{}-conductor", rollup.name);
+            self.await_ready(&name, rollup.conductor_http).await?;
+        }
+        say("waiting for the composer");
+        self.await_ready("composer", plan.composer.http).await?;
+        let info = serde_json::to_vec_pretty(&self.info())?;
+        Ok(fs::write(self.layout.dir.join("devnet.json"), info)?)
+    }
+
+    fn spawn(&mut self, name: &str) -> eyre::Result<()> {
+        self.process(name)?.start()?;
+        self.write_pids()
+    }
+
+    /// Keeps the ids of what runs, for the next start to end what this one may leave behind.
+    fn write_pids(&mut self) -> eyre::Result<()> {
+        let mut pids = BTreeMap::new();
+        for (name, process) in &mut self.processes {
+            if let Some(pid) = process.pid() {
+                pids.insert(name.clone(), (pid, start_time(pid)));
+            }
+        }
+        Ok(fs::write(
+            self.layout.dir.join("pids.json"),
+            serde_json::to_vec(&pids)?,
+        )?)
+    }
+
+    /// Waits until a part says that it is ready.
+    async fn await_ready(&mut self, name: &str, http: u16) -> eyre::Result<()> {
+        let deadline = Instant::now() + START_PATIENCE;
+        let mut last = String::from("no answer yet");
+        while Instant::now() < deadline {
+            let process = self.process(name)?;
+            if process.pid().is_none() {
+                bail!(
+                    "{name} ended; its log {} says:\n{}",
+                    process.log().display(),
+                    process.log_tail()
+                );
+            }
+            match self.http.get(format!("{}/readyz", url(http))).send().await {
+                Ok(answer) if answer.status().is_success() => return Ok(()),
+                Ok(answer) => last = answer.text().await.unwrap_or_default(),
+                Err(error) => last = error.to_string(),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let tail = self.process(name)?.log_tail();
+        bail!("{name} is not ready after {START_PATIENCE:?}: {last}\nits log ends with:\n{tail}")
+    }
+
+    fn process(&mut self, name: &str) -> eyre::Result<&mut Process> {
+        let names: Vec<&str> = self.processes.keys().map(String::as_str).collect();
+        let unknown = eyre!("no process {name}; there are {}", names.join(", "));
+        self.processes.get_mut(name).ok_or(unknown)
+    }
+
+    /// What a user of the network must know.
+    #[must_use]
+    pub fn info(&self) -> Info {
+        Info::new(&self.plan, &self.layout)
+    }
+
+    /// Whether each part runs.
+    pub fn status(&mut self) -> Vec<Status> {
+        let status = |(name, process): (&String, &mut Process)| Status {
+            name: name.clone(),
+            pid: process.pid(),
+        };
+        self.processes.iter_mut().map(status).collect()
+    }
+
+    /// Ends a part at once, as a crash would.
+    ///
+    /// # Errors
+    /// There is no such part.
+    pub async fn kill(&mut self, name: &str) -> eyre::Result<()> {
+        self.process(name)?.kill().await
+    }
+
+    /// Starts a part again. CometBFT and application of a validator always start together: neither
+    /// can be trusted to go on after the other is gone.
+    ///
+    /// # Errors
+    /// There is no such part, or it cannot be started.
+    pub async fn launch(&mut self, name: &str) -> eyre::Result<()> {
+        let validator = name
+            .strip_suffix("-app")
+            .or_else(|| name.strip_suffix("-cometbft"));
+        let Some(validator) = validator else {
+            return self.spawn(name);
+        };
+        let (app, cometbft) = (format!("{validator}-app"), format!("{validator}-cometbft"));
+        self.process(&cometbft)?.stop(COMETBFT_PATIENCE).await?;
+        self.process(&app)?.stop(STOP_PATIENCE).await?;
+        self.spawn(&app)?;
+        self.spawn(&cometbft)
+    }
+
+    /// Stops everything: intake first, consensus last.
+    ///
+    /// # Errors
+    /// A process cannot be stopped.
+    pub async fn stop(&mut self) -> eyre::Result<()> {
+        for suffix in ["composer", "-conductor", "-geth", "-cometbft", "-app"] {
+            let patience = if suffix == "-cometbft" {
+                COMETBFT_PATIENCE
+            } else {
+                STOP_PATIENCE
+            };
+            for (name, process) in &mut self.processes {
+                if name.ends_with(suffix) {
+                    process.stop(patience).await?;
+                }
+            }
+        }
+        self.write_pids()
+    }
+
+    /// Where a part's output goes.
+    ///
+    /// # Errors
+    /// There is no such part.
+    pub fn log(&mut self, name: &str) -> eyre::Result<PathBuf> {
+        Ok(self.process(name)?.log().to_path_buf())
+    }
+}
+
+/// Ends what a supervisor that was killed has left running.
+fn end_orphans(dir: &Path) -> eyre::Result<()> {
+    let Ok(bytes) = fs::read(dir.join("pids.json")) else {
+        return Ok(());
+    };
+    let pids: BTreeMap<String, (u32, Option<u64>)> =
+        serde_json::from_slice(&bytes).unwrap_or_default();
+    for (pid, started) in pids.into_values() {
+        if let Some(started) = started {
+            end_orphan(pid, started)?;
+        }
+    }
+    Ok(())
+}
+
+fn specs(plan: &Plan, layout: &Layout, program: &Path, cometbft: &Path, geth: &Path) -> Vec<Spec> {
+    let spec = |name: String, program: &Path, args: Vec<String>| {
+        let log = layout.log(&name);
+        Spec {
+            name,
+            program: program.into(),
+            args,
+            log,
+        }
+    };
+    let service = |kind: &str, name: String| {
+        let config = layout.service_config(&name).display().to_string();
+        spec(name, program, vec![kind.into(), "--config".into(), config])
+    };
+    let mut specs = vec![service("composer", "composer".into())];
+    for validator in &plan.validators {
+        specs.push(service("app", format!("{}-app", validator.name)));
+        let home = layout.cometbft_home(&validator.name).display().to_string();
+        let name = format!("{}-cometbft", validator.name);
+        specs.push(spec(
+            name,
+            cometbft,
+            vec!["node".into(), "--home".into(), home],
+        ));
+    }
+    for rollup in &plan.rollups {
+        specs.push(service("conductor", format!("{}-conductor", rollup.name)));
+        let name = format!("{}-geth", rollup.name);
+        specs.push(spec(name, geth, geth_args(rollup, layout)));
+    }
+    specs
+}
+
+/// geth as a rollup needs it: no peers, no pool, and blocks that survive a crash.
+fn geth_args(rollup: &plan::RollupPlan, layout: &Layout) -> Vec<String> {
+    let path = |path: PathBuf| path.display().to_string();
+    let pairs = [
+        ("--datadir", path(layout.geth_data(&rollup.name))),
+        ("--config", path(layout.geth_config())),
+        ("--networkid", rollup.evm_chain_id.to_string()),
+        ("--state.scheme", "hash".into()),
+        ("--gcmode", "archive".into()),
+        ("--syncmode", "full".into()),
+        ("--maxpeers", "0".into()),
+        ("--nat", "none".into()),
+        ("--cache", "64".into()),
+        ("--miner.gaslimit", "30000000".into()),
+        ("--txpool.pricelimit", u64::MAX.to_string()),
+        ("--authrpc.addr", "127.0.0.1".into()),
+        ("--authrpc.port", rollup.engine.to_string()),
+        ("--authrpc.jwtsecret", path(layout.jwt(&rollup.name))),
+        ("--http.addr", "127.0.0.1".into()),
+        ("--http.port", rollup.el_rpc.to_string()),
+        ("--http.api", "eth,net,web3".into()),
+    ];
+    let flags = ["--nodiscover", "--ipcdisable", "--http"].map(str::to_owned);
+    flags
+        .into_iter()
+        .chain(
+            pairs
+                .into_iter()
+                .flat_map(|(flag, value)| [flag.into(), value]),
+        )
+        .collect()
+}

@@ -1,0 +1,227 @@
+//! What a development network consists of, decided once and kept, so that it can be resumed.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+};
+
+use alloy_primitives::keccak256;
+use alloy_signer_local::PrivateKeySigner;
+use eyre::{WrapErr, bail};
+use serde::{Deserialize, Serialize};
+
+/// Names of rollups, in order.
+const ROLLUP_NAMES: [&str; 8] = [
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta",
+];
+/// Chain id of the first rollup; the others follow.
+const FIRST_EVM_CHAIN_ID: u64 = 412_000;
+/// Accounts with money on every rollup.
+const ACCOUNTS: usize = 5;
+/// Most validators: a full mesh of more does not fit on one machine.
+const MAX_VALIDATORS: usize = 16;
+
+/// What somebody asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where everything of the network lies.
+    pub dir: PathBuf,
+    /// How many validators.
+    pub validators: usize,
+    /// How many rollups.
+    pub rollups: usize,
+    /// Length of a rollup's slot.
+    pub slot_secs: u8,
+    /// Pause between sequencer blocks, in milliseconds.
+    pub block_interval_ms: u64,
+    /// The first of a row of ports; free ones are picked if there is none.
+    pub base_port: Option<u16>,
+    /// The `counterpoint` program that runs the services.
+    pub program: PathBuf,
+}
+
+/// A network: names, ports and parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The sequencer's chain id.
+    pub chain_id: String,
+    /// Pause between sequencer blocks, in milliseconds.
+    pub block_interval_ms: u64,
+    /// Validators.
+    pub validators: Vec<ValidatorPlan>,
+    /// The composer.
+    pub composer: ComposerPlan,
+    /// Rollups.
+    pub rollups: Vec<RollupPlan>,
+}
+
+/// One validator: CometBFT and our application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValidatorPlan {
+    /// `val-0`, `val-1`, …
+    pub name: String,
+    /// CometBFT's peer-to-peer port.
+    pub p2p: u16,
+    /// CometBFT's RPC port.
+    pub rpc: u16,
+    /// The application's gRPC port.
+    pub grpc: u16,
+    /// The application's probes.
+    pub http: u16,
+}
+
+/// The composer's ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComposerPlan {
+    /// JSON-RPC.
+    pub rpc: u16,
+    /// Probes.
+    pub http: u16,
+}
+
+/// One rollup: geth and a conductor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollupPlan {
+    /// `alpha`, `beta`, …
+    pub name: String,
+    /// EIP-155 chain id.
+    pub evm_chain_id: u64,
+    /// Length of a slot.
+    pub slot_secs: u8,
+    /// geth's public RPC port.
+    pub el_rpc: u16,
+    /// geth's authenticated port.
+    pub engine: u16,
+    /// The conductor's probes.
+    pub conductor_http: u16,
+}
+
+impl Plan {
+    /// Reads the plan of a network that was started before.
+    ///
+    /// # Errors
+    /// The file is not a plan.
+    pub fn read(dir: &Path) -> eyre::Result<Option<Self>> {
+        let path = dir.join("plan.json");
+        let Ok(bytes) = fs::read(&path) else {
+            return Ok(None);
+        };
+        let plan = serde_json::from_slice(&bytes)
+            .wrap_err_with(|| format!("{} is damaged; run `devnet reset`", path.display()))?;
+        Ok(Some(plan))
+    }
+
+    /// Decides names and ports of a new network.
+    ///
+    /// # Errors
+    /// Too many of something, or no free port.
+    pub fn new(options: &Options) -> eyre::Result<Self> {
+        if !(1..=MAX_VALIDATORS).contains(&options.validators) {
+            bail!("--validators must lie in 1..={MAX_VALIDATORS}");
+        }
+        if !(1..=ROLLUP_NAMES.len()).contains(&options.rollups) {
+            bail!("--rollups must lie in 1..={}", ROLLUP_NAMES.len());
+        }
+        if !(1..=60).contains(&options.slot_secs) {
+            bail!("--slot-secs must lie in 1..=60");
+        }
+        let mut ports = Ports {
+            next: options.base_port,
+            taken: Vec::new(),
+        };
+        let validator = |at, ports: &mut Ports| {
+            Ok(ValidatorPlan {
+                name: format!("val-{at}"),
+                p2p: ports.take()?,
+                rpc: ports.take()?,
+                grpc: ports.take()?,
+                http: ports.take()?,
+            })
+        };
+        let rollup = |(at, name): (u64, &&str), ports: &mut Ports| {
+            Ok(RollupPlan {
+                name: (*name).to_owned(),
+                evm_chain_id: FIRST_EVM_CHAIN_ID + at,
+                slot_secs: options.slot_secs,
+                el_rpc: ports.take()?,
+                engine: ports.take()?,
+                conductor_http: ports.take()?,
+            })
+        };
+        let composer = ComposerPlan {
+            rpc: ports.take()?,
+            http: ports.take()?,
+        };
+        let validators = (0..options.validators)
+            .map(|at| validator(at, &mut ports))
+            .collect::<eyre::Result<_>>()?;
+        let rollups = (0..)
+            .zip(&ROLLUP_NAMES[..options.rollups])
+            .map(|named| rollup(named, &mut ports))
+            .collect::<eyre::Result<_>>()?;
+        let chain_id = "counterpoint-devnet".to_owned();
+        let block_interval_ms = options.block_interval_ms;
+        Ok(Self {
+            chain_id,
+            block_interval_ms,
+            validators,
+            composer,
+            rollups,
+        })
+    }
+
+    /// Keeps the plan for the next start.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn write(&self, dir: &Path) -> eyre::Result<()> {
+        let path = dir.join("plan.json");
+        fs::write(&path, serde_json::to_vec_pretty(self)?)
+            .wrap_err_with(|| format!("failed to write {}", path.display()))
+    }
+}
+
+struct Ports {
+    next: Option<u16>,
+    /// Held until all are chosen, so that none is given twice.
+    taken: Vec<TcpListener>,
+}
+
+impl Ports {
+    fn take(&mut self) -> eyre::Result<u16> {
+        let wanted = self.next.unwrap_or(0);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)).wrap_err_with(|| {
+            format!("port {wanted} is in use; choose another --base-port, or leave it out")
+        })?;
+        let port = listener.local_addr()?.port();
+        self.taken.push(listener);
+        self.next = self.next.map(|_| port.saturating_add(1));
+        Ok(port)
+    }
+}
+
+/// `http://127.0.0.1:PORT`.
+#[must_use]
+pub fn url(port: u16) -> String {
+    format!("http://{}", address(port))
+}
+
+/// `127.0.0.1:PORT`.
+#[must_use]
+pub fn address(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// The keys with money on every rollup; everybody knows them.
+///
+/// # Panics
+/// Never: a digest is a valid key but for one in 2^128.
+#[must_use]
+pub fn accounts() -> Vec<PrivateKeySigner> {
+    let key = |at| {
+        let digest = keccak256(format!("counterpoint/devnet/account/{at}"));
+        PrivateKeySigner::from_bytes(&digest).expect("a digest is a valid key")
+    };
+    (0..ACCOUNTS).map(key).collect()
+}

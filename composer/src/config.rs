@@ -1,0 +1,110 @@
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+use counterpoint_service::{LogFormat, Settings};
+use serde::{Deserialize, Serialize};
+
+/// A wallet's way into the sequencer: JSON-RPC in, durable batches out.
+///
+/// Rollups are listed in the file; every flag is also a key of it, and an environment variable such
+/// as COUNTERPOINT_COMPOSER_RPC_LISTEN. Exit codes: 0 stopped, 1 fault, 78 bad configuration.
+#[derive(Clone, Debug, Default, Parser, Serialize)]
+#[command(
+    version,
+    after_help = "Example:\n  counterpoint-composer --config composer.toml"
+)]
+pub struct Args {
+    /// TOML file with the keys below and the rollups.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Address of the JSON-RPC server.
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rpc_listen: Option<SocketAddr>,
+    /// Address of probes and metrics.
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_listen: Option<SocketAddr>,
+    /// Directory of the durable queue.
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// gRPC endpoints of sequencer nodes; none of them is trusted.
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequencers: Option<Vec<String>>,
+    /// CometBFT's genesis file of the sequencer: what trust starts from.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequencer_genesis: Option<PathBuf>,
+    /// Key file of the sequencer account that pays; no other program may use it.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// The rollup served at `/`, beside its own path.
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_rollup: Option<String>,
+    /// How log lines look: text or json.
+    #[arg(long, value_name = "FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<String>,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Address of the JSON-RPC server.
+    pub rpc_listen: SocketAddr,
+    /// Address of probes and metrics.
+    pub http_listen: SocketAddr,
+    /// Directory of the durable queue.
+    pub data_dir: PathBuf,
+    /// gRPC endpoints of sequencer nodes.
+    pub sequencers: Vec<String>,
+    /// CometBFT's genesis file of the sequencer.
+    pub sequencer_genesis: PathBuf,
+    /// Key file of the sequencer account that pays.
+    pub key_file: PathBuf,
+    /// The rollup served at `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_rollup: Option<String>,
+    /// How log lines look.
+    #[serde(default)]
+    pub log_format: LogFormat,
+    /// The rollups served.
+    pub rollups: Vec<RollupSettings>,
+}
+
+/// One rollup that is served.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollupSettings {
+    /// Its name in the sequencer's registry, and its path here.
+    pub name: String,
+    /// Its execution client's public RPC.
+    pub execution_url: String,
+    /// Its conductor's probes, which know why a transaction was skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conductor_url: Option<String>,
+}
+
+impl Settings for Config {
+    fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_has_every_key_and_no_other() {
+        let example: toml::Table = include_str!("../example.toml").parse().unwrap();
+        let config: Config = example.clone().try_into().unwrap();
+        assert_eq!(toml::Table::try_from(config).unwrap(), example);
+    }
+}

@@ -1,0 +1,573 @@
+//! What was acknowledged and is not finished: on disk first, then in memory.
+//!
+//! ```text
+//! accept ─▶ Queued ─batch─▶ Batched ─verified inclusion─▶ Sequenced ─receipt─▶ Executed
+//!              ▲               │ failed on the sequencer              └skip──▶ Skipped
+//!              └───────────────┘
+//! ```
+//! Every arrow to the right is a record that is synced before anybody relies on it, except the last
+//! ones, which can be learnt again. State is what replaying the records gives.
+
+mod log;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use alloy_consensus::{Transaction, TxEnvelope, transaction::SignerRecoverable};
+use alloy_eips::eip2718::Decodable2718;
+use alloy_primitives::{Address, B256};
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use counterpoint_core::primitive::{Height, RollupId};
+pub(crate) use log::{Log, LogError};
+use metrics::gauge;
+use tokio::sync::{Notify, RwLock as AsyncRwLock};
+
+/// Most transactions that wait or are not finished.
+const MAX_ITEMS: usize = 100_000;
+/// Most bytes of them.
+const MAX_BYTES: usize = 256 << 20;
+/// Finished transactions whose status is remembered.
+const MAX_FINISHED: usize = 50_000;
+/// Finished transactions after which the log is written anew.
+const COMPACT_AFTER: usize = 20_000;
+
+/// One line of the log.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+enum Record {
+    /// A transaction was acknowledged.
+    Accepted {
+        seq: u64,
+        rollup: RollupId,
+        raw: Bytes,
+    },
+    /// A transaction gave way to one with the same nonce and a greater fee.
+    Replaced { seq: u64 },
+    /// A batch was signed, for the first time or once more; all variants have the same items.
+    Signed {
+        nonce: u64,
+        seqs: Vec<u64>,
+        variant: Bytes,
+    },
+    /// A batch is in a verified block; where its items are, or nothing for those it did not place.
+    Included {
+        nonce: u64,
+        height: u64,
+        places: Vec<(u64, Option<u32>)>,
+    },
+}
+
+/// A transaction that was acknowledged.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// Counts acknowledged transactions.
+    pub(crate) seq: u64,
+    /// Its rollup.
+    pub(crate) rollup: RollupId,
+    /// As it was sent.
+    pub(crate) raw: Bytes,
+    /// Decoded.
+    pub(crate) tx: TxEnvelope,
+    /// Who signed.
+    pub(crate) sender: Address,
+    /// Where it stands.
+    pub(crate) stage: Stage,
+}
+
+/// Where a transaction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Waits for a batch.
+    Queued,
+    /// In a signed batch with this nonce.
+    Batched(u64),
+    /// In a verified list.
+    Sequenced(Place),
+    /// In a block of the rollup.
+    Executed(Place, Execution),
+    /// In a list, and in no block.
+    Skipped(Place),
+    /// Gave way to another one with its nonce.
+    Replaced,
+}
+
+/// Where a list holds a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// The sequencer's height.
+    pub(crate) height: Height,
+    /// Place in the rollup's list.
+    pub(crate) index: u32,
+}
+
+/// What its receipt says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Execution {
+    /// The rollup's block.
+    pub(crate) block_number: u64,
+    /// Whether it succeeded.
+    pub(crate) success: bool,
+}
+
+/// A signed batch whose inclusion is not verified yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// The account's nonce.
+    pub(crate) nonce: u64,
+    /// Its items.
+    pub(crate) seqs: Vec<u64>,
+    /// Every version that was ever signed; any of them may be in a block.
+    pub(crate) variants: Vec<Bytes>,
+}
+
+/// Why a transaction is not accepted by the queue.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QueueError {
+    /// There is no room.
+    #[error("the composer is overloaded, try again later")]
+    Full,
+    /// It could not be made durable.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    items: BTreeMap<u64, Item>,
+    by_hash: HashMap<B256, u64>,
+    by_sender: HashMap<(RollupId, Address), BTreeMap<u64, u64>>,
+    queued: BTreeSet<u64>,
+    open: Option<Batch>,
+    next_nonce: Option<u64>,
+    next_seq: u64,
+    bytes: usize,
+    finished: VecDeque<u64>,
+    finished_since_compaction: usize,
+}
+
+/// The queue of one composer.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    log: Log,
+    state: Mutex<State>,
+    /// Shared by whoever appends, held alone by compaction: so it loses no record.
+    appending: AsyncRwLock<()>,
+    changed: Notify,
+}
+
+impl Queue {
+    /// Reads the queue from its directory.
+    ///
+    /// # Errors
+    /// [`LogError`] if the log cannot be read.
+    pub(crate) fn open(directory: &Path) -> Result<Self, LogError> {
+        let (log, records) = Log::open::<Record>(&directory.join("queue.log"))?;
+        let mut state = State::default();
+        for record in records {
+            state.apply(record);
+        }
+        let (appending, changed) = Default::default();
+        Ok(Self {
+            log,
+            state: Mutex::new(state),
+            appending,
+            changed,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a checked transaction in; once this returns, nothing loses it. `replaces` gives way.
+    ///
+    /// # Errors
+    /// [`QueueError`] if there is no room or the disk fails.
+    pub(crate) async fn accept(
+        &self,
+        rollup: RollupId,
+        raw: Bytes,
+        replaces: Option<u64>,
+    ) -> Result<(), QueueError> {
+        let _appending = self.appending.read().await;
+        let record = {
+            let mut state = self.state();
+            if state.live() >= MAX_ITEMS || state.bytes + raw.len() > MAX_BYTES {
+                return Err(QueueError::Full);
+            }
+            let seq = state.next_seq;
+            state.next_seq += 1;
+            Record::Accepted { seq, rollup, raw }
+        };
+        let replaced = replaces.map(|seq| Record::Replaced { seq });
+        let records: Vec<Record> = replaced.into_iter().chain([record]).collect();
+        self.log.append(&records).await?;
+        let mut state = self.state();
+        for record in records {
+            state.apply(record);
+        }
+        gauge!("composer_queue_transactions").set(to_f64(state.live()));
+        gauge!("composer_queue_bytes").set(to_f64(state.bytes));
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Waits until everything that was accepted before is durable.
+    ///
+    /// # Errors
+    /// [`LogError::Stopped`] if it may not be.
+    pub(crate) async fn barrier(&self) -> Result<(), LogError> {
+        self.log.append::<Record>(&[]).await
+    }
+
+    /// Waits until something is queued.
+    pub(crate) async fn wait(&self) {
+        while self.state().queued.is_empty() {
+            self.changed.notified().await;
+        }
+    }
+
+    /// What waits for a batch, oldest first, at most `bytes` of it.
+    #[must_use]
+    pub(crate) fn queued(&self, bytes: usize) -> Vec<Item> {
+        let state = self.state();
+        let mut room = bytes;
+        let fits = |item: &&Item| {
+            let fits = item.raw.len() <= room;
+            room = room.saturating_sub(item.raw.len());
+            fits
+        };
+        let items = state.queued.iter().filter_map(|seq| state.items.get(seq));
+        items.take_while(fits).cloned().collect()
+    }
+
+    /// Remembers a signed version of a batch, before it is sent anywhere.
+    ///
+    /// # Errors
+    /// [`LogError`] if it may not be on disk; then it must not be sent.
+    pub(crate) async fn signed(
+        &self,
+        nonce: u64,
+        seqs: Vec<u64>,
+        variant: Bytes,
+    ) -> Result<(), LogError> {
+        let _appending = self.appending.read().await;
+        let record = Record::Signed {
+            nonce,
+            seqs,
+            variant,
+        };
+        self.log.append(std::slice::from_ref(&record)).await?;
+        self.state().apply(record);
+        Ok(())
+    }
+
+    /// Remembers where a batch's items are; those without a place are queued again.
+    ///
+    /// # Errors
+    /// [`LogError`] if it may not be on disk.
+    pub(crate) async fn included(
+        &self,
+        nonce: u64,
+        height: Height,
+        places: Vec<(u64, Option<u32>)>,
+    ) -> Result<(), LogError> {
+        let _appending = self.appending.read().await;
+        let record = Record::Included {
+            nonce,
+            height: height.get(),
+            places,
+        };
+        self.log.append(std::slice::from_ref(&record)).await?;
+        self.state().apply(record);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// The batch whose inclusion is not verified yet.
+    #[must_use]
+    pub(crate) fn open_batch(&self) -> Option<Batch> {
+        self.state().open.clone()
+    }
+
+    /// The nonce after all batches, if there ever was one.
+    #[must_use]
+    pub(crate) fn next_nonce(&self) -> Option<u64> {
+        self.state().next_nonce
+    }
+
+    /// Items of a batch.
+    #[must_use]
+    pub(crate) fn items(&self, seqs: &[u64]) -> Vec<Item> {
+        let state = self.state();
+        seqs.iter()
+            .filter_map(|seq| state.items.get(seq))
+            .cloned()
+            .collect()
+    }
+
+    /// A transaction by its hash.
+    #[must_use]
+    pub(crate) fn get(&self, hash: &B256) -> Option<Item> {
+        let state = self.state();
+        state
+            .by_hash
+            .get(hash)
+            .and_then(|seq| state.items.get(seq))
+            .cloned()
+    }
+
+    /// The transaction of a sender with this nonce, if it is not finished.
+    #[must_use]
+    pub(crate) fn by_nonce(&self, rollup: RollupId, sender: Address, nonce: u64) -> Option<Item> {
+        let state = self.state();
+        let seq = state.by_sender.get(&(rollup, sender))?.get(&nonce)?;
+        state.items.get(seq).cloned()
+    }
+
+    /// The nonce after those that wait here without a gap, from the account's own on.
+    #[must_use]
+    pub(crate) fn pending_nonce(&self, rollup: RollupId, sender: Address, from: u64) -> u64 {
+        let state = self.state();
+        let mut next = from;
+        if let Some(nonces) = state.by_sender.get(&(rollup, sender)) {
+            while nonces.contains_key(&next) {
+                next += 1;
+            }
+        }
+        next
+    }
+
+    /// Transactions in a verified list whose fate is not known, oldest first.
+    #[must_use]
+    pub(crate) fn sequenced(&self, rollup: RollupId, limit: usize) -> Vec<(u64, B256, Place)> {
+        let state = self.state();
+        let waiting = state.items.values().filter(|item| item.rollup == rollup);
+        let placed = waiting.filter_map(|item| match item.stage {
+            Stage::Sequenced(place) => Some((item.seq, *item.tx.tx_hash(), place)),
+            _ => None,
+        });
+        placed.take(limit).collect()
+    }
+
+    /// Remembers what became of a transaction. This is not synced: it can be learnt again.
+    ///
+    /// # Errors
+    /// [`LogError`] if the log is gone.
+    pub(crate) async fn finish(&self, seq: u64, stage: Stage) -> Result<(), LogError> {
+        let compact = {
+            let mut state = self.state();
+            state.finish(seq, stage);
+            state.finished_since_compaction >= COMPACT_AFTER
+        };
+        if compact {
+            self.compact().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the log anew, without what is finished.
+    async fn compact(&self) -> Result<(), LogError> {
+        let _alone = self.appending.write().await;
+        let records = {
+            let mut state = self.state();
+            state.finished_since_compaction = 0;
+            state.records()
+        };
+        self.log.replace(&records).await
+    }
+
+    /// How many transactions are not finished.
+    #[must_use]
+    pub(crate) fn live(&self) -> usize {
+        self.state().live()
+    }
+}
+
+impl State {
+    fn live(&self) -> usize {
+        self.items.len() - self.finished.len()
+    }
+
+    fn apply(&mut self, record: Record) {
+        match record {
+            Record::Accepted { seq, rollup, raw } => self.insert(seq, rollup, raw),
+            Record::Replaced { seq } => self.finish(seq, Stage::Replaced),
+            Record::Signed {
+                nonce,
+                seqs,
+                variant,
+            } => {
+                for seq in &seqs {
+                    self.set_stage(*seq, Stage::Batched(nonce));
+                }
+                match &mut self.open {
+                    Some(batch) if batch.nonce == nonce => batch.variants.push(variant),
+                    _ => {
+                        let variants = vec![variant];
+                        self.open = Some(Batch {
+                            nonce,
+                            seqs,
+                            variants,
+                        });
+                    }
+                }
+                self.next_nonce = Some(nonce + 1);
+            }
+            Record::Included {
+                nonce,
+                height,
+                places,
+            } => {
+                let height = Height::new(height);
+                for (seq, index) in places {
+                    let stage = index.map_or(Stage::Queued, |index| {
+                        Stage::Sequenced(Place { height, index })
+                    });
+                    self.set_stage(seq, stage);
+                }
+                self.open = self.open.take().filter(|batch| batch.nonce != nonce);
+                self.next_nonce = Some(nonce + 1);
+            }
+        }
+    }
+
+    fn insert(&mut self, seq: u64, rollup: RollupId, raw: Bytes) {
+        self.next_seq = self.next_seq.max(seq + 1);
+        // It was decoded before it was accepted.
+        let Ok(tx) = TxEnvelope::decode_2718_exact(&raw) else {
+            return;
+        };
+        let Ok(sender) = tx.recover_signer() else {
+            return;
+        };
+        self.bytes += raw.len();
+        self.by_hash.insert(*tx.tx_hash(), seq);
+        self.by_sender
+            .entry((rollup, sender))
+            .or_default()
+            .insert(tx.nonce(), seq);
+        self.queued.insert(seq);
+        self.items.insert(
+            seq,
+            Item {
+                seq,
+                rollup,
+                raw,
+                tx,
+                sender,
+                stage: Stage::Queued,
+            },
+        );
+    }
+
+    fn set_stage(&mut self, seq: u64, stage: Stage) {
+        let Some(item) = self.items.get_mut(&seq) else {
+            return;
+        };
+        item.stage = stage;
+        if stage == Stage::Queued {
+            self.queued.insert(seq);
+        } else {
+            self.queued.remove(&seq);
+        }
+    }
+
+    /// Keeps the status of a finished transaction for a while, but not its place in line.
+    fn finish(&mut self, seq: u64, stage: Stage) {
+        self.set_stage(seq, stage);
+        let Some(item) = self.items.get(&seq) else {
+            return;
+        };
+        let (key, nonce, bytes) = ((item.rollup, item.sender), item.tx.nonce(), item.raw.len());
+        self.bytes -= bytes;
+        if let Some(nonces) = self.by_sender.get_mut(&key) {
+            if nonces.get(&nonce) == Some(&seq) {
+                nonces.remove(&nonce);
+            }
+            if nonces.is_empty() {
+                self.by_sender.remove(&key);
+            }
+        }
+        self.finished.push_back(seq);
+        self.finished_since_compaction += 1;
+        while self.finished.len() > MAX_FINISHED {
+            let Some(oldest) = self.finished.pop_front() else {
+                break;
+            };
+            if let Some(item) = self.items.remove(&oldest) {
+                self.by_hash.remove(item.tx.tx_hash());
+            }
+        }
+    }
+
+    /// Records that give this state again, without what is finished.
+    fn records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        let finished = |stage: &Stage| {
+            matches!(
+                stage,
+                Stage::Executed(..) | Stage::Skipped(_) | Stage::Replaced
+            )
+        };
+        for item in self.items.values().filter(|item| !finished(&item.stage)) {
+            let (seq, rollup, raw) = (item.seq, item.rollup, item.raw.clone());
+            records.push(Record::Accepted { seq, rollup, raw });
+        }
+        // The nonce survives even if no batch is open.
+        if let Some(last) = self.next_nonce.and_then(|next| next.checked_sub(1)) {
+            let mut by_height: BTreeMap<u64, Vec<(u64, Option<u32>)>> = BTreeMap::new();
+            for item in self.items.values() {
+                if let Stage::Sequenced(place) = item.stage {
+                    let places = by_height.entry(place.height.get()).or_default();
+                    places.push((item.seq, Some(place.index)));
+                }
+            }
+            let included = by_height
+                .into_iter()
+                .map(|(height, places)| Record::Included {
+                    nonce: last,
+                    height,
+                    places,
+                });
+            records.extend(included);
+            if self.open.is_none() {
+                let (height, places) = (0, Vec::new());
+                records.push(Record::Included {
+                    nonce: last,
+                    height,
+                    places,
+                });
+            }
+        }
+        if let Some(Batch {
+            nonce,
+            seqs,
+            variants,
+        }) = &self.open
+        {
+            for variant in variants {
+                let (nonce, seqs, variant) = (*nonce, seqs.clone(), variant.clone());
+                records.push(Record::Signed {
+                    nonce,
+                    seqs,
+                    variant,
+                });
+            }
+        }
+        records
+    }
+}
+
+/// Metrics are floating-point numbers; what they count is far below their precision.
+#[expect(clippy::cast_precision_loss, reason = "a metric may be rounded")]
+pub(crate) fn to_f64(count: usize) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+use serde_json::{Value, json};
+
+use crate::{queue::QueueError, upstream::UpstreamError};
+
+/// An error of JSON-RPC, with the codes and texts that wallets know from geth.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RpcError(Value);
+
+impl RpcError {
+    pub(crate) fn new(code: i64, message: impl Into<String>) -> Self {
+        Self(json!({ "code": code, "message": message.into() }))
+    }
+
+    pub(crate) fn parse(reason: impl std::fmt::Display) -> Self {
+        Self::new(-32_700, format!("parse error: {reason}"))
+    }
+
+    pub(crate) fn invalid_request(reason: &str) -> Self {
+        Self::new(-32_600, format!("invalid request: {reason}"))
+    }
+
+    pub(crate) fn unknown_method(method: &str) -> Self {
+        Self::new(
+            -32_601,
+            format!("the method {method} does not exist/is not available"),
+        )
+    }
+
+    pub(crate) fn invalid_params(reason: impl std::fmt::Display) -> Self {
+        Self::new(-32_602, format!("invalid params: {reason}"))
+    }
+
+    /// What geth says of a transaction that it does not take.
+    pub(crate) fn transaction(reason: impl Into<String>) -> Self {
+        Self::new(-32_000, reason)
+    }
+
+    pub(crate) fn overloaded(reason: impl Into<String>) -> Self {
+        Self::new(-32_005, reason)
+    }
+
+    pub(crate) fn into_value(self) -> Value {
+        self.0
+    }
+}
+
+impl From<UpstreamError> for RpcError {
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::Rpc(error) => Self(error),
+            other => Self::new(-32_603, other.to_string()),
+        }
+    }
+}
+
+impl From<QueueError> for RpcError {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::Full => Self::overloaded(error.to_string()),
+            QueueError::Log(error) => Self::new(-32_603, error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! JSON-RPC 2.0 over HTTP at `/{rollup}` and `/`.
+
+mod error;
+mod methods;
+mod validate;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, State},
+    routing::post,
+};
+use error::RpcError;
+use futures::{StreamExt, stream};
+pub(crate) use methods::Rollup;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tower_http::cors::CorsLayer;
+
+/// Longest request body, in bytes.
+const MAX_BODY_BYTES: usize = 5 << 20;
+/// Most calls of a batch.
+const MAX_BATCH: usize = 100;
+/// Calls of a batch that are answered at the same time.
+const BATCH_CONCURRENCY: usize = 16;
+
+/// All rollups that are served, by name.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) rollups: BTreeMap<String, Rollup>,
+    pub(crate) default: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Call {
+    #[serde(default)]
+    id: Value,
+    method: String,
+    #[serde(default)]
+    params: Value,
+}
+
+/// The routes of the JSON-RPC server.
+pub(crate) fn routes(served: Arc<Served>) -> Router {
+    Router::new()
+        .route("/", post(at_root))
+        .route("/{rollup}", post(at_rollup))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(CorsLayer::permissive())
+        .with_state(served)
+}
+
+async fn at_root(State(served): State<Arc<Served>>, body: Bytes) -> Json<Value> {
+    let name = served.default.clone();
+    Json(
+        answer(
+            name.as_deref().and_then(|name| served.rollups.get(name)),
+            &body,
+        )
+        .await,
+    )
+}
+
+async fn at_rollup(
+    State(served): State<Arc<Served>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Json<Value> {
+    Json(answer(served.rollups.get(&name), &body).await)
+}
+
+/// Answers a call or a batch of calls.
+async fn answer(rollup: Option<&Rollup>, body: &[u8]) -> Value {
+    let Some(rollup) = rollup else {
+        return failure(
+            Value::Null,
+            RpcError::invalid_request("no rollup is served at this path"),
+        );
+    };
+    match serde_json::from_slice(body) {
+        Ok(Value::Array(calls)) if calls.is_empty() => {
+            failure(Value::Null, RpcError::invalid_request("empty batch"))
+        }
+        Ok(Value::Array(calls)) if calls.len() > MAX_BATCH => {
+            let reason = format!(
+                "batch of {} calls, at most {MAX_BATCH} are answered",
+                calls.len()
+            );
+            failure(Value::Null, RpcError::overloaded(reason))
+        }
+        Ok(Value::Array(calls)) => {
+            let answers = stream::iter(calls).map(|call| answer_one(rollup, call));
+            Value::Array(answers.buffered(BATCH_CONCURRENCY).collect().await)
+        }
+        Ok(call) => answer_one(rollup, call).await,
+        Err(error) => failure(Value::Null, RpcError::parse(error)),
+    }
+}
+
+async fn answer_one(rollup: &Rollup, call: Value) -> Value {
+    let Call { id, method, params } = match serde_json::from_value(call) {
+        Ok(call) => call,
+        Err(error) => return failure(Value::Null, RpcError::invalid_request(&error.to_string())),
+    };
+    match rollup.call(&method, params).await {
+        Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
+        Err(error) => failure(id, error),
+    }
+}
+
+fn failure(id: Value, error: RpcError) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "error": error.into_value() })
+}

@@ -1,0 +1,177 @@
+use alloy_consensus::{SignableTransaction, TxEip1559, TxLegacy};
+use alloy_network::TxSignerSync;
+use alloy_primitives::{Bytes, TxKind};
+use alloy_signer_local::PrivateKeySigner;
+use counterpoint_core::{
+    primitive::{Address as SequencerAddress, EvmAddress, Hash, Height, RollupId},
+    registry::RollupStatus,
+    slot::SlotSecs,
+};
+
+use super::*;
+
+fn config() -> RollupConfig {
+    RollupConfig {
+        rollup_id: RollupId::from_name("alpha"),
+        name: "alpha".into(),
+        evm_chain_id: 412,
+        chain_spec_hash: Hash::ZERO,
+        genesis_time: 0,
+        first_height: Height::new(2),
+        slot_secs: SlotSecs::new(1).unwrap(),
+        gas_limit: 30_000_000,
+        max_tx_gas: 7_500_000,
+        min_tip_wei: 5,
+        allow_unprotected: false,
+        fee_recipient: EvmAddress::new([1; 20]),
+        owner: SequencerAddress::new([2; 20]),
+        tip_share_bps: 0,
+        max_bytes_per_block: 1 << 20,
+        max_items_per_block: 1_000,
+        attesters: vec![],
+        status: RollupStatus::Active,
+    }
+}
+
+fn tx() -> TxEip1559 {
+    TxEip1559 {
+        chain_id: 412,
+        nonce: 3,
+        gas_limit: 21_000,
+        max_fee_per_gas: 100,
+        max_priority_fee_per_gas: 10,
+        to: TxKind::Call(Address::ZERO),
+        value: U256::from(1_000),
+        ..TxEip1559::default()
+    }
+}
+
+fn sign(mut tx: TxEip1559) -> TxEnvelope {
+    let signer = PrivateKeySigner::from_slice(&[9; 32]).unwrap();
+    let signature = signer.sign_transaction_sync(&mut tx).unwrap();
+    tx.into_signed(signature).into()
+}
+
+#[track_caller]
+fn check_raw(raw: &[u8], expect: &str) {
+    let text = match decode(raw, &config()) {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => error.into_value()["message"].as_str().unwrap().to_owned(),
+    };
+    assert!(
+        text.starts_with(expect),
+        "{text:?} does not start with {expect:?}"
+    );
+}
+
+#[track_caller]
+fn check(change: impl FnOnce(&mut TxEip1559), expect: &str) {
+    let mut tx = tx();
+    change(&mut tx);
+    check_raw(&sign(tx).encoded_2718(), expect);
+}
+
+#[test]
+fn mistakes_are_named_as_geth_names_them() {
+    check(|_| {}, "ok");
+    check(
+        |tx| tx.chain_id = 1,
+        "invalid chain id for signer: have 1 want 412",
+    );
+    check(
+        |tx| tx.gas_limit = 20_999,
+        "intrinsic gas too low: have 20999, want 21000",
+    );
+    check(
+        |tx| tx.gas_limit = 7_500_001,
+        "transaction gas limit too high (cap: 7500000",
+    );
+    check(
+        |tx| tx.max_fee_per_gas = 9,
+        "max priority fee per gas higher than max fee per gas",
+    );
+    check(
+        |tx| tx.max_priority_fee_per_gas = 4,
+        "transaction underpriced",
+    );
+    let data = |tx: &mut TxEip1559| tx.input = Bytes::from(vec![1; 1_000]);
+    check(
+        |tx| {
+            data(tx);
+            tx.gas_limit = 40_000;
+        },
+        "insufficient gas for floor data gas cost: have 40000, want 61000",
+    );
+    let huge = |tx: &mut TxEip1559| {
+        (tx.to, tx.gas_limit) = (TxKind::Create, 7_000_000);
+        tx.input = Bytes::from(vec![1; MAX_INITCODE_BYTES + 1]);
+    };
+    check(huge, "max initcode size exceeded");
+}
+
+#[test]
+fn broken_bytes_are_refused() {
+    let good = sign(tx()).encoded_2718();
+    check_raw(&[], "typed transaction too short");
+    check_raw(&[0x03, 0xc0], "transaction type not supported");
+    check_raw(&[0x7f], "transaction type not supported");
+    check_raw(&good[..good.len() - 1], "rlp: ");
+    check_raw(&[&good[..], &[0]].concat(), "rlp: ");
+    check_raw(&vec![0x02; 131_073], "oversized data");
+    let mut unprotected = TxLegacy {
+        gas_limit: 21_000,
+        gas_price: 10,
+        ..TxLegacy::default()
+    };
+    let signer = PrivateKeySigner::from_slice(&[9; 32]).unwrap();
+    let signature = signer.sign_transaction_sync(&mut unprotected).unwrap();
+    let legacy = TxEnvelope::from(unprotected.into_signed(signature)).encoded_2718();
+    check_raw(
+        &legacy,
+        "only replay-protected (EIP-155) transactions allowed over RPC",
+    );
+}
+
+#[track_caller]
+fn check_with(nonce: u64, balance: u64, pending: u64, expect: &str) {
+    let account = Account {
+        nonce,
+        balance: U256::from(balance),
+    };
+    let text = match check_account(&sign(tx()), &account, pending) {
+        Ok(()) => "ok".to_owned(),
+        Err(error) => error.into_value()["message"].as_str().unwrap().to_owned(),
+    };
+    assert!(
+        text.starts_with(expect),
+        "{text:?} does not start with {expect:?}"
+    );
+}
+
+#[test]
+fn accounts_must_be_able_to_send() {
+    check_with(3, 2_101_000, 3, "ok");
+    check_with(
+        3,
+        2_100_999,
+        3,
+        "insufficient funds for gas * price + value: balance 2100999",
+    );
+    check_with(4, 2_101_000, 4, "nonce too low: next nonce 4, tx nonce 3");
+    check_with(1, 2_101_000, 2, "nonce too high: next nonce 2, tx nonce 3");
+    check_with(1, 2_101_000, 3, "ok");
+}
+
+#[test]
+fn a_replacement_pays_a_tenth_more() {
+    let with = |max_fee_per_gas, max_priority_fee_per_gas| {
+        sign(TxEip1559 {
+            max_fee_per_gas,
+            max_priority_fee_per_gas,
+            ..tx()
+        })
+    };
+    assert!(check_replacement(&with(110, 11), &with(100, 10)).is_ok());
+    assert!(check_replacement(&with(109, 11), &with(100, 10)).is_err());
+    assert!(check_replacement(&with(110, 10), &with(100, 10)).is_err());
+}

@@ -1,0 +1,331 @@
+//! From the queue to the sequencer: one account, one batch at a time, exactly once.
+//!
+//! A batch is signed, written down, and only then sent. It is never dissolved: until its inclusion
+//! is *verified*, the same nonce and items are signed again with a later `valid_until`. Whichever
+//! version gets into a block, only one can, because they share a nonce.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use borsh::BorshDeserialize;
+use bytes::Bytes;
+use counterpoint_core::{
+    block::{LeafProof, RollupItem, VerifiedList},
+    key::SecretKey,
+    light::TrustedState,
+    primitive::{Amount, Hash, Height, Nonce, RollupId},
+    transaction::{SignedTransaction, TransactionBody},
+};
+use counterpoint_proto::sequencer::{GetInfoResponse, get_transaction_response::Status};
+use counterpoint_service::{
+    Readiness,
+    sequencer::{Client, Inclusion, verify_inclusion},
+};
+use eyre::WrapErr;
+use metrics::{counter, gauge, histogram};
+use tracing::{debug, info, warn};
+
+use crate::{
+    bundle::{MAX_BATCH_BYTES, actions, cut},
+    queue::{Batch, Item, Queue},
+};
+
+/// Readiness: a sequencer node answers.
+pub(crate) const SEQUENCER: &str = "sequencer";
+/// Readiness: the account can pay for many more batches.
+pub(crate) const FUNDS: &str = "funds";
+
+/// Heights that a version of a batch stays valid; short, so that a lost one is soon replaced.
+const VALID_HEIGHTS: u64 = 100;
+/// How long a young batch waits for company.
+const LINGER: Duration = Duration::from_millis(5);
+/// Pause between two looks for a batch.
+const POLL: Duration = Duration::from_millis(20);
+/// Looks after which a batch is sent again.
+const RESEND_AFTER: u32 = 50;
+/// Pause after a failure.
+const RETRY: Duration = Duration::from_millis(500);
+/// Below this the account is refilled by somebody, or intake will soon stop: a thousand batches of
+/// the greatest size at the base fee, in base units.
+const LOW_FUNDS: u128 = 1_000 * 8 * 1_000_000;
+
+/// Sends batches until it is dropped; a batch on its way is taken up again at the next start.
+#[derive(Debug)]
+pub(crate) struct Submitter {
+    queue: Arc<Queue>,
+    client: Client,
+    genesis: TrustedState,
+    key: SecretKey,
+    readiness: Readiness,
+}
+
+impl Submitter {
+    /// A submitter that pays with `key`, which nobody else may use.
+    #[must_use]
+    pub(crate) fn new(
+        queue: Arc<Queue>,
+        client: Client,
+        genesis: TrustedState,
+        key: SecretKey,
+        readiness: Readiness,
+    ) -> Self {
+        Self {
+            queue,
+            client,
+            genesis,
+            key,
+            readiness,
+        }
+    }
+
+    /// Runs until it is dropped.
+    ///
+    /// # Errors
+    /// The queue cannot be written any more.
+    pub(crate) async fn run(self) -> eyre::Result<()> {
+        loop {
+            let step = match self.queue.open_batch() {
+                Some(batch) => self.settle(batch).await,
+                None => self.begin().await,
+            };
+            match step {
+                Ok(()) => self.readiness.met(SEQUENCER),
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Passing(error)) => {
+                    warn!(
+                        error = format!("{error:#}"),
+                        "submitting failed, trying again"
+                    );
+                    self.readiness.unmet(SEQUENCER, format!("{error:#}"));
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Signs the next batch.
+    async fn begin(&self) -> Result<(), Failure> {
+        let (info, nonce) = self.look().await?;
+        // Ready before the first transaction comes.
+        self.readiness.met(SEQUENCER);
+        self.queue.wait().await;
+        tokio::time::sleep(LINGER).await;
+        let items = cut(self.queue.queued(MAX_BATCH_BYTES));
+        let nonce = self.queue.next_nonce().unwrap_or(nonce);
+        let info = self.client.info().await.unwrap_or(info);
+        let batch = Batch {
+            nonce,
+            seqs: items.iter().map(|item| item.seq).collect(),
+            variants: Vec::new(),
+        };
+        debug!(nonce, items = items.len(), "batch");
+        counter!("composer_batches_total").increment(1);
+        self.sign(&batch, &items, &info).await?;
+        Ok(())
+    }
+
+    /// The chain's tip and the account's nonce; checks on the way whether it can pay.
+    async fn look(&self) -> Result<(GetInfoResponse, u64), Failure> {
+        let address = self.key.public_key().address();
+        let info = self.client.info().await?;
+        let account = self.client.account(&address).await?;
+        let balance: Amount = account.balance.parse().unwrap_or_default();
+        gauge!("composer_balance_units").set(amount_to_f64(balance));
+        if balance.get() < LOW_FUNDS {
+            let reason = format!("account {address} holds {balance} base units: send it more");
+            self.readiness.unmet(FUNDS, reason);
+        } else {
+            self.readiness.met(FUNDS);
+        }
+        Ok((info, account.nonce))
+    }
+
+    /// Signs a version of a batch that is valid from now on, and writes it down.
+    async fn sign(
+        &self,
+        batch: &Batch,
+        items: &[Item],
+        info: &GetInfoResponse,
+    ) -> Result<SignedTransaction, Failure> {
+        let body = TransactionBody {
+            chain_id: info.chain_id.clone(),
+            signer: self.key.public_key(),
+            nonce: Nonce::new(batch.nonce),
+            tip_per_byte: 0,
+            max_fee: Amount::new(u128::MAX),
+            valid_until: Height::new(info.height + VALID_HEIGHTS),
+            actions: actions(items).map_err(|error| Failure::Fatal(error.into()))?,
+        };
+        let tx = SignedTransaction::sign(body, &self.key)
+            .map_err(|error| Failure::Fatal(error.into()))?;
+        let variant = tx.as_bytes().clone();
+        let written = self
+            .queue
+            .signed(batch.nonce, batch.seqs.clone(), variant)
+            .await;
+        written.map_err(|error| Failure::Fatal(error.into()))?;
+        Ok(tx)
+    }
+
+    /// Sends a batch until one of its versions is verifiably in a block.
+    async fn settle(&self, batch: Batch) -> Result<(), Failure> {
+        let started = std::time::Instant::now();
+        let mut newest = batch.variants.last().cloned().unwrap_or_default();
+        let mut hashes: Vec<Hash> = batch
+            .variants
+            .iter()
+            .map(|variant| Hash::digest(&[variant]))
+            .collect();
+        loop {
+            self.send(&newest).await?;
+            for _ in 0..RESEND_AFTER {
+                for hash in &hashes {
+                    if let Some(inclusion) = self.find(hash).await? {
+                        histogram!("composer_inclusion_seconds").record(started.elapsed());
+                        return self.place(&batch, &inclusion).await;
+                    }
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            let info = self.client.info().await?;
+            let valid_until = decode_valid_until(&newest);
+            if valid_until.is_none_or(|until| until < info.height) {
+                info!(nonce = batch.nonce, "batch expired, signing it again");
+                let items = self.queue.items(&batch.seqs);
+                let tx = self.sign(&batch, &items, &info).await?;
+                newest = tx.as_bytes().clone();
+                hashes.push(tx.hash());
+            }
+        }
+    }
+
+    async fn send(&self, variant: &Bytes) -> Result<(), Failure> {
+        let answer = self.client.submit(variant.clone()).await?;
+        if answer.code != 0 {
+            // It may be in a block already: only a proof ends the search.
+            warn!(
+                code = answer.code,
+                log = answer.log,
+                "sequencer refused a batch"
+            );
+            self.look().await?;
+        }
+        Ok(())
+    }
+
+    async fn find(&self, hash: &Hash) -> Result<Option<Inclusion>, Failure> {
+        let Status::Included(included) = self.client.transaction(hash).await? else {
+            return Ok(None);
+        };
+        match verify_inclusion(&self.genesis, hash, &included) {
+            Ok(inclusion) => Ok(Some(inclusion)),
+            Err(error) => {
+                let error = eyre::Report::new(error);
+                warn!(
+                    url = self.client.current_url(),
+                    error = format!("{error:#}"),
+                    "bad proof"
+                );
+                self.client.skip_current();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Finds each item in its rollup's verified list of that height, and writes the places down.
+    async fn place(&self, batch: &Batch, inclusion: &Inclusion) -> Result<(), Failure> {
+        let height = inclusion.header.height();
+        let mut by_rollup: BTreeMap<RollupId, Vec<Item>> = BTreeMap::new();
+        for item in self.queue.items(&batch.seqs) {
+            by_rollup.entry(item.rollup).or_default().push(item);
+        }
+        let mut places = Vec::new();
+        for (rollup, items) in by_rollup {
+            let list = self.list(&rollup, inclusion).await?;
+            places.extend(find_run(
+                &items,
+                list.as_ref().map_or(&[], VerifiedList::items),
+            ));
+        }
+        let lost = places.iter().filter(|(_, index)| index.is_none()).count();
+        if lost > 0 {
+            let (code, log) = (inclusion.code, &inclusion.log);
+            warn!(nonce = batch.nonce, %height, code, log, lost, "batch failed, queued again");
+        }
+        let (nonce, items) = (batch.nonce, places.len());
+        info!(nonce, %height, items, "sequenced");
+        counter!("composer_sequenced_transactions_total").increment(items as u64);
+        let written = self.queue.included(nonce, height, places).await;
+        written.map_err(|error| Failure::Fatal(error.into()))
+    }
+
+    /// A rollup's list at the inclusion's height, verified; nothing if it has none there.
+    async fn list(
+        &self,
+        rollup: &RollupId,
+        inclusion: &Inclusion,
+    ) -> Result<Option<VerifiedList>, Failure> {
+        let block = match self
+            .client
+            .rollup_block(inclusion.header.height(), rollup)
+            .await
+        {
+            Ok(block) => block,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let verify = || -> eyre::Result<VerifiedList> {
+            let proof = LeafProof::try_from_slice(&block.borsh_leaf_proof)?;
+            let items = Vec::<RollupItem>::try_from_slice(&block.borsh_list)?;
+            Ok(proof
+                .verify(rollup, &inclusion.header)?
+                .verify_list(items)?)
+        };
+        match verify().wrap_err("bad proof of a list") {
+            Ok(list) => Ok(Some(list)),
+            Err(error) => {
+                self.client.skip_current();
+                Err(Failure::Passing(error))
+            }
+        }
+    }
+}
+
+/// Where a batch's items of one rollup stand in its list: next to each other and in order, or not
+/// at all.
+fn find_run(items: &[Item], list: &[RollupItem]) -> Vec<(u64, Option<u32>)> {
+    let equal = |item: &Item, entry: &RollupItem| matches!(entry, RollupItem::Transaction(raw) if *raw == item.raw);
+    let start = list.windows(items.len().max(1)).position(|window| {
+        items
+            .iter()
+            .zip(window)
+            .all(|(item, entry)| equal(item, entry))
+    });
+    let place = |(offset, item): (usize, &Item)| {
+        let index = start.and_then(|start| u32::try_from(start + offset).ok());
+        (item.seq, index)
+    };
+    items.iter().enumerate().map(place).collect()
+}
+
+fn decode_valid_until(variant: &Bytes) -> Option<u64> {
+    let tx = SignedTransaction::decode(variant).ok()?;
+    Some(tx.body().valid_until.get())
+}
+
+/// Metrics are floating-point numbers; a balance may be rounded.
+#[expect(clippy::cast_precision_loss, reason = "a metric may be rounded")]
+fn amount_to_f64(amount: Amount) -> f64 {
+    amount.get() as f64
+}
+
+/// What ends a step: a broken disk, or a peer that may come back.
+enum Failure {
+    Fatal(eyre::Report),
+    Passing(eyre::Report),
+}
+
+impl From<counterpoint_service::sequencer::ClientError> for Failure {
+    fn from(error: counterpoint_service::sequencer::ClientError) -> Self {
+        Self::Passing(error.into())
+    }
+}

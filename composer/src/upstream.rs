@@ -1,0 +1,155 @@
+//! A rollup's execution client, asked by JSON-RPC in bounded time.
+
+use std::time::Duration;
+
+use alloy_primitives::{Address, B256, Bytes, U64, U256};
+use counterpoint_core::cursor::ExtraData;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer, in bytes.
+const MAX_ANSWER_BYTES: usize = 32 << 20;
+
+/// Why a client could not be asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    /// It is away, or too slow.
+    #[error("the rollup's execution client does not answer, try again later")]
+    Unreachable(String),
+    /// It answered with an error, which is passed on as it is.
+    #[error("the rollup's execution client answered with an error: {0}")]
+    Rpc(Value),
+    /// It answered with something else.
+    #[error("the rollup's execution client sent a malformed answer")]
+    Malformed(String),
+}
+
+/// One execution client.
+#[derive(Clone, Debug)]
+pub(crate) struct Upstream {
+    http: reqwest::Client,
+    url: String,
+}
+
+/// What intake must know of a sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// Its next nonce, as executed.
+    pub(crate) nonce: u64,
+    /// What it holds, in wei.
+    pub(crate) balance: U256,
+}
+
+/// A receipt, as far as we look at it.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Receipt {
+    /// The block.
+    pub(crate) block_number: U64,
+    /// 1 if the transaction succeeded.
+    pub(crate) status: U64,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    #[serde(rename = "extraData")]
+    extra_data: Bytes,
+}
+
+impl Upstream {
+    /// The client at `url`.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be made.
+    pub(crate) fn new(url: &str) -> reqwest::Result<Self> {
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .tcp_nodelay(true)
+            .build()?;
+        Ok(Self {
+            http,
+            url: url.to_owned(),
+        })
+    }
+
+    /// Passes a call on.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] says whether the client or the call is at fault.
+    pub(crate) async fn call(&self, method: &str, params: &Value) -> Result<Value, UpstreamError> {
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let mut answer = self.post(&request).await?;
+        if let Some(error) = answer.get_mut("error").filter(|error| !error.is_null()) {
+            return Err(UpstreamError::Rpc(error.take()));
+        }
+        let missing = || UpstreamError::Malformed("no result".into());
+        answer
+            .get_mut("result")
+            .map(Value::take)
+            .ok_or_else(missing)
+    }
+
+    async fn read<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        params: Value,
+    ) -> Result<T, UpstreamError> {
+        let answer = self.call(method, &params).await?;
+        serde_json::from_value(answer).map_err(|error| UpstreamError::Malformed(error.to_string()))
+    }
+
+    async fn post(&self, request: &Value) -> Result<Value, UpstreamError> {
+        let unreachable = |error: reqwest::Error| UpstreamError::Unreachable(error.to_string());
+        let mut response = self
+            .http
+            .post(&self.url)
+            .json(request)
+            .send()
+            .await
+            .map_err(unreachable)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(UpstreamError::Malformed("too long".into()));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        serde_json::from_slice(&body).map_err(|error| UpstreamError::Malformed(error.to_string()))
+    }
+
+    /// A sender's account after the last executed block.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] if the client does not say.
+    pub(crate) async fn account(&self, address: Address) -> Result<Account, UpstreamError> {
+        let (nonce, balance) = tokio::try_join!(
+            self.read::<U64>("eth_getTransactionCount", json!([address, "latest"])),
+            self.read::<U256>("eth_getBalance", json!([address, "latest"])),
+        )?;
+        Ok(Account {
+            nonce: nonce.to(),
+            balance,
+        })
+    }
+
+    /// A transaction's receipt, if it was executed.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] if the client does not say.
+    pub(crate) async fn receipt(&self, hash: B256) -> Result<Option<Receipt>, UpstreamError> {
+        self.read("eth_getTransactionReceipt", json!([hash])).await
+    }
+
+    /// How far execution has come, as the last block says; nothing while it is the genesis block.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] if the client does not say.
+    pub(crate) async fn progress(&self) -> Result<Option<ExtraData>, UpstreamError> {
+        let head: Head = self
+            .read("eth_getBlockByNumber", json!(["latest", false]))
+            .await?;
+        Ok(ExtraData::decode(&head.extra_data).ok())
+    }
+}

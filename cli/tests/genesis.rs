@@ -1,0 +1,24 @@
+//! The example genesis files are what the software reads.
+#![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
+
+use std::path::Path;
+
+use counterpoint_conductor::chain_spec::Specification;
+use counterpoint_core::{genesis::SequencerGenesis, primitive::Height};
+
+fn file(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../genesis").join(name)
+}
+
+#[test]
+fn the_sequencer_genesis_starts_a_chain() {
+    let genesis = SequencerGenesis::parse(&std::fs::read(file("sequencer.json")).unwrap()).unwrap();
+    genesis.check_start(Height::new(1), 1_800_000_000).unwrap();
+    assert_eq!(genesis.accounts.len(), 1);
+}
+
+#[test]
+fn the_rollup_genesis_carries_a_rollup() {
+    let specification = Specification::load(&file("rollup.json")).unwrap();
+    assert_eq!(specification.chain_id(), 777);
+}

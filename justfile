@@ -1,0 +1,36 @@
+# Every command that people and CI use; bare `just` lists them.
+default:
+    @just --list
+
+# Start a whole network on this machine.
+devnet *args:
+    cargo run --release -- devnet {{args}}
+
+# Formatting and lints.
+check:
+    cargo fmt --all -- --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# All tests, with real CometBFT and real geth.
+test:
+    cargo test --workspace --locked
+
+# What CI runs.
+ci:
+    .ci/run
+
+# Rewrite generated code from the .proto files.
+generate:
+    UPDATE_GENERATED=1 cargo test -p counterpoint-proto -p counterpoint-abci --test codegen
+
+# Accept changed golden vectors; a changed consensus vector is a protocol change.
+vectors:
+    INSTA_UPDATE=always cargo test -p counterpoint-core -p counterpoint-machine -p counterpoint-conductor
+
+# The figures of docs/performance.md.
+bench:
+    docs/bench.sh
+
+# Licences, advisories and sources of dependencies.
+deny:
+    cargo deny check

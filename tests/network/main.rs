@@ -1,0 +1,6 @@
+//! Whole networks of real processes: CometBFT, geth and our services, from a wallet to the head.
+#![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
+
+mod faults;
+mod road;
+mod support;

@@ -1,0 +1,209 @@
+//! A network in a directory of its own, a wallet, and waiting with a deadline.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use alloy_network::{Ethereum, EthereumWallet, TransactionBuilder};
+use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_provider::{DynProvider, Provider, ProviderBuilder};
+use alloy_rpc_types_eth::{TransactionReceipt, TransactionRequest};
+use alloy_signer_local::PrivateKeySigner;
+use counterpoint::devnet::{Devnet, Info, Options};
+use counterpoint_core::{
+    action::Action,
+    key::SecretKey,
+    light::TrustedState,
+    primitive::{Amount, Height, Nonce},
+    transaction::{SignedTransaction, TransactionBody},
+};
+use counterpoint_proto::sequencer::get_transaction_response::Status;
+use counterpoint_service::sequencer::{Client, Inclusion, verify_inclusion};
+use serde_json::{Value, json};
+
+/// How long anything may take that must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A running network; its directory goes with it.
+pub(crate) struct Network {
+    pub(crate) devnet: Devnet,
+    pub(crate) info: Info,
+    _directory: tempfile::TempDir,
+}
+
+impl Network {
+    pub(crate) async fn start(validators: usize, rollups: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options {
+            dir: directory.path().to_owned(),
+            validators,
+            rollups,
+            slot_secs: 1,
+            block_interval_ms: 200,
+            base_port: None,
+            program: PathBuf::from(env!("CARGO_BIN_EXE_counterpoint-under-test")),
+        };
+        let say = |step: &str| eprintln!("network: {step}");
+        let devnet = Devnet::start(&options, &say).await.unwrap();
+        let info = devnet.info();
+        Self {
+            devnet,
+            info,
+            _directory: directory,
+        }
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.devnet.stop().await.unwrap();
+    }
+
+    /// A client of one validator's node.
+    pub(crate) fn sequencer(&self, validator: usize) -> Client {
+        Client::new(&[self.info.validators[validator].grpc.clone()]).unwrap()
+    }
+
+    pub(crate) fn trust(&self) -> TrustedState {
+        let genesis = std::fs::read(&self.info.sequencer_genesis).unwrap();
+        TrustedState::from_genesis(&genesis).unwrap()
+    }
+
+    /// A wallet library's provider at the composer.
+    pub(crate) fn wallet(&self, rollup: usize, account: usize) -> DynProvider<Ethereum> {
+        let signer: PrivateKeySigner = self.info.accounts[account].private_key.parse().unwrap();
+        let url = self.info.rollups[rollup].composer_rpc.parse().unwrap();
+        ProviderBuilder::new()
+            .wallet(EthereumWallet::from(signer))
+            .connect_http(url)
+            .erased()
+    }
+
+    /// geth itself, without the composer.
+    pub(crate) fn geth(&self, rollup: usize) -> DynProvider<Ethereum> {
+        let url = self.info.rollups[rollup].el_rpc.parse().unwrap();
+        ProviderBuilder::new().connect_http(url).erased()
+    }
+
+    pub(crate) fn address(&self, account: usize) -> Address {
+        self.info.accounts[account].address.parse().unwrap()
+    }
+
+    pub(crate) fn signer(&self, account: usize) -> PrivateKeySigner {
+        self.info.accounts[account].private_key.parse().unwrap()
+    }
+
+    /// A sequencer account with money.
+    pub(crate) fn faucet(&self) -> SecretKey {
+        counterpoint::keys::read(&self.info.faucet_key).unwrap()
+    }
+
+    /// One JSON-RPC call to the composer: the result, or the error.
+    pub(crate) async fn rpc(
+        &self,
+        rollup: usize,
+        method: &str,
+        params: Value,
+    ) -> Result<Value, Value> {
+        let url = &self.info.rollups[rollup].composer_rpc;
+        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let response = reqwest::Client::new().post(url).json(&request).send().await;
+        let mut answer: Value = response
+            .map_err(|error| json!(error.to_string()))?
+            .json()
+            .await
+            .unwrap();
+        match answer.get("error") {
+            Some(error) => Err(error.clone()),
+            None => Ok(answer["result"].take()),
+        }
+    }
+
+    /// Where the composer says that a transaction stands.
+    pub(crate) async fn status(&self, rollup: usize, hash: B256) -> Value {
+        let asked = self
+            .rpc(rollup, "counterpoint_getTransactionStatus", json!([hash]))
+            .await;
+        asked.unwrap_or(Value::Null)
+    }
+}
+
+/// Asks again and again until there is an answer, and says what was awaited if there is none.
+pub(crate) async fn wait_for<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The receipt of a transaction, from geth.
+pub(crate) async fn receipt(geth: &DynProvider<Ethereum>, hash: B256) -> TransactionReceipt {
+    wait_for(&format!("the receipt of {hash}"), || async {
+        geth.get_transaction_receipt(hash).await.ok().flatten()
+    })
+    .await
+}
+
+/// A signed transfer of one wei, as raw bytes.
+pub(crate) async fn raw_transfer(
+    network: &Network,
+    chain_id: u64,
+    account: usize,
+    nonce: u64,
+    change: impl FnOnce(TransactionRequest) -> TransactionRequest,
+) -> Bytes {
+    use alloy_eips::eip2718::Encodable2718;
+    let wallet = EthereumWallet::from(network.signer(account));
+    let request = TransactionRequest::default()
+        .with_to(Address::repeat_byte(0x77))
+        .with_value(U256::from(1))
+        .with_nonce(nonce)
+        .with_chain_id(chain_id)
+        .with_gas_limit(21_000)
+        .with_max_fee_per_gas(100_000_000_000)
+        .with_max_priority_fee_per_gas(1_000_000_000);
+    change(request)
+        .build(&wallet)
+        .await
+        .unwrap()
+        .encoded_2718()
+        .into()
+}
+
+/// Signs, submits and waits for the verified inclusion of actions from the faucet.
+pub(crate) async fn sequence(network: &Network, actions: Vec<Action>) -> Inclusion {
+    let (client, key) = (network.sequencer(0), network.faucet());
+    let address = key.public_key().address();
+    let (info, account) = (
+        client.info().await.unwrap(),
+        client.account(&address).await.unwrap(),
+    );
+    let body = TransactionBody {
+        chain_id: info.chain_id,
+        signer: key.public_key(),
+        nonce: Nonce::new(account.pending_nonce),
+        tip_per_byte: 0,
+        max_fee: Amount::new(u128::MAX),
+        valid_until: Height::new(info.height + 300),
+        actions,
+    };
+    let tx = SignedTransaction::sign(body, &key).unwrap();
+    let answer = client.submit(tx.as_bytes().clone()).await.unwrap();
+    assert_eq!(answer.code, 0, "{}", answer.log);
+    let trust = network.trust();
+    wait_for("a sequencer transaction's block", || async {
+        match client.transaction(&tx.hash()).await.unwrap() {
+            Status::Included(included) => {
+                Some(verify_inclusion(&trust, &tx.hash(), &included).unwrap())
+            }
+            _ => None,
+        }
+    })
+    .await
+}

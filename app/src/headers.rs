@@ -5,22 +5,25 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use counterpoint_core::{
     light::{encode_signed_header, encode_validators},
     primitive::Height,
 };
 use counterpoint_service::Readiness;
+use metrics::gauge;
 use tendermint::validator;
-use tendermint_rpc::{Client, HttpClient, HttpClientUrl, Paging, client::CompatMode};
+use tendermint_rpc::{Client, HttpClient, Paging};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::store::Store;
+use crate::{
+    metric::{self, to_f64},
+    store::Store,
+};
 
-/// Readiness: CometBFT answers and has the header of the last block.
-pub(crate) const CONDITION: &str = "cometbft";
+/// Readiness: the last blocks can be proven.
+pub(crate) const CONDITION: &str = "headers";
 
 /// Pause before CometBFT is asked again.
 const RETRY: Duration = Duration::from_millis(20);
@@ -38,30 +41,22 @@ pub(crate) struct Headers {
 }
 
 impl Headers {
-    /// Reads headers from the CometBFT at `rpc` and tells `streamable` of every stored one.
-    ///
-    /// # Errors
-    /// `rpc` is not a URL.
+    /// Reads headers from `rpc` and tells `streamable` of every stored one.
+    #[must_use]
     pub(crate) fn new(
         store: Store,
-        rpc: &str,
+        rpc: HttpClient,
         committed: watch::Receiver<Height>,
         streamable: watch::Sender<Height>,
         readiness: Readiness,
-    ) -> anyhow::Result<Self> {
-        let url: HttpClientUrl = rpc
-            .parse()
-            .with_context(|| format!("cometbft_rpc {rpc} is not a URL"))?;
-        let rpc = HttpClient::builder(url)
-            .compat_mode(CompatMode::V0_38)
-            .build()?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             store,
             rpc,
             committed,
             streamable,
             readiness,
-        })
+        }
     }
 
     /// Runs until told to stop.
@@ -90,6 +85,7 @@ impl Headers {
                 Ok(()) => {
                     self.readiness.met(CONDITION);
                     self.streamable.send_replace(Height::new(next));
+                    gauge!(metric::HEADER_HEIGHT).set(to_f64(usize::try_from(next)?));
                     (next, failures) = (next + 1, 0);
                 }
                 Err(error) => {
@@ -101,7 +97,7 @@ impl Headers {
                     );
                     if failures % PATIENCE == 0 {
                         let reason = format!("no signed header of height {next}: {error:#}");
-                        warn!(reason, "cometbft does not answer");
+                        warn!(reason, "blocks cannot be proven");
                         self.readiness.unmet(CONDITION, reason);
                     }
                     tokio::select! {
@@ -120,6 +116,16 @@ impl Headers {
             signed.header.height == at,
             "asked for {at}, got {}",
             signed.header.height
+        );
+        // Another node's RPC would give headers of blocks that this one never executed.
+        let data_hash = self
+            .store
+            .data_hash(height)?
+            .map(|hash| tendermint::Hash::Sha256(*hash.as_bytes()));
+        anyhow::ensure!(
+            signed.header.data_hash == data_hash,
+            "header {at} of chain {} is of another block: is cometbft_rpc this node's own?",
+            signed.header.chain_id
         );
         let set_hash = signed.header.validators_hash;
         let known = self.store.validators(height)?.map(|(bytes, _)| bytes);

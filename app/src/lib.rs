@@ -9,9 +9,13 @@
 mod config;
 mod grpc;
 mod headers;
+mod health;
 mod mempool;
+mod metric;
 mod service;
 mod store;
+#[cfg(test)]
+mod testing;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -36,12 +40,12 @@ use crate::{
     store::Store,
 };
 
-/// Readiness: a block was committed not long ago.
-const FRESH: &str = "blocks";
-/// How old the last block may be.
-const MAX_AGE: Duration = Duration::from_secs(30);
 /// Longest gRPC request, in bytes: a transaction and its envelope.
 const MAX_REQUEST_BYTES: usize = 2 << 20;
+/// Most calls at a time of one gRPC connection.
+const MAX_CALLS: u32 = 256;
+/// A gRPC peer that says nothing is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// Runs the service until SIGTERM or SIGINT.
 #[must_use]
@@ -54,9 +58,16 @@ async fn work(
     metrics: PrometheusHandle,
     shutdown: CancellationToken,
 ) -> eyre::Result<()> {
+    metric::describe();
     let store = Store::open(&config.data_dir).map_err(into_report)?;
+    let rpc = health::rpc_client(&config.cometbft_rpc).map_err(into_report)?;
     let tip = store.tip().map_err(into_report)?;
-    let readiness = Readiness::of(&[FRESH, headers::CONDITION]);
+    let readiness = Readiness::of(&[
+        health::FRESH,
+        health::REACHABLE,
+        health::CAUGHT_UP,
+        headers::CONDITION,
+    ]);
     let (committed, commits) = watch::channel(tip.height);
     let (streamable, stream) = watch::channel(Height::new(0));
     let relay = if config.relay_gossip {
@@ -66,50 +77,71 @@ async fn work(
     };
     let mempool = Arc::new(Mempool::new(store.clone(), Limits::default(), relay));
 
-    let headers = Headers::new(
-        store.clone(),
-        &config.cometbft_rpc,
-        commits.clone(),
-        streamable,
-        readiness.clone(),
-    )
-    .map_err(into_report)?;
-    let consensus = Consensus::new(store.clone(), Arc::clone(&mempool), committed);
-    let (pool, info_store) = (Arc::clone(&mempool), store.clone());
-    let abci = Server::bind(
-        &config.abci_listen,
-        service_fn(move |request| consensus.call(request)),
-        service_fn(move |request| service::mempool(&pool, request)),
-        service_fn(move |request| service::info(&info_store, request)),
-        service_fn(service::snapshot),
-    )?;
+    let abci = {
+        let consensus = Consensus::new(store.clone(), Arc::clone(&mempool), committed);
+        let (pool, store) = (Arc::clone(&mempool), store.clone());
+        Server::bind(
+            &config.abci_listen,
+            service_fn(move |request| consensus.call(request)),
+            service_fn(move |request| service::mempool(&pool, request)),
+            service_fn(move |request| service::info(&store, request)),
+            service_fn(service::snapshot),
+        )?
+    };
     let listener = TcpListener::bind(config.grpc_listen)
         .await
         .map_err(|error| probes::in_use(config.grpc_listen, &error))?;
-    let sequencer = Sequencer::new(store.clone(), mempool, stream);
-    let grpc = serve_grpc(listener, sequencer, shutdown.clone());
-    let status = move || {
-        let tip = store.tip().unwrap_or_default();
-        json!({ "height": tip.height, "app_hash": tip.app_hash })
-    };
-    let probes = Probes::new(readiness.clone(), metrics, status).router();
-
-    let probes = probes::serve(config.http_listen, probes, shutdown.clone());
-    let freshness = watch_freshness(commits, readiness);
+    let sequencer = Sequencer::new(
+        store.clone(),
+        Arc::clone(&mempool),
+        stream.clone(),
+        shutdown.clone(),
+    );
+    let headers = Headers::new(
+        store.clone(),
+        rpc.clone(),
+        commits.clone(),
+        streamable,
+        readiness.clone(),
+    );
+    let health = health::watch(rpc, commits, readiness.clone(), shutdown.clone());
+    let status = move || status(&store, &mempool, *stream.borrow());
+    let probes = Probes::new(readiness, metrics, status).router();
     tokio::try_join!(
         async { abci.run(shutdown.clone()).await.wrap_err("abci") },
-        async { grpc.await.wrap_err("grpc") },
         async {
-            headers
-                .run(shutdown.clone())
-                .await
-                .map_err(into_report)
-                .wrap_err("headers")
+            let grpc = serve_grpc(listener, sequencer, shutdown.clone());
+            grpc.await.wrap_err("grpc")
         },
-        async { probes.await.wrap_err("probes") },
-        async { Ok(shutdown.run_until_cancelled(freshness).await) },
+        async {
+            let headers = headers.run(shutdown.clone()).await;
+            headers.map_err(into_report).wrap_err("headers")
+        },
+        async {
+            let probes = probes::serve(config.http_listen, probes, shutdown.clone());
+            probes.await.wrap_err("probes")
+        },
+        async {
+            health.await;
+            Ok(())
+        },
     )?;
     Ok(())
+}
+
+fn status(store: &Store, mempool: &Mempool, provable: Height) -> serde_json::Value {
+    let tip = match store.tip() {
+        Ok(tip) => tip,
+        Err(error) => return json!({ "error": format!("{error:#}") }),
+    };
+    let (transactions, bytes) = mempool.size();
+    json!({
+        "height": tip.height,
+        "app_hash": tip.app_hash,
+        "initial_height": tip.initial,
+        "header_height": provable,
+        "mempool": { "transactions": transactions, "bytes": bytes },
+    })
 }
 
 async fn serve_grpc(
@@ -125,23 +157,15 @@ async fn serve_grpc(
     let sequencer = SequencerServer::new(sequencer).max_decoding_message_size(MAX_REQUEST_BYTES);
     tonic::transport::Server::builder()
         .tcp_nodelay(true)
+        .max_concurrent_streams(MAX_CALLS)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(sequencer)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
         .await?;
     Ok(())
-}
-
-/// Ready while blocks keep coming.
-async fn watch_freshness(mut commits: watch::Receiver<Height>, readiness: Readiness) {
-    loop {
-        match tokio::time::timeout(MAX_AGE, commits.changed()).await {
-            Ok(Ok(())) => readiness.met(FRESH),
-            Ok(Err(_)) => return std::future::pending().await,
-            Err(_) => readiness.unmet(FRESH, format!("no block for {MAX_AGE:?}")),
-        }
-    }
 }
 
 fn into_report(error: anyhow::Error) -> eyre::Report {

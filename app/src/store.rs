@@ -21,6 +21,9 @@ use jmt::{
 };
 use prost::Message;
 
+/// Where the [`Tip`] stands.
+const TIP: &[u8] = b"tip";
+
 /// Changes when the layout of the database does.
 const FORMAT: u32 = 1;
 
@@ -123,7 +126,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read; the same for all reads.
     pub(crate) fn tip(&self) -> anyhow::Result<Tip> {
-        Ok(self.read(&self.meta, b"tip")?.unwrap_or_default())
+        Ok(self.read(&self.meta, TIP)?.unwrap_or_default())
     }
 
     /// Writes the first state, in place of one that never led to a block.
@@ -140,7 +143,7 @@ impl Store {
         self.tree.clear()?;
         let mut batch = self.database.batch();
         self.stage_state(&mut batch, changes, tree)?;
-        batch.insert(&self.meta, b"tip", borsh::to_vec(&tip)?);
+        batch.insert(&self.meta, TIP, borsh::to_vec(&tip)?);
         Ok(batch.commit()?)
     }
 
@@ -201,7 +204,7 @@ impl Store {
             }
         }
         batch.insert(&self.blocks, height, borsh::to_vec(items)?);
-        batch.insert(&self.meta, b"tip", borsh::to_vec(tip)?);
+        batch.insert(&self.meta, TIP, borsh::to_vec(tip)?);
         Ok(batch.commit()?)
     }
 
@@ -232,6 +235,7 @@ impl Store {
     pub(crate) fn state(&self) -> StateSnapshot {
         StateSnapshot {
             snapshot: self.database.snapshot(),
+            meta: self.meta.clone(),
             state: self.state.clone(),
         }
     }
@@ -256,6 +260,15 @@ impl Store {
         let items: Option<Vec<Hash>> = self.read(&self.blocks, &key)?;
         let path = items.and_then(|items| data_tree(&items).path(place.index));
         Ok(path.map(|path| TransactionProof { path }))
+    }
+
+    /// The root over a block's items, which its header must carry.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(crate) fn data_hash(&self, height: Height) -> anyhow::Result<Option<Hash>> {
+        let items: Option<Vec<Hash>> = self.read(&self.blocks, &height.get().to_be_bytes())?;
+        Ok(items.map(|items| data_tree(&items).root()))
     }
 
     /// One rollup's part of a block, without header, validators and configuration.
@@ -349,13 +362,14 @@ impl Store {
         keyspace: &Keyspace,
         key: &[u8],
     ) -> anyhow::Result<Option<T>> {
-        let Some(bytes) = keyspace.get(key)? else {
-            return Ok(None);
-        };
-        let value = borsh::from_slice(&bytes)
-            .with_context(|| format!("corrupt value under {key:02x?} in {}", keyspace.name()))?;
-        Ok(Some(value))
+        let bytes = keyspace.get(key)?;
+        bytes.map(|bytes| decode(keyspace, key, &bytes)).transpose()
     }
+}
+
+fn decode<T: BorshDeserialize>(keyspace: &Keyspace, key: &[u8], value: &[u8]) -> anyhow::Result<T> {
+    borsh::from_slice(value)
+        .with_context(|| format!("corrupt value under {key:02x?} in {}", keyspace.name()))
 }
 
 fn slice_key(height: Height, id: &RollupId) -> [u8; 40] {
@@ -372,12 +386,27 @@ fn data_tree(items: &[Hash]) -> Tree {
 /// The committed state at one moment.
 pub(crate) struct StateSnapshot {
     snapshot: Snapshot,
+    meta: Keyspace,
     state: Keyspace,
 }
 
 impl std::fmt::Debug for StateSnapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StateSnapshot").finish_non_exhaustive()
+    }
+}
+
+impl StateSnapshot {
+    /// Where the chain stands in this state.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(crate) fn tip(&self) -> anyhow::Result<Tip> {
+        let tip = self.snapshot.get(&self.meta, TIP)?;
+        Ok(tip
+            .map(|tip| decode(&self.meta, TIP, &tip))
+            .transpose()?
+            .unwrap_or_default())
     }
 }
 

@@ -6,7 +6,7 @@
 mod queue;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,26 +16,37 @@ use counterpoint_core::{
     primitive::{Address, Hash, Height, Nonce},
     transaction::{GossipBundle, SignedTransaction},
 };
-use counterpoint_machine::{CheckError, StateRead, StoreError, check_tx, query};
+use counterpoint_machine::{Account, CheckError, CheckedTx, StoreError, check_tx, query};
 use metrics::{counter, gauge};
-pub(crate) use queue::{Limits, Queue, Refused};
+pub(crate) use queue::Limits;
+use queue::{Queue, Refused};
 use tracing::debug;
 
-use crate::store::Store;
+use crate::{
+    metric::{self, to_f64},
+    store::Store,
+};
 
-/// Most bundles of peers that wait to be passed on.
+/// Most bundles of peers that wait to be passed on: 64 MiB.
 const MAX_RELAYED: usize = 64;
 
 /// Heights after which local transactions that still wait are offered to peers once more.
 const REOFFER_HEIGHTS: u64 = 50;
+
+/// Most hashes that are kept for offering: twice what the queue holds.
+const MAX_OFFERS: usize = 200_000;
+
+/// Most bytes of transactions that one ReapTxs answers with; the next one comes soon.
+const REAP_BYTES: usize = 4 << 20;
 
 /// Codes of what the mempool itself refuses; those of the machine lie below. InsertTx forgets codes
 /// from 32,000 on, so that CometBFT offers the transaction again.
 mod code {
     pub(super) const UNDECODABLE: u32 = 1;
     pub(super) const NONCE_TAKEN: u32 = 64;
-    pub(super) const ACCOUNT_FULL: u32 = 32_001;
     pub(super) const FULL: u32 = 32_000;
+    pub(super) const ACCOUNT_FULL: u32 = 32_001;
+    pub(super) const FUNDS: u32 = 32_002;
 }
 
 /// What became of a transaction that was handed in.
@@ -49,8 +60,7 @@ pub(crate) struct Verdict {
 
 /// Where a transaction comes from: what users hand in here is for us to spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// A user of this node.
+enum Source {
     Local,
     /// A peer, which has spread it already.
     Peer,
@@ -76,20 +86,32 @@ pub(crate) enum Relay {
 #[derive(Debug)]
 struct Pool {
     queue: Queue,
+    /// The height that comes after the state which the queue follows.
+    next: Height,
     /// Handed in here and not yet offered to peers.
     to_offer: VecDeque<Hash>,
     /// Offered to peers, and perhaps still waiting.
-    offered: Vec<Hash>,
+    offered: BTreeSet<Hash>,
     to_relay: VecDeque<Bytes>,
+}
+
+/// What intake found out about one transaction.
+enum Intake {
+    /// A block or the queue holds it.
+    Known,
+    /// The queue holds it from now on.
+    Accepted,
+    Refused(Verdict),
 }
 
 impl Mempool {
     /// An empty mempool that checks against `store`.
     #[must_use]
     pub(crate) fn new(store: Store, limits: Limits, relay: Relay) -> Self {
-        let (to_offer, offered, to_relay) = Default::default();
+        let (next, to_offer, offered, to_relay) = Default::default();
         let pool = Pool {
             queue: Queue::new(limits),
+            next,
             to_offer,
             offered,
             to_relay,
@@ -105,74 +127,68 @@ impl Mempool {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks a transaction and lets it in.
+    /// Checks a transaction of a user and lets it in.
     ///
     /// # Errors
     /// [`StoreError`] if the store is broken; a refusal is a [`Verdict`].
-    pub(crate) fn submit(&self, bytes: &[u8], source: Source) -> Result<Verdict, StoreError> {
+    pub(crate) fn submit(&self, bytes: &[u8]) -> Result<Verdict, StoreError> {
+        Ok(match self.take_in(bytes, Source::Local)? {
+            Intake::Known | Intake::Accepted => Verdict::default(),
+            Intake::Refused(verdict) => verdict,
+        })
+    }
+
+    fn take_in(&self, bytes: &[u8], source: Source) -> Result<Intake, StoreError> {
         // It outlives the frame or message that carried it.
         let bytes = Bytes::copy_from_slice(bytes);
-        let hash = Hash::digest(&[&bytes]);
-        if self.knows(&hash)? {
-            return Ok(Verdict::default());
-        }
-        let verdict = self.check_and_insert(&bytes, source)?;
-        let outcome = if verdict.code == 0 {
-            "accepted"
+        let intake = if self.knows(&Hash::digest(&[&bytes]))? {
+            Intake::Known
         } else {
-            "refused"
+            self.check_and_insert(&bytes, source)?
         };
-        counter!("app_submitted_transactions_total", "outcome" => outcome).increment(1);
-        Ok(verdict)
+        let outcome = match intake {
+            Intake::Known => "known",
+            Intake::Accepted => "accepted",
+            Intake::Refused(_) => "refused",
+        };
+        counter!(metric::SUBMITTED, "outcome" => outcome).increment(1);
+        Ok(intake)
     }
 
     fn knows(&self, hash: &Hash) -> Result<bool, StoreError> {
         if self.pool().queue.get(hash).is_some() {
             return Ok(true);
         }
-        self.store
-            .place(hash)
-            .map(|place| place.is_some())
-            .map_err(into_fault)
+        let place = self.store.place(hash).map_err(into_fault)?;
+        Ok(place.is_some())
     }
 
-    fn check_and_insert(&self, bytes: &Bytes, source: Source) -> Result<Verdict, StoreError> {
+    fn check_and_insert(&self, bytes: &Bytes, source: Source) -> Result<Intake, StoreError> {
         let tx = match SignedTransaction::decode(bytes) {
             Ok(tx) => tx,
             Err(error) => {
-                let error = eyre::Report::new(error);
-                return Ok(Verdict {
-                    code: code::UNDECODABLE,
-                    log: format!("{error:#}"),
-                });
+                let log = format!("{:#}", eyre::Report::new(error));
+                return Ok(refuse(code::UNDECODABLE, log));
             }
         };
-        let height = self.store.tip().map_err(into_fault)?.height;
-        let next = Height::new(height.get() + 1);
-        let checked = match check_tx(&self.store.state(), tx, next) {
-            Ok(checked) => checked,
-            Err(CheckError::Rejected(rejection)) => {
-                return Ok(Verdict {
-                    code: rejection.code(),
-                    log: rejection.to_string(),
-                });
+        loop {
+            let state = self.store.state();
+            let height = state.tip().map_err(into_fault)?.height;
+            let next = Height::new(height.get() + 1);
+            let checked = match check_tx(&state, tx.clone(), next) {
+                Ok(checked) => checked,
+                Err(CheckError::Rejected(rejection)) => {
+                    return Ok(refuse(rejection.code(), rejection.to_string()));
+                }
+                Err(CheckError::Store(fault)) => return Err(fault),
+            };
+            let account = query::account(&state, tx.signer())?.unwrap_or_default();
+            let mut pool = self.pool();
+            // A block that was committed meanwhile may have overtaken what was checked.
+            if pool.next <= next {
+                return Ok(pool.insert(checked, account, source));
             }
-            Err(CheckError::Store(fault)) => return Err(fault),
-        };
-        let tx = checked.into_tx();
-        let hash = tx.hash();
-        let mut pool = self.pool();
-        let inserted = pool.queue.insert(tx);
-        if source == Source::Local && inserted.is_ok() {
-            pool.to_offer.push_back(hash);
         }
-        Ok(match inserted {
-            Ok(()) | Err(Refused::Known) => Verdict::default(),
-            Err(refused) => Verdict {
-                code: code_of(refused),
-                log: refused.to_string(),
-            },
-        })
     }
 
     /// Takes in what a peer offers: a transaction, or a bundle of them. The code says whether
@@ -182,7 +198,10 @@ impl Mempool {
     /// [`StoreError`] if the store is broken.
     pub(crate) fn insert(&self, item: &[u8]) -> Result<u32, StoreError> {
         if item.first() != Some(&Tag::GossipBundle.byte()) {
-            return Ok(self.submit(item, Source::Peer)?.code);
+            return Ok(match self.take_in(item, Source::Peer)? {
+                Intake::Known | Intake::Accepted => 0,
+                Intake::Refused(verdict) => verdict.code,
+            });
         }
         let members = match GossipBundle::unpack(item) {
             Ok(members) => members,
@@ -191,27 +210,28 @@ impl Mempool {
                 return Ok(code::UNDECODABLE);
             }
         };
-        let mut code = 0;
+        let (mut later, mut accepted) = (0, false);
         for member in &members {
-            code = code.max(self.submit(member, Source::Peer)?.code);
+            match self.take_in(member, Source::Peer)? {
+                Intake::Accepted => accepted = true,
+                // Members are judged one by one: only a full pool makes it worth another try.
+                Intake::Refused(verdict) if verdict.code >= code::FULL => later = verdict.code,
+                Intake::Known | Intake::Refused(_) => {}
+            }
         }
         let mut pool = self.pool();
-        if self.relay == Relay::Bundles && code == 0 && pool.to_relay.len() < MAX_RELAYED {
+        // Only what was news here can be news to others, so that no bundle travels for ever.
+        if self.relay == Relay::Bundles && accepted && pool.to_relay.len() < MAX_RELAYED {
             pool.to_relay.push_back(Bytes::copy_from_slice(item));
         }
-        // Members are judged one by one: only a full pool makes the bundle worth another try.
-        Ok(if code >= code::FULL { code } else { 0 })
+        Ok(later)
     }
 
     /// What to offer to peers: local transactions, bundled, and bundles to pass on.
     #[must_use]
     pub(crate) fn reap(&self) -> Vec<Bytes> {
         let mut pool = self.pool();
-        let fresh: Vec<Hash> = pool.to_offer.drain(..).collect();
-        let waiting = fresh.iter().filter_map(|hash| pool.queue.get(hash));
-        let members = waiting.map(|tx| tx.as_bytes().clone()).collect();
-        pool.offered.extend(fresh);
-        let mut bundles = GossipBundle::pack(members);
+        let mut bundles = GossipBundle::pack(pool.take_offers());
         bundles.extend(pool.to_relay.drain(..));
         bundles
     }
@@ -234,43 +254,85 @@ impl Mempool {
         self.pool().queue.next_nonce(account, nonce)
     }
 
+    /// How many transactions wait, and their bytes.
+    #[must_use]
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let pool = self.pool();
+        (pool.queue.len(), pool.queue.bytes())
+    }
+
     /// Follows the committed state: `signers` had transactions in the block at `height`.
     ///
     /// # Errors
     /// [`StoreError`] if the store is broken.
     pub(crate) fn advance(&self, height: Height, signers: &[Address]) -> Result<(), StoreError> {
         let state = self.store.state();
-        let nonces = nonces(&state, signers)?;
+        let mut accounts = Vec::new();
+        for signer in signers {
+            accounts.push((signer, query::account(&state, *signer)?.unwrap_or_default()));
+        }
         let mut pool = self.pool();
-        for (signer, nonce) in nonces {
-            pool.queue.advance(&signer, nonce);
+        pool.next = Height::new(height.get() + 1);
+        let next = pool.next;
+        for (signer, account) in accounts {
+            pool.queue.advance(signer, account);
         }
-        pool.queue.expire(Height::new(height.get() + 1));
+        pool.queue.expire(next);
         if height.get().is_multiple_of(REOFFER_HEIGHTS) {
-            let Pool {
-                queue,
-                to_offer,
-                offered,
-                ..
-            } = &mut *pool;
-            let waiting = offered.drain(..).filter(|hash| queue.get(hash).is_some());
-            to_offer.extend(waiting);
+            let again = std::mem::take(&mut pool.offered);
+            pool.to_offer.extend(again);
         }
-        gauge!("app_mempool_transactions").set(to_f64(pool.queue.len()));
-        gauge!("app_mempool_bytes").set(to_f64(pool.queue.bytes()));
+        gauge!(metric::MEMPOOL_TRANSACTIONS).set(to_f64(pool.queue.len()));
+        gauge!(metric::MEMPOOL_BYTES).set(to_f64(pool.queue.bytes()));
         Ok(())
     }
 }
 
-fn nonces<S: StateRead>(
-    state: &S,
-    signers: &[Address],
-) -> Result<Vec<(Address, Nonce)>, StoreError> {
-    let nonce = |signer: &Address| {
-        let account = query::account(state, *signer)?.unwrap_or_default();
-        Ok((*signer, account.nonce))
-    };
-    signers.iter().map(nonce).collect()
+impl Pool {
+    fn insert(&mut self, checked: CheckedTx, account: Account, source: Source) -> Intake {
+        let hash = checked.tx().hash();
+        match self.queue.insert(checked, account) {
+            Ok(()) => {}
+            Err(Refused::Known) => return Intake::Known,
+            Err(refused) => return refuse(code_of(refused), refused.to_string()),
+        }
+        if source == Source::Local {
+            if self.to_offer.len() < MAX_OFFERS {
+                self.to_offer.push_back(hash);
+            } else {
+                self.note_offered(hash);
+            }
+        }
+        Intake::Accepted
+    }
+
+    /// The next local transactions that peers have not seen, in the order they came.
+    fn take_offers(&mut self) -> Vec<Bytes> {
+        let (mut offers, mut bytes) = (Vec::new(), 0);
+        while bytes < REAP_BYTES
+            && let Some(hash) = self.to_offer.pop_front()
+        {
+            let Some(tx) = self.queue.get(&hash) else {
+                continue;
+            };
+            bytes += tx.as_bytes().len();
+            offers.push(tx.as_bytes().clone());
+            self.note_offered(hash);
+        }
+        offers
+    }
+
+    fn note_offered(&mut self, hash: Hash) {
+        if self.offered.len() >= MAX_OFFERS {
+            let queue = &self.queue;
+            self.offered.retain(|hash| queue.get(hash).is_some());
+        }
+        self.offered.insert(hash);
+    }
+}
+
+fn refuse(code: u32, log: String) -> Intake {
+    Intake::Refused(Verdict { code, log })
 }
 
 fn code_of(refused: Refused) -> u32 {
@@ -278,16 +340,14 @@ fn code_of(refused: Refused) -> u32 {
         Refused::Known => 0,
         Refused::NonceTaken(_) => code::NONCE_TAKEN,
         Refused::AccountFull(_) => code::ACCOUNT_FULL,
+        Refused::Funds { .. } => code::FUNDS,
         Refused::Full => code::FULL,
     }
 }
 
-pub(crate) fn into_fault(error: anyhow::Error) -> StoreError {
+fn into_fault(error: anyhow::Error) -> StoreError {
     StoreError::from(Box::<dyn std::error::Error + Send + Sync>::from(error))
 }
 
-/// Metrics are floating-point numbers; what they count is far below their precision.
-#[expect(clippy::cast_precision_loss, reason = "a metric may be rounded")]
-pub(crate) fn to_f64(count: usize) -> f64 {
-    count as f64
-}
+#[cfg(test)]
+mod tests;

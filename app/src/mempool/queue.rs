@@ -98,22 +98,17 @@ impl Queue {
     /// [`Refused`] says why it stays outside; then everything waits that waited before.
     pub(crate) fn insert(&mut self, checked: CheckedTx, account: Account) -> Result<(), Refused> {
         let tx = checked.tx();
-        let (hash, signer, nonce) = (tx.hash(), tx.signer(), tx.body().nonce);
-        if self.by_hash.contains_key(&hash) {
+        if self.by_hash.contains_key(&tx.hash()) {
             return Err(Refused::Known);
         }
         let replaced = self.admit(&checked, &account)?;
         // Taken out first, so that it neither counts nor is evicted in its successor's favour.
         let replaced = replaced.and_then(|hash| self.remove(&hash));
         if let Err(refused) = self.make_room(tx) {
-            replaced.into_iter().for_each(|old| self.put(old));
+            self.put_back(replaced);
             return Err(refused);
         }
-        self.put(checked);
-        if let Some(waiting) = self.accounts.get_mut(&signer) {
-            waiting.account = account;
-        }
-        debug_assert!(self.by_hash.get(&hash) == Some(&(signer, nonce)));
+        self.put(checked, account);
         Ok(())
     }
 
@@ -146,10 +141,12 @@ impl Queue {
             || self.by_hash.len() >= self.limits.count
         {
             let others = self.tails.iter().filter(|(_, who)| *who != tx.signer());
-            let cheapest = others.take(1).find(|(tip, _)| *tip < tx.body().tip_per_byte);
+            let cheapest = others
+                .take(1)
+                .find(|(tip, _)| *tip < tx.body().tip_per_byte);
             let tail = cheapest.and_then(|(_, who)| self.accounts.get(who)?.txs.last_key_value());
             let Some(hash) = tail.map(|(_, tail)| tail.tx().hash()) else {
-                evicted.into_iter().for_each(|old| self.put(old));
+                self.put_back(evicted);
                 return Err(Refused::Full);
             };
             evicted.extend(self.remove(&hash));
@@ -157,7 +154,13 @@ impl Queue {
         Ok(())
     }
 
-    fn put(&mut self, checked: CheckedTx) {
+    fn put_back(&mut self, removed: impl IntoIterator<Item = (CheckedTx, Account)>) {
+        for (checked, account) in removed {
+            self.put(checked, account);
+        }
+    }
+
+    fn put(&mut self, checked: CheckedTx, account: Account) {
         let tx = checked.tx();
         let (signer, nonce, hash) = (tx.signer(), tx.body().nonce, tx.hash());
         self.forget_tail(&signer);
@@ -165,24 +168,27 @@ impl Queue {
         self.by_hash.insert(hash, (signer, nonce));
         self.expiry.insert((tx.body().valid_until, hash));
         let waiting = self.accounts.entry(signer).or_default();
+        waiting.account = account;
         waiting.fees += checked.fee().get();
         waiting.txs.insert(nonce, checked);
         self.note_tail(&signer);
     }
 
-    fn remove(&mut self, hash: &Hash) -> Option<CheckedTx> {
+    fn remove(&mut self, hash: &Hash) -> Option<(CheckedTx, Account)> {
         let (signer, nonce) = self.by_hash.remove(hash)?;
         self.forget_tail(&signer);
         let waiting = self.accounts.get_mut(&signer)?;
         let removed = waiting.txs.remove(&nonce)?;
+        let account = waiting.account;
         waiting.fees -= removed.fee().get();
         if waiting.txs.is_empty() {
             self.accounts.remove(&signer);
         }
         self.bytes -= removed.tx().as_bytes().len();
-        self.expiry.remove(&(removed.tx().body().valid_until, *hash));
+        self.expiry
+            .remove(&(removed.tx().body().valid_until, *hash));
         self.note_tail(&signer);
-        Some(removed)
+        Some((removed, account))
     }
 
     fn tail_of(&self, account: &Address) -> Option<(u64, Address)> {

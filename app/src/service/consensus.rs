@@ -5,7 +5,7 @@
 //! the disk before Commit.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -38,12 +38,16 @@ use tracing::{info, warn};
 
 use super::{Answer, off_worker};
 use crate::{
-    mempool::{Mempool, to_f64},
+    mempool::Mempool,
+    metric::{self, to_f64},
     store::{Decided, Store, Tip},
 };
 
 /// Most proposals of one height whose execution is kept; rounds rarely pass two.
 const MAX_EXECUTIONS: usize = 8;
+
+/// Most verified transactions that are kept for further rounds of a height.
+const MAX_VERIFIED: usize = 100_000;
 
 /// How many times the block's limit a proposer looks at: some candidates will not fit.
 const CANDIDATE_FACTOR: u64 = 2;
@@ -57,8 +61,17 @@ struct State {
     store: Store,
     mempool: Arc<Mempool>,
     committed: watch::Sender<Height>,
-    executions: HashMap<Hash, (Execution, Vec<Address>)>,
+    /// What proposals of this height do, by block hash.
+    executions: HashMap<Hash, Executed>,
+    /// Transactions of these proposals, whose signatures need no second look.
+    verified: HashMap<Hash, SignedTransaction>,
     decided: Option<(Decided, Vec<Address>)>,
+}
+
+#[derive(Debug)]
+struct Executed {
+    execution: Execution,
+    signers: Vec<Address>,
 }
 
 impl Consensus {
@@ -69,12 +82,13 @@ impl Consensus {
         mempool: Arc<Mempool>,
         committed: watch::Sender<Height>,
     ) -> Self {
-        let (executions, decided) = Default::default();
+        let (executions, verified, decided) = Default::default();
         Self(Arc::new(Mutex::new(State {
             store,
             mempool,
             committed,
             executions,
+            verified,
             decided,
         })))
     }
@@ -116,6 +130,13 @@ impl State {
     }
 
     fn init_chain(&self, request: &RequestInitChain) -> Result<ResponseInitChain, BoxError> {
+        let tip = self.store.tip()?;
+        if tip.height.get() > 0 {
+            let height = tip.height;
+            let what = "is to start, but data_dir holds another one at height";
+            let chain_id = &request.chain_id;
+            return Err(format!("chain {chain_id} {what} {height}: use an empty data_dir").into());
+        }
         let initial = Height::new(u64::try_from(request.initial_height)?.max(1));
         let genesis = SequencerGenesis::parse(&request.app_state_bytes)
             .map_err(|error| format!("genesis: {:#}", eyre::Report::new(error)))?;
@@ -140,6 +161,7 @@ impl State {
         let app_hash = Bytes::copy_from_slice(app_hash.as_bytes());
         Ok(ResponseInitChain {
             app_hash,
+            validators: request.validators.clone(),
             ..ResponseInitChain::default()
         })
     }
@@ -148,6 +170,7 @@ impl State {
         &self,
         request: &RequestPrepareProposal,
     ) -> Result<ResponsePrepareProposal, BoxError> {
+        let start = Instant::now();
         let ctx = context(
             request.height,
             request.time.as_ref(),
@@ -157,6 +180,7 @@ impl State {
         let bytes = usize::try_from(max_bytes.saturating_mul(CANDIDATE_FACTOR))?;
         let candidates = self.mempool.candidates(bytes);
         let txs = prepare(&self.store.state(), &ctx, candidates, max_bytes)?;
+        histogram!(metric::PREPARE_SECONDS).record(start.elapsed());
         Ok(ResponsePrepareProposal { txs })
     }
 
@@ -169,18 +193,19 @@ impl State {
             request.time.as_ref(),
             &request.proposer_address,
         )?;
-        let status = match self.execute(&ctx, &request.txs) {
-            Ok(execution) => {
-                if self.executions.len() >= MAX_EXECUTIONS {
-                    self.executions.clear();
-                }
-                self.executions.insert(hash(&request.hash)?, execution);
-                ProposalStatus::Accept
-            }
+        let block_hash = hash(&request.hash)?;
+        let verdict = if self.executions.contains_key(&block_hash) {
+            Ok(())
+        } else {
+            self.execute(&ctx, &request.txs)
+                .map(|executed| self.remember(block_hash, executed))
+        };
+        let status = match verdict {
+            Ok(()) => ProposalStatus::Accept,
             Err(ProcessError::Refused(refusal)) => {
                 let error = format!("{:#}", eyre::Report::new(refusal));
                 warn!(height = %ctx.height, proposer = %ctx.proposer, error, "proposal rejected");
-                counter!("app_rejected_proposals_total").increment(1);
+                counter!(metric::REJECTED_PROPOSALS).increment(1);
                 ProposalStatus::Reject
             }
             Err(ProcessError::Store(fault)) => return Err(fault.into()),
@@ -190,21 +215,34 @@ impl State {
         })
     }
 
-    fn execute(
-        &self,
-        ctx: &BlockContext,
-        items: &[Bytes],
-    ) -> Result<(Execution, Vec<Address>), ProcessError> {
-        let block = Block::decode(items, |hash| self.mempool.get(hash))?;
+    fn remember(&mut self, block_hash: Hash, executed: Executed) {
+        if self.executions.len() >= MAX_EXECUTIONS {
+            self.executions.clear();
+        }
+        self.executions.insert(block_hash, executed);
+    }
+
+    fn execute(&mut self, ctx: &BlockContext, items: &[Bytes]) -> Result<Executed, ProcessError> {
+        let start = Instant::now();
+        let known = |hash: &Hash| {
+            let verified = self.verified.get(hash).cloned();
+            verified.or_else(|| self.mempool.get(hash))
+        };
+        let block = Block::decode(items, known)?;
+        if self.verified.len() >= MAX_VERIFIED {
+            self.verified.clear();
+        }
+        let transactions = block.transactions();
+        self.verified
+            .extend(transactions.iter().map(|tx| (tx.hash(), tx.clone())));
         let execution = process(&self.store.state(), ctx, &block)?;
-        let mut signers: Vec<Address> = block
-            .transactions()
-            .iter()
-            .map(SignedTransaction::signer)
-            .collect();
-        signers.sort_unstable();
-        signers.dedup();
-        Ok((execution, signers))
+        let signers: BTreeSet<Address> =
+            transactions.iter().map(SignedTransaction::signer).collect();
+        histogram!(metric::EXECUTE_SECONDS).record(start.elapsed());
+        Ok(Executed {
+            execution,
+            signers: signers.into_iter().collect(),
+        })
     }
 
     fn finalize(
@@ -217,7 +255,12 @@ impl State {
             &request.proposer_address,
         )?;
         let block_hash = hash(&request.hash)?;
-        let (execution, signers) = match self.executions.remove(&block_hash) {
+        let tip = self.store.tip()?;
+        let expected = tip.initial.get().max(tip.height.get() + 1);
+        if ctx.height.get() != expected {
+            return Err(format!("block {} decided, but {expected} is next", ctx.height).into());
+        }
+        let Executed { execution, signers } = match self.executions.remove(&block_hash) {
             Some(known) => known,
             // Replayed, or decided by others while this node was away.
             None => self.execute(&ctx, &request.txs).map_err(|error| {
@@ -229,8 +272,8 @@ impl State {
             })?,
         };
         self.executions.clear();
+        self.verified.clear();
         let outcome = finalize(execution, block_hash)?;
-        let tip = self.store.tip()?;
         let version = ctx.height.get() + 1 - tip.initial.get();
         let (app_hash, tree) = tree::update(&self.store, version, &outcome.changes)?;
         let result = |(code, log): &(u32, String)| ExecTxResult {
@@ -243,6 +286,8 @@ impl State {
             app_hash: Bytes::copy_from_slice(app_hash.as_bytes()),
             ..ResponseFinalizeBlock::default()
         };
+        let bytes = request.txs.iter().map(Bytes::len).sum::<usize>();
+        counter!(metric::SEQUENCED_BYTES).increment(u64::try_from(bytes)?);
         let items = request
             .txs
             .iter()
@@ -269,10 +314,10 @@ impl State {
         let (decided, signers) = self.decided.take().ok_or("Commit without FinalizeBlock")?;
         let start = Instant::now();
         self.store.commit(&decided)?;
-        let (height, transactions) = (decided.tip.height, decided.items.len() - 1);
-        histogram!("app_commit_seconds").record(start.elapsed());
-        gauge!("app_height").set(to_f64(usize::try_from(height.get())?));
-        counter!("app_sequenced_transactions_total").increment(u64::try_from(transactions)?);
+        let (height, transactions) = (decided.tip.height, decided.items.len().saturating_sub(1));
+        histogram!(metric::COMMIT_SECONDS).record(start.elapsed());
+        gauge!(metric::HEIGHT).set(to_f64(usize::try_from(height.get())?));
+        counter!(metric::SEQUENCED).increment(u64::try_from(transactions)?);
         info!(%height, transactions, app_hash = %decided.tip.app_hash, "committed");
         self.mempool.advance(height, &signers)?;
         self.committed.send_replace(height);

@@ -6,7 +6,7 @@ use counterpoint_abci::{
 };
 
 use super::{Answer, off_worker};
-use crate::mempool::{Mempool, Source};
+use crate::mempool::Mempool;
 
 /// Answers the mempool connection.
 pub(crate) fn mempool(pool: &Arc<Mempool>, request: MempoolRequest) -> Answer<MempoolResponse> {
@@ -14,7 +14,7 @@ pub(crate) fn mempool(pool: &Arc<Mempool>, request: MempoolRequest) -> Answer<Me
     off_worker(move || {
         Ok(match request {
             MempoolRequest::CheckTx(request) => {
-                let verdict = pool.submit(&request.tx, Source::Local)?;
+                let verdict = pool.submit(&request.tx)?;
                 let (code, log) = (verdict.code, verdict.log);
                 ResponseCheckTx {
                     code,

@@ -22,3 +22,6 @@ pub(crate) fn off_worker<T: Send + 'static>(
 ) -> Answer<T> {
     Box::pin(async { tokio::task::spawn_blocking(work).await? })
 }
+
+#[cfg(test)]
+mod tests;

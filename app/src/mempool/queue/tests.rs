@@ -179,8 +179,10 @@ impl Model {
         let crowded = others.iter().filter(own).count() >= Self::LIMITS.per_account;
         let fees: u128 = others.iter().filter(own).map(|tx| tx.fee().get()).sum();
         let known = before.iter().any(|old| old.tx().hash() == tx.hash());
-        let unpaid = fees + new.fee().get() > account.balance.get();
-        if known || !improved || crowded || unpaid && !(before.iter().filter(own).count() == 0) {
+        // The fee of the first one is check_tx's business.
+        let unpaid =
+            before.iter().any(|old| own(&old)) && fees + new.fee().get() > account.balance.get();
+        if known || !improved || crowded || unpaid {
             return false;
         }
         let size = |txs: &[CheckedTx]| txs.iter().map(|tx| tx.tx().as_bytes().len()).sum::<usize>();

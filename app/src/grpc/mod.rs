@@ -1,6 +1,8 @@
 //! The read and write API: `counterpoint.sequencer.v1`.
 
-use std::{sync::Arc, time::Duration};
+mod stream;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use counterpoint_core::primitive::{Address, Hash, Height, RollupId};
@@ -12,20 +14,19 @@ use counterpoint_proto::sequencer::{
     SubmitTransactionRequest, SubmitTransactionResponse, get_rollup_request,
     get_transaction_response, sequencer_server,
 };
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use stream::BlockStream;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::error;
 
 use crate::{
-    mempool::{Mempool, Source},
-    store::{StateSnapshot, Store},
+    mempool::Mempool,
+    store::{StateSnapshot, Store, Tip},
 };
 
-/// Blocks that wait for one reader; then the stream waits for the reader.
-const STREAM_BUFFER: usize = 32;
-/// How long a reader may keep its stream waiting before it is told to come back.
-const STREAM_PATIENCE: Duration = Duration::from_secs(10);
+/// Most readers of rollup blocks at a time.
+const MAX_STREAMS: usize = 256;
 /// How many rollups one answer lists unless told otherwise, and at the most.
 const LIST_LIMIT: (u32, u32) = (100, 1_000);
 
@@ -35,39 +36,37 @@ pub(crate) struct Sequencer {
     store: Store,
     mempool: Arc<Mempool>,
     streamable: watch::Receiver<Height>,
+    seats: Arc<Semaphore>,
+    shutdown: CancellationToken,
 }
 
 impl Sequencer {
-    /// A service over `store`; heights up to `streamable` have signed headers.
+    /// A service over `store`; heights up to `streamable` have signed headers. Streams end with
+    /// `shutdown`.
     #[must_use]
     pub(crate) fn new(
         store: Store,
         mempool: Arc<Mempool>,
         streamable: watch::Receiver<Height>,
+        shutdown: CancellationToken,
     ) -> Self {
         Self {
             store,
             mempool,
             streamable,
+            seats: Arc::new(Semaphore::new(MAX_STREAMS)),
+            shutdown,
         }
     }
 
-    fn rollup(
-        &self,
-        state: &StateSnapshot,
-        record: &query::RollupRecord,
-    ) -> Result<GetRollupResponse, Status> {
-        let deposits = query::deposits(state, record.config.rollup_id).map_err(internal)?;
-        Ok(GetRollupResponse {
-            borsh_config: borsh::to_vec(&record.config).map_err(internal)?.into(),
-            height: self.store.tip().map_err(internal)?.height.get(),
-            queued_deposits: deposits.queued - deposits.emitted,
-            emitted_deposits: deposits.emitted,
-        })
-    }
-
-    fn initial(&self) -> Result<Height, Status> {
-        Ok(self.store.tip().map_err(internal)?.initial)
+    /// The state of one committed height.
+    fn state(&self) -> Result<(StateSnapshot, Tip), Status> {
+        let state = self.store.state();
+        let tip = state.tip().map_err(internal)?;
+        if tip.initial.get() == 0 {
+            return Err(Status::unavailable("the chain is not initialised yet"));
+        }
+        Ok((state, tip))
     }
 
     /// One rollup's part of a block, complete. `context` says whether validators and configuration
@@ -110,42 +109,29 @@ impl Sequencer {
         }
         Ok(block)
     }
+}
 
-    /// Sends every block from `next` on, until the reader goes or falls behind.
-    async fn feed(
-        self,
-        id: RollupId,
-        mut next: Height,
-        sender: mpsc::Sender<Result<RollupBlock, Status>>,
-    ) {
-        let mut streamable = self.streamable.clone();
-        let (mut context, mut last_config) = (Context::Always, None);
-        loop {
-            tokio::select! {
-                waited = streamable.wait_for(|height| *height >= next) => if waited.is_err() { return },
-                () = sender.closed() => return,
-            }
-            let (this, height) = (self.clone(), next);
-            let read = tokio::task::spawn_blocking(move || {
-                let block = this.block(height, &id, context, &mut last_config);
-                (block, last_config)
-            });
-            let Ok((block, config)) = read.await else {
-                return;
-            };
-            (last_config, context) = (config, Context::Changed);
-            let failed = block.is_err();
-            if sender.send_timeout(block, STREAM_PATIENCE).await.is_err() {
-                let reason = format!("reader is too slow; resume from height {next}");
-                let _ = sender.try_send(Err(Status::resource_exhausted(reason)));
-                return;
-            }
-            if failed {
-                return;
-            }
-            next = Height::new(next.get() + 1);
-        }
+fn rollup(
+    state: &StateSnapshot,
+    tip: &Tip,
+    record: &query::RollupRecord,
+) -> Result<GetRollupResponse, Status> {
+    let deposits = query::deposits(state, record.config.rollup_id).map_err(internal)?;
+    Ok(GetRollupResponse {
+        borsh_config: borsh::to_vec(&record.config).map_err(internal)?.into(),
+        height: tip.height.get(),
+        queued_deposits: deposits.queued.saturating_sub(deposits.emitted),
+        emitted_deposits: deposits.emitted,
+    })
+}
+
+fn check_served(height: Height, tip: &Tip) -> Result<(), Status> {
+    if height < tip.initial {
+        let lowest = tip.initial;
+        let reason = format!("the lowest height that this node serves is {lowest}");
+        return Err(Status::out_of_range(reason));
     }
+    Ok(())
 }
 
 /// Whether a block comes with what has not changed since the one before.
@@ -157,18 +143,15 @@ enum Context {
 
 #[tonic::async_trait]
 impl sequencer_server::Sequencer for Sequencer {
-    type StreamRollupBlocksStream = ReceiverStream<Result<RollupBlock, Status>>;
+    type StreamRollupBlocksStream = BlockStream;
 
     async fn get_info(
         &self,
         _: Request<GetInfoRequest>,
     ) -> Result<Response<GetInfoResponse>, Status> {
-        let tip = self.store.tip().map_err(internal)?;
-        if tip.initial.get() == 0 {
-            return Err(Status::unavailable("the chain is not initialised yet"));
-        }
+        let (state, tip) = self.state()?;
         Ok(Response::new(GetInfoResponse {
-            chain_id: query::chain_id(&self.store.state()).map_err(internal)?,
+            chain_id: query::chain_id(&state).map_err(internal)?,
             height: tip.height.get(),
             app_hash: Bytes::copy_from_slice(tip.app_hash.as_bytes()),
             lowest_height: tip.initial.get(),
@@ -181,10 +164,11 @@ impl sequencer_server::Sequencer for Sequencer {
         &self,
         request: Request<SubmitTransactionRequest>,
     ) -> Result<Response<SubmitTransactionResponse>, Status> {
+        self.state()?;
         let transaction = request.into_inner().transaction;
         let tx_hash = Hash::digest(&[&transaction]);
         let mempool = Arc::clone(&self.mempool);
-        let submit = move || mempool.submit(&transaction, Source::Local);
+        let submit = move || mempool.submit(&transaction);
         let verdict = tokio::task::spawn_blocking(submit)
             .await
             .map_err(internal)?;
@@ -245,10 +229,11 @@ impl sequencer_server::Sequencer for Sequencer {
         let address = <[u8; 20]>::try_from(&address[..])
             .map_err(|_| Status::invalid_argument("address must have 20 bytes"))?;
         let address = Address::new(address);
-        let found = query::account(&self.store.state(), address).map_err(internal)?;
+        let (state, tip) = self.state()?;
+        let found = query::account(&state, address).map_err(internal)?;
         let account = found.unwrap_or_default();
         Ok(Response::new(GetAccountResponse {
-            height: self.store.tip().map_err(internal)?.height.get(),
+            height: tip.height.get(),
             exists: found.is_some(),
             nonce: account.nonce.get(),
             balance: account.balance.to_string(),
@@ -267,10 +252,10 @@ impl sequencer_server::Sequencer for Sequencer {
             Some(get_rollup_request::Key::Name(name)) => RollupId::from_name(&name),
             None => return Err(Status::invalid_argument("rollup_id or name must be given")),
         };
-        let state = self.store.state();
+        let (state, tip) = self.state()?;
         let record = query::rollup(&state, id).map_err(internal)?;
         let record = record.ok_or_else(|| Status::not_found("no such rollup is registered"))?;
-        Ok(Response::new(self.rollup(&state, &record)?))
+        Ok(Response::new(rollup(&state, &tip, &record)?))
     }
 
     async fn list_rollups(
@@ -288,10 +273,10 @@ impl sequencer_server::Sequencer for Sequencer {
         } else {
             limit.min(LIST_LIMIT.1)
         };
-        let state = self.store.state();
+        let (state, tip) = self.state()?;
         let limit = usize::try_from(limit).map_err(internal)?;
         let records = query::rollups_after(&state, after, limit).map_err(internal)?;
-        let rollups = records.iter().map(|record| self.rollup(&state, record));
+        let rollups = records.iter().map(|record| rollup(&state, &tip, record));
         let rollups = rollups.collect::<Result<_, _>>()?;
         Ok(Response::new(ListRollupsResponse { rollups }))
     }
@@ -302,12 +287,20 @@ impl sequencer_server::Sequencer for Sequencer {
     ) -> Result<Response<RollupBlock>, Status> {
         let GetRollupBlockRequest { height, rollup_id } = request.into_inner();
         let id = RollupId::new(bytes32("rollup_id", &rollup_id)?);
-        Ok(Response::new(self.block(
-            Height::new(height),
-            &id,
-            Context::Always,
-            &mut None,
-        )?))
+        let height = Height::new(height);
+        let (_, tip) = self.state()?;
+        check_served(height, &tip)?;
+        if height > tip.height {
+            let reason = format!(
+                "height {height} is not committed yet, the last is {}",
+                tip.height
+            );
+            return Err(Status::not_found(reason));
+        }
+        let this = self.clone();
+        let read = move || this.block(height, &id, Context::Always, &mut None);
+        let block = tokio::task::spawn_blocking(read).await.map_err(internal)?;
+        Ok(Response::new(block?))
     }
 
     async fn stream_rollup_blocks(
@@ -319,14 +312,24 @@ impl sequencer_server::Sequencer for Sequencer {
             from_height,
         } = request.into_inner();
         let id = RollupId::new(bytes32("rollup_id", &rollup_id)?);
-        let lowest = self.initial()?;
-        if from_height < lowest.get() {
-            let reason = format!("the lowest height that this node serves is {lowest}");
-            return Err(Status::out_of_range(reason));
-        }
-        let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
-        tokio::spawn(self.clone().feed(id, Height::new(from_height), sender));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        let next = Height::new(from_height);
+        let (state, tip) = self.state()?;
+        check_served(next, &tip)?;
+        query::rollup(&state, id)
+            .map_err(internal)?
+            .ok_or_else(|| Status::not_found("no such rollup is registered"))?;
+        let permit = Arc::clone(&self.seats)
+            .try_acquire_owned()
+            .map_err(|_| Status::resource_exhausted("too many readers; ask another node"))?;
+        let (this, mut context, mut last_config) = (self.clone(), Context::Always, None);
+        let read = move |height| {
+            let block = this.block(height, &id, context, &mut last_config);
+            context = Context::Changed;
+            block
+        };
+        let (streamable, shutdown) = (self.streamable.clone(), self.shutdown.clone());
+        let stream = stream::open(read, next, streamable, permit, shutdown);
+        Ok(Response::new(stream))
     }
 }
 

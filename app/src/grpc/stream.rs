@@ -1,0 +1,203 @@
+//! A reader's stream: bounded, and honest about why it ends.
+//!
+//! Blocks are encoded once, when they are committed; a reader's share of memory is the handful that
+//! waits for it here. One that keeps its stream waiting too long is told where to resume.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use counterpoint_core::primitive::Height;
+use counterpoint_proto::sequencer::RollupBlock;
+use metrics::gauge;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::metric;
+
+/// Blocks that wait for one reader; then the stream waits for the reader.
+const BUFFER: usize = 8;
+/// How long a reader may keep its stream waiting before it is told to come back.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a reader gets: blocks, then the reason of the end.
+#[derive(Debug)]
+pub(crate) struct BlockStream {
+    blocks: mpsc::Receiver<RollupBlock>,
+    end: oneshot::Receiver<Status>,
+    _seat: Seat,
+}
+
+/// Counts a reader while it reads.
+#[derive(Debug)]
+struct Seat {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    fn take(permit: OwnedSemaphorePermit) -> Self {
+        gauge!(metric::STREAMS).increment(1);
+        Self { _permit: permit }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        gauge!(metric::STREAMS).decrement(1);
+    }
+}
+
+impl Stream for BlockStream {
+    type Item = Result<RollupBlock, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let block = ready!(self.blocks.poll_recv(ctx));
+        let end = || self.end.try_recv().ok().map(Err);
+        Poll::Ready(block.map(Ok).or_else(end))
+    }
+}
+
+/// Reads the block of one height.
+pub(crate) trait Read:
+    FnMut(Height) -> Result<RollupBlock, Status> + Send + 'static
+{
+}
+
+impl<F: FnMut(Height) -> Result<RollupBlock, Status> + Send + 'static> Read for F {}
+
+/// Streams every block from `next` on, as soon as `streamable` has reached it.
+pub(crate) fn open(
+    read: impl Read,
+    next: Height,
+    streamable: watch::Receiver<Height>,
+    permit: OwnedSemaphorePermit,
+    shutdown: CancellationToken,
+) -> BlockStream {
+    let (sender, blocks) = mpsc::channel(BUFFER);
+    let (reason, end) = oneshot::channel();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = sender.closed() => {}
+            () = shutdown.cancelled() => {
+                let _ = reason.send(Status::unavailable("the node stops"));
+            }
+            status = feed(read, next, streamable, &sender) => {
+                let _ = reason.send(status);
+            }
+        }
+        // Only now does the reader see the end, and finds the reason there.
+        drop(sender);
+    });
+    BlockStream {
+        blocks,
+        end,
+        _seat: Seat::take(permit),
+    }
+}
+
+/// Sends block after block; returns why there are no more.
+async fn feed(
+    mut read: impl Read,
+    mut next: Height,
+    mut streamable: watch::Receiver<Height>,
+    sender: &mpsc::Sender<RollupBlock>,
+) -> Status {
+    loop {
+        if streamable.wait_for(|height| *height >= next).await.is_err() {
+            return Status::unavailable("the node stops");
+        }
+        let height = next;
+        let reading = tokio::task::spawn_blocking(move || {
+            let block = read(height);
+            (block, read)
+        });
+        let block = match reading.await {
+            Ok((Ok(block), reader)) => {
+                read = reader;
+                block
+            }
+            Ok((Err(status), _)) => return status,
+            Err(panic) => return super::internal(panic),
+        };
+        if sender.send_timeout(block, PATIENCE).await.is_err() {
+            let reason = format!("reader is too slow; resume from height {next}");
+            return Status::resource_exhausted(reason);
+        }
+        next = Height::new(next.get() + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+    use tokio_stream::StreamExt;
+    use tonic::Code;
+
+    use super::*;
+
+    fn read(height: Height) -> Result<RollupBlock, Status> {
+        if height.get() == 100 {
+            return Err(Status::not_found("no leaf"));
+        }
+        Ok(RollupBlock {
+            height: height.get(),
+            ..RollupBlock::default()
+        })
+    }
+
+    fn start(from: u64, tip: u64) -> (BlockStream, watch::Sender<Height>, CancellationToken) {
+        let (sender, streamable) = watch::channel(Height::new(tip));
+        let shutdown = CancellationToken::new();
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let from = Height::new(from);
+        let stream = open(read, from, streamable, permit, shutdown.clone());
+        (stream, sender, shutdown)
+    }
+
+    #[tokio::test]
+    async fn blocks_come_in_order_and_future_ones_are_waited_for() {
+        let (mut stream, tip, _shutdown) = start(3, 5);
+        for height in 3..=5 {
+            assert_eq!(stream.next().await.unwrap().unwrap().height, height);
+        }
+        tip.send_replace(Height::new(6));
+        assert_eq!(stream.next().await.unwrap().unwrap().height, 6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_is_told_where_to_resume() {
+        let (mut stream, _tip, _shutdown) = start(1, 50);
+        tokio::time::sleep(PATIENCE * 2).await;
+        let mut last = 0;
+        let status = loop {
+            match stream.next().await.unwrap() {
+                Ok(block) => last = block.height,
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(last, BUFFER as u64, "what was buffered still arrives");
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(
+            status.message().ends_with("resume from height 9"),
+            "{status}"
+        );
+        assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_reason_of_the_end_arrives() {
+        let (mut stream, _tip, _shutdown) = start(100, 100);
+        let status = stream.next().await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::NotFound);
+        let (mut stream, _tip, shutdown) = start(101, 100);
+        shutdown.cancel();
+        let status = stream.next().await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+    }
+}

@@ -1,0 +1,291 @@
+//! A node without sockets: tests speak to its services as CometBFT does.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use counterpoint_abci::{
+    BoxError, ConsensusRequest, ConsensusResponse, InfoRequest, InfoResponse, MempoolRequest,
+    MempoolResponse,
+    proto::abci::{
+        RequestCheckTx, RequestCommit, RequestFinalizeBlock, RequestInfo, RequestInitChain,
+        RequestInsertTx, RequestPrepareProposal, RequestProcessProposal, RequestReapTxs,
+        ResponseFinalizeBlock, ResponseInfo, ResponseInitChain,
+        response_process_proposal::ProposalStatus,
+    },
+};
+use counterpoint_core::{
+    action::{Action, SubmitData, Transfer},
+    genesis::{GenesisAccount, SequencerGenesis},
+    key::SecretKey,
+    primitive::{Address, Amount, EvmAddress, Hash, Height, Nonce, RollupId},
+    registry::{RollupConfig, RollupStatus},
+    slot::SlotSecs,
+    transaction::{SignedTransaction, TransactionBody},
+};
+use prost_types::Timestamp;
+use tokio::sync::watch;
+
+use crate::{
+    mempool::{Limits, Mempool, Relay},
+    service::{self, Consensus},
+    store::Store,
+};
+
+pub(crate) const CHAIN_ID: &str = "counterpoint-test";
+pub(crate) const RICH: u128 = 1_000_000_000_000;
+const GENESIS_SECS: i64 = 1_800_000_000;
+
+/// One node.
+pub(crate) struct Node {
+    pub(crate) store: Store,
+    pub(crate) mempool: Arc<Mempool>,
+    consensus: Consensus,
+}
+
+/// A proposal, with what the header says of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Proposal {
+    pub(crate) height: i64,
+    pub(crate) hash: Hash,
+    pub(crate) items: Vec<Bytes>,
+}
+
+pub(crate) fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed([seed; 32])
+}
+
+pub(crate) fn address(seed: u8) -> Address {
+    key(seed).public_key().address()
+}
+
+pub(crate) fn rollup() -> RollupId {
+    RollupId::from_name("alpha")
+}
+
+/// A chain with one rollup, on which accounts 1 to 5 are rich.
+pub(crate) fn genesis() -> SequencerGenesis {
+    let account = |seed| GenesisAccount {
+        address: address(seed),
+        balance: Amount::new(RICH),
+    };
+    let rollup = RollupConfig {
+        rollup_id: rollup(),
+        name: "alpha".into(),
+        evm_chain_id: 1_001,
+        chain_spec_hash: Hash::ZERO,
+        genesis_time: u64::try_from(GENESIS_SECS).unwrap() - 100,
+        first_height: Height::new(2),
+        slot_secs: SlotSecs::new(1).unwrap(),
+        gas_limit: 30_000_000,
+        max_tx_gas: 7_500_000,
+        min_tip_wei: 1,
+        allow_unprotected: false,
+        fee_recipient: EvmAddress::new([1; 20]),
+        owner: address(1),
+        tip_share_bps: 0,
+        max_bytes_per_block: 1_000_000,
+        max_items_per_block: 1_000,
+        attesters: vec![],
+        status: RollupStatus::Active,
+    };
+    SequencerGenesis {
+        accounts: (1..=5).map(account).collect(),
+        rollups: vec![rollup],
+    }
+}
+
+pub(crate) fn sign(seed: u8, nonce: u64, tip: u64, action: Action) -> Bytes {
+    let body = TransactionBody {
+        chain_id: CHAIN_ID.into(),
+        signer: key(seed).public_key(),
+        nonce: Nonce::new(nonce),
+        tip_per_byte: tip,
+        max_fee: Amount::new(RICH),
+        valid_until: Height::new(500),
+        actions: vec![action],
+    };
+    let tx = SignedTransaction::sign(body, &key(seed)).unwrap();
+    tx.as_bytes().clone()
+}
+
+pub(crate) fn transfer(seed: u8, nonce: u64, tip: u64) -> Bytes {
+    let to = address(seed + 1);
+    let amount = Amount::new(1_000);
+    sign(seed, nonce, tip, Action::Transfer(Transfer { to, amount }))
+}
+
+pub(crate) fn data(seed: u8, nonce: u64, item: &'static [u8]) -> Bytes {
+    let items = vec![Bytes::from_static(item)];
+    let data = SubmitData::new(rollup(), items).unwrap();
+    sign(seed, nonce, 1, Action::SubmitData(data))
+}
+
+fn time(height: i64) -> Option<Timestamp> {
+    Some(Timestamp {
+        seconds: GENESIS_SECS + (height - 1) / 3,
+        nanos: 0,
+    })
+}
+
+impl Node {
+    /// Opens what `path` holds, as a process does when it starts.
+    pub(crate) fn open(path: &Path) -> Self {
+        let store = Store::open(path).unwrap();
+        let mempool = Mempool::new(store.clone(), Limits::default(), Relay::Bundles);
+        let mempool = Arc::new(mempool);
+        let (committed, _) = watch::channel(Height::new(0));
+        let consensus = Consensus::new(store.clone(), Arc::clone(&mempool), committed);
+        Self {
+            store,
+            mempool,
+            consensus,
+        }
+    }
+
+    /// A node in an empty directory, its chain initialised.
+    pub(crate) async fn start(path: &Path) -> Self {
+        let node = Self::open(path);
+        let app_state = serde_json::to_vec(&genesis()).unwrap();
+        node.init(app_state).await.unwrap();
+        node
+    }
+
+    pub(crate) async fn init(&self, app_state: Vec<u8>) -> Result<ResponseInitChain, BoxError> {
+        let request = RequestInitChain {
+            time: time(1),
+            chain_id: CHAIN_ID.into(),
+            initial_height: 1,
+            app_state_bytes: app_state.into(),
+            ..RequestInitChain::default()
+        };
+        let request = ConsensusRequest::InitChain(request);
+        match self.consensus.call(request).await? {
+            ConsensusResponse::InitChain(response) => Ok(response),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    pub(crate) async fn info(&self) -> ResponseInfo {
+        let request = InfoRequest::Info(RequestInfo::default());
+        match service::info(&self.store, request).await.unwrap() {
+            InfoResponse::Info(response) => response,
+            InfoResponse::Query(other) => panic!("unexpected {other:?}"),
+        }
+    }
+
+    /// Proposes the next block as the proposer of `round`.
+    pub(crate) async fn prepare(&self, round: u8) -> Proposal {
+        let height = self.info().await.last_block_height + 1;
+        let request = RequestPrepareProposal {
+            max_tx_bytes: 1 << 20,
+            height,
+            time: time(height),
+            proposer_address: Bytes::copy_from_slice(&[9; 20]),
+            ..RequestPrepareProposal::default()
+        };
+        let request = ConsensusRequest::PrepareProposal(request);
+        let items = match self.consensus.call(request).await.unwrap() {
+            ConsensusResponse::PrepareProposal(response) => response.txs,
+            other => panic!("unexpected {other:?}"),
+        };
+        let mut parts: Vec<&[u8]> = items.iter().map(AsRef::as_ref).collect();
+        let head = [&height.to_be_bytes()[..], &[round]].concat();
+        parts.push(&head);
+        let hash = Hash::digest(&parts);
+        Proposal {
+            height,
+            hash,
+            items,
+        }
+    }
+
+    pub(crate) async fn process(&self, proposal: &Proposal) -> ProposalStatus {
+        let request = RequestProcessProposal {
+            txs: proposal.items.clone(),
+            hash: Bytes::copy_from_slice(proposal.hash.as_bytes()),
+            height: proposal.height,
+            time: time(proposal.height),
+            proposer_address: Bytes::copy_from_slice(&[9; 20]),
+            ..RequestProcessProposal::default()
+        };
+        let request = ConsensusRequest::ProcessProposal(request);
+        match self.consensus.call(request).await.unwrap() {
+            ConsensusResponse::ProcessProposal(response) => response.status(),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    pub(crate) async fn finalize(
+        &self,
+        proposal: &Proposal,
+    ) -> Result<ResponseFinalizeBlock, BoxError> {
+        let request = RequestFinalizeBlock {
+            txs: proposal.items.clone(),
+            hash: Bytes::copy_from_slice(proposal.hash.as_bytes()),
+            height: proposal.height,
+            time: time(proposal.height),
+            proposer_address: Bytes::copy_from_slice(&[9; 20]),
+            ..RequestFinalizeBlock::default()
+        };
+        let request = ConsensusRequest::FinalizeBlock(request);
+        match self.consensus.call(request).await? {
+            ConsensusResponse::FinalizeBlock(response) => Ok(response),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    pub(crate) async fn commit(&self) -> Result<(), BoxError> {
+        let request = ConsensusRequest::Commit(RequestCommit {});
+        self.consensus.call(request).await.map(|_| ())
+    }
+
+    /// Takes one block down the whole way; gives it and the app hash.
+    pub(crate) async fn advance(&self) -> (Proposal, Bytes) {
+        let proposal = self.prepare(0).await;
+        assert_eq!(self.process(&proposal).await, ProposalStatus::Accept);
+        let app_hash = self.replay(&proposal).await;
+        (proposal, app_hash)
+    }
+
+    /// Takes a decided block in as CometBFT replays it.
+    pub(crate) async fn replay(&self, proposal: &Proposal) -> Bytes {
+        let response = self.finalize(proposal).await.unwrap();
+        assert_eq!(response.tx_results.len(), proposal.items.len());
+        self.commit().await.unwrap();
+        response.app_hash
+    }
+
+    async fn pool(&self, request: MempoolRequest) -> MempoolResponse {
+        service::mempool(&self.mempool, request).await.unwrap()
+    }
+
+    /// CheckTx; gives code and text.
+    pub(crate) async fn check(&self, tx: &Bytes) -> (u32, String) {
+        let tx = tx.clone();
+        let request = RequestCheckTx {
+            tx,
+            ..RequestCheckTx::default()
+        };
+        match self.pool(MempoolRequest::CheckTx(request)).await {
+            MempoolResponse::CheckTx(response) => (response.code, response.log),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    /// InsertTx; gives the code.
+    pub(crate) async fn insert(&self, item: &Bytes) -> u32 {
+        let request = RequestInsertTx { tx: item.clone() };
+        match self.pool(MempoolRequest::InsertTx(request)).await {
+            MempoolResponse::InsertTx(response) => response.code,
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    pub(crate) async fn reap(&self) -> Vec<Bytes> {
+        let request = MempoolRequest::ReapTxs(RequestReapTxs::default());
+        match self.pool(request).await {
+            MempoolResponse::ReapTxs(response) => response.txs,
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+}

@@ -1,5 +1,4 @@
 //! The example genesis files are what the software reads.
-#![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
 use std::path::Path;
 
@@ -7,7 +6,9 @@ use counterpoint_conductor::chain_spec::Specification;
 use counterpoint_core::{genesis::SequencerGenesis, primitive::Height};
 
 fn file(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../genesis").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../genesis")
+        .join(name)
 }
 
 #[test]

@@ -5,7 +5,13 @@
 
 /// `counterpoint.sequencer.v1`: the API of a sequencer node.
 pub mod sequencer {
-    #![allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, unused_qualifications)]
+    #![allow(
+        missing_docs,
+        clippy::all,
+        clippy::pedantic,
+        unreachable_pub,
+        unused_qualifications
+    )]
     include!("generated/counterpoint.sequencer.v1.rs");
 }
 

@@ -12,7 +12,11 @@ fn generated_code_is_current() {
     let temp = tempfile::tempdir().expect("a temporary directory");
     let sources = FILES.map(|file| root.join(file));
     let descriptors = protox::compile(sources, [root.join("proto")]).expect("valid .proto files");
-    fs::write(temp.path().join("descriptors.bin"), descriptors.encode_to_vec()).expect("write");
+    fs::write(
+        temp.path().join("descriptors.bin"),
+        descriptors.encode_to_vec(),
+    )
+    .expect("write");
     tonic_prost_build::configure()
         .bytes(".")
         .out_dir(temp.path())

@@ -170,10 +170,10 @@ impl Chain {
     fn check_supply(&self) {
         let accounts = self.state.scan(&[0x01]).unwrap();
         let balance = |value: &[u8]| u128::from_le_bytes(value[8..24].try_into().unwrap());
-        let balances: u128 = accounts
-            .iter()
-            .map(|(_, value)| balance(value))
-            .fold(0, |sum, balance| sum + balance);
+        let mut balances = 0;
+        for (_, value) in &accounts {
+            balances += balance(value);
+        }
         let supply = query::supply(&self.state).unwrap();
         assert_eq!(
             balances + supply.burned.get() + supply.locked.get(),

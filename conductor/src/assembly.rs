@@ -78,7 +78,7 @@ pub struct Skip {
 }
 
 /// A finished block, and what comes after it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Closed {
     /// The block.
     pub built: BuiltBlock,
@@ -297,3 +297,6 @@ fn payload(item: &RollupItem) -> Option<&Bytes> {
         RollupItem::Deposit { .. } | RollupItem::Leg { .. } => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

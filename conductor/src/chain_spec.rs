@@ -352,3 +352,76 @@ pub fn dev_genesis(
         ..Genesis::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn genesis() -> Genesis {
+        let funded = (Address::repeat_byte(1), U256::from(1));
+        dev_genesis(7, 30_000_000, 1_000, [funded]).unwrap()
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Genesis), expect: &str) {
+        let mut genesis = genesis();
+        change(&mut genesis);
+        let refused = Specification::new(&genesis).unwrap_err().to_string();
+        assert_eq!(refused, format!("rollup genesis: {expect}"));
+    }
+
+    #[test]
+    fn mistakes_are_named_by_their_field() {
+        assert!(Specification::new(&genesis()).is_ok());
+        check(
+            |g| g.config.cancun_time = None,
+            "config.cancunTime must be active at genesis",
+        );
+        check(
+            |g| g.config.shanghai_time = Some(1_001),
+            "config.shanghaiTime must be active at genesis",
+        );
+        check(
+            |g| g.config.amsterdam_time = Some(u64::MAX),
+            "config.amsterdamTime must be absent: the fork is not supported",
+        );
+        check(|g| g.excess_blob_gas = Some(1), "excessBlobGas must be 0");
+        check(
+            |g| g.config.blob_schedule.clear(),
+            "config.blobSchedule.cancun must be there, with target, max and baseFeeUpdateFraction",
+        );
+        check(
+            |g| drop(g.alloc.remove(&HISTORY_STORAGE_ADDRESS)),
+            "alloc.0x0000F90827F1C53a10cb7A02335B175320002935 must have the code of EIP-2935",
+        );
+        let real = |g: &mut Genesis| {
+            let stub = g.alloc.get_mut(&WITHDRAWAL_REQUESTS).unwrap();
+            stub.code = Some(Bytes::from_static(&[0x60, 0x00]));
+        };
+        check(
+            real,
+            "alloc.0x00000961Ef480Eb55e80D19ad83579A64c007002 must have exactly the code 0x00: \
+             real requests would halt the rollup",
+        );
+        let deposits = |g: &mut Genesis| {
+            g.config.deposit_contract_address = Some(BEACON_ROOTS_ADDRESS);
+        };
+        check(
+            deposits,
+            "config.depositContractAddress must be absent or without code",
+        );
+    }
+
+    #[test]
+    fn forks_start_at_their_timestamps() {
+        let mut genesis = genesis();
+        genesis.config.osaka_time = Some(2_000);
+        let prague = genesis.config.blob_schedule["prague"];
+        genesis.config.blob_schedule.insert("osaka".into(), prague);
+        let specification = Specification::new(&genesis).unwrap();
+        assert_eq!(specification.fork_at(1_999).fork, Fork::Prague);
+        assert_eq!(specification.fork_at(2_000).fork, Fork::Osaka);
+        let forks = [(Fork::Cancun, 0), (Fork::Prague, 0), (Fork::Osaka, 2_000)];
+        assert_eq!(specification.chain_spec().forks, forks);
+    }
+}

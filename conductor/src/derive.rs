@@ -220,3 +220,6 @@ pub fn inputs(env: &RollupEnv, config: &RollupConfig, items: &[RollupItem]) -> B
         withdrawals: items.iter().filter_map(withdrawal).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,8 @@ pub mod engine;
 pub mod evm;
 mod node;
 pub mod progress;
+#[cfg(test)]
+mod testing;
 
 use std::process::ExitCode;
 

@@ -40,6 +40,8 @@ const CLIENT: &str = "execution_client";
 const SEQUENCER: &str = "sequencer";
 /// Skips that are remembered for those who ask.
 const MAX_SKIPS: usize = 10_000;
+/// How long a block, or the client's answer to one, may take until readiness shows it.
+const LATE: Duration = Duration::from_secs(10);
 /// How long a start waits for peers between two attempts.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -275,8 +277,10 @@ impl<C: ExecutionClient> Conductor<'_, C> {
             Assembler::new(Arc::clone(&self.store), self.specification.clone(), cursor);
         loop {
             let before = follower.trusted().clone();
-            let VerifiedBlock { list, config } = follower.next().await?;
-            self.readiness.met(SEQUENCER);
+            let next = follower.next();
+            let reason = "no verified block arrives";
+            let next = self.readiness.watch(SEQUENCER, LATE, reason, next).await;
+            let VerifiedBlock { list, config } = next?;
             let height = list.header().height();
             gauge!("conductor_sequencer_height").set(to_f64(height.get()));
             let closed = tokio::task::block_in_place(|| {
@@ -310,7 +314,11 @@ impl<C: ExecutionClient> Conductor<'_, C> {
             );
         } else {
             let source = source(&self.store);
-            self.driver.submit(hash, &built.block, &source).await?;
+            let submitted = self.driver.submit(hash, &built.block, &source);
+            let reason = format!("the execution client has not taken block {number} yet");
+            self.readiness
+                .watch(CLIENT, LATE, &reason, submitted)
+                .await?;
         }
         histogram!("conductor_submit_seconds").record(started.elapsed());
         let (transactions, gas_used) = (
@@ -322,7 +330,6 @@ impl<C: ExecutionClient> Conductor<'_, C> {
         self.progress = tokio::task::block_in_place(|| {
             Progress::commit(built, extra, trusted, specification, store)
         })?;
-        self.readiness.met(CLIENT);
         info!(number, %hash, transactions, gas_used, cursor = ?extra.cursor, "executed");
         self.show(timestamp);
         counter!("conductor_transactions_total").increment(transactions as u64);

@@ -5,6 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use axum::{Json, Router, http::StatusCode, routing::get};
@@ -12,6 +13,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 /// Named conditions that must all hold before a service takes work; each starts as not met.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +44,27 @@ impl Readiness {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(condition, reason);
+    }
+
+    /// Does `work`; while it takes longer than `patience`, the condition does not hold.
+    pub async fn watch<T>(
+        &self,
+        condition: &'static str,
+        patience: Duration,
+        reason: &str,
+        work: impl Future<Output = T>,
+    ) -> T {
+        tokio::pin!(work);
+        let result = match tokio::time::timeout(patience, &mut work).await {
+            Ok(result) => result,
+            Err(_) => {
+                warn!(condition, reason, "not ready");
+                self.unmet(condition, reason);
+                work.await
+            }
+        };
+        self.met(condition);
+        result
     }
 
     /// The conditions that do not hold, with their reasons.
@@ -141,4 +164,26 @@ fn ready(readiness: &Readiness) -> (StatusCode, Json<Value>) {
         StatusCode::SERVICE_UNAVAILABLE
     };
     (code, Json(json!({ "ready": ready, "reasons": reasons })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_work_shows_while_it_lasts() {
+        let readiness = Readiness::of(&["peer"]);
+        let second = Duration::from_secs(1);
+        let work = |seconds| tokio::time::sleep(second * seconds);
+        readiness.watch("peer", second * 5, "slow", work(4)).await;
+        assert!(readiness.reasons().is_empty());
+        let slow = readiness.watch("peer", second * 5, "slow", work(10));
+        let look = async {
+            work(9).await;
+            readiness.reasons()
+        };
+        let (_, seen) = tokio::join!(slow, look);
+        assert_eq!(seen["peer"], "slow");
+        assert!(readiness.reasons().is_empty());
+    }
 }

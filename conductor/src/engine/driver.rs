@@ -115,7 +115,10 @@ impl<C: ExecutionClient> Driver<C> {
         loop {
             match self.try_submit(hash, block).await {
                 Ok(Progress::Done) => return Ok(()),
-                Ok(Progress::NeedsAncestors) => self.resend(block.header.number, source).await?,
+                Ok(Progress::NeedsAncestors) => {
+                    self.resend(block.header.number, source).await?;
+                    back_off(&mut pause).await;
+                }
                 Err(error) => wait_or_halt(error, &mut pause).await?,
             }
         }
@@ -214,8 +217,7 @@ impl<C: ExecutionClient> Driver<C> {
                 if stuck >= JAM_BLOCKS {
                     return Err(DriverError::Jammed { at: latest.number });
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(MAX_PAUSE);
+                back_off(&mut pause).await;
             }
         }
     }
@@ -288,9 +290,16 @@ async fn wait_or_halt(failure: Failure, pause: &mut Duration) -> Result<(), Driv
         Failure::Halt(error) => Err(error),
         Failure::Again(error) => {
             warn!(%error, "execution client failed, asking again");
-            tokio::time::sleep(*pause).await;
-            *pause = (*pause * 2).min(MAX_PAUSE);
+            back_off(pause).await;
             Ok(())
         }
     }
 }
+
+async fn back_off(pause: &mut Duration) {
+    tokio::time::sleep(*pause).await;
+    *pause = (*pause * 2).min(MAX_PAUSE);
+}
+
+#[cfg(test)]
+mod tests;

@@ -205,19 +205,21 @@ pub struct Inclusion {
     pub log: String,
 }
 
-/// Verifies that a block holds the transaction `hash`, from what `genesis` trusts.
+/// Verifies that a block above what is `trusted` holds the transaction `hash`, and trusts its
+/// header from then on; on `Err` nothing changes.
 ///
 /// # Errors
 /// [`VerifyError`] if header or path do not hold.
 pub fn verify_inclusion(
-    genesis: &TrustedState,
+    trusted: &mut TrustedState,
     hash: &Hash,
     included: &Included,
 ) -> Result<Inclusion, VerifyError> {
-    let mut trusted = genesis.clone();
-    let header = verify_header(&mut trusted, &included.signed_header, &included.validators)?;
+    let mut next = trusted.clone();
+    let header = verify_header(&mut next, &included.signed_header, &included.validators)?;
     let proof: TransactionProof = decode("transaction proof", &included.borsh_proof)?;
     let index = proof.verify(hash, &header)?;
+    *trusted = next;
     Ok(Inclusion {
         header,
         index,

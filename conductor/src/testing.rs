@@ -1,0 +1,250 @@
+//! A rollup for tests: wallets, transactions, and a sequencer that needs no signatures.
+
+use std::sync::Arc;
+
+use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_eips::eip2718::Encodable2718;
+use alloy_network::TxSignerSync;
+use alloy_primitives::{Address, Signature, TxKind, U256, utils::Unit};
+use alloy_signer_local::PrivateKeySigner;
+use bytes::Bytes;
+use counterpoint_core::{
+    block::{ENV_VERSION, RollupEnv, RollupItem, RollupLeaf, VerifiedList},
+    light::{TrustedState, VerifiedHeader},
+    primitive::{Address as SequencerAddress, EvmAddress, Hash, Height, RollupId},
+    registry::{RollupConfig, RollupStatus},
+    slot::{HeaderTime, Slot, SlotSecs},
+};
+use serde_json::json;
+
+use crate::{
+    assembly::{Assembler, AssemblyError, Closed, Skip},
+    chain_spec::{Specification, dev_genesis},
+    evm::{MemStore, Store},
+    progress::Progress,
+};
+
+pub(crate) const CHAIN_ID: u64 = 412_000;
+const GENESIS_TIME: u64 = 1_700_000_000;
+const FIRST_HEIGHT: u64 = 2;
+
+/// Wallets 1 to 3 are rich, all others poor.
+pub(crate) fn wallet(seed: u8) -> PrivateKeySigner {
+    PrivateKeySigner::from_slice(&[seed; 32]).unwrap()
+}
+
+pub(crate) fn specification() -> Specification {
+    let balance = U256::from(1_000) * Unit::ETHER.wei();
+    let alloc = (1..=3).map(|seed| (wallet(seed).address(), balance));
+    let genesis = dev_genesis(CHAIN_ID, 30_000_000, GENESIS_TIME, alloc).unwrap();
+    Specification::new(&genesis).unwrap()
+}
+
+/// Four transfers fill a block of this rollup.
+pub(crate) fn config() -> RollupConfig {
+    RollupConfig {
+        rollup_id: RollupId::from_name("alpha"),
+        name: "alpha".into(),
+        evm_chain_id: CHAIN_ID,
+        chain_spec_hash: Hash::ZERO,
+        genesis_time: GENESIS_TIME,
+        first_height: Height::new(FIRST_HEIGHT),
+        slot_secs: SlotSecs::new(1).unwrap(),
+        gas_limit: 100_000,
+        max_tx_gas: 25_000,
+        min_tip_wei: 1,
+        allow_unprotected: false,
+        fee_recipient: EvmAddress::new([0xfe; 20]),
+        owner: SequencerAddress::new([2; 20]),
+        tip_share_bps: 0,
+        max_bytes_per_block: 1_000_000,
+        max_items_per_block: 10_000,
+        attesters: vec![],
+        status: RollupStatus::Active,
+    }
+}
+
+/// A transfer of one wei to `0x77…`.
+pub(crate) fn transfer(nonce: u64) -> TxEip1559 {
+    TxEip1559 {
+        chain_id: CHAIN_ID,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: 10_000_000_000,
+        max_priority_fee_per_gas: 1_000_000_000,
+        to: TxKind::Call(Address::repeat_byte(0x77)),
+        value: U256::from(1),
+        ..TxEip1559::default()
+    }
+}
+
+/// Any transaction, signed and encoded.
+pub(crate) fn sign<T>(seed: u8, mut tx: T) -> Bytes
+where
+    T: SignableTransaction<Signature>,
+    TxEnvelope: From<alloy_consensus::Signed<T>>,
+{
+    let signature = wallet(seed).sign_transaction_sync(&mut tx).unwrap();
+    TxEnvelope::from(tx.into_signed(signature))
+        .encoded_2718()
+        .into()
+}
+
+/// A list item with a transfer.
+pub(crate) fn paid(seed: u8, nonce: u64) -> RollupItem {
+    RollupItem::Transaction(sign(seed, transfer(nonce)))
+}
+
+fn trusted() -> TrustedState {
+    let file = json!({
+        "chain_id": "test",
+        "genesis_time": "2026-01-01T00:00:00Z",
+        "validators": [{
+            "address": "21FE31DFA154A261626BF854046FD2271B7BED4B",
+            "pub_key": {
+                "type": "tendermint/PubKeyEd25519",
+                "value": "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+            },
+            "power": "10",
+        }],
+    });
+    TrustedState::from_genesis(file.to_string().as_bytes()).unwrap()
+}
+
+/// What the sequencer says of one height.
+#[derive(Clone, Debug)]
+pub(crate) struct SlicePlan {
+    pub(crate) opens: bool,
+    pub(crate) closes: bool,
+    pub(crate) items: Vec<RollupItem>,
+}
+
+/// A height with a block of its own.
+pub(crate) fn whole(items: Vec<RollupItem>) -> SlicePlan {
+    SlicePlan {
+        opens: true,
+        closes: true,
+        items,
+    }
+}
+
+/// A rollup that is fed height by height.
+#[derive(Debug)]
+pub(crate) struct Rollup {
+    pub(crate) config: RollupConfig,
+    pub(crate) progress: Progress,
+    pub(crate) env_version: u8,
+    specification: Specification,
+    store: Arc<dyn Store>,
+    assembler: Assembler,
+    lists: Vec<(SlicePlan, Slot, u64)>,
+    /// Heights that were fed to the present assembler.
+    fed: usize,
+}
+
+impl Rollup {
+    pub(crate) fn new() -> Self {
+        let (specification, config) = (specification(), config());
+        let store: Arc<dyn Store> = Arc::new(MemStore::default());
+        let progress = Progress::open(
+            store.as_ref(),
+            &specification,
+            config.first_height,
+            &trusted(),
+        );
+        let progress = progress.unwrap();
+        let assembler =
+            Assembler::new(Arc::clone(&store), specification.clone(), progress.cursor());
+        Self {
+            config,
+            progress,
+            env_version: ENV_VERSION,
+            specification,
+            store,
+            assembler,
+            lists: Vec::new(),
+            fed: 0,
+        }
+    }
+
+    /// The sequencer's next height, `secs` after the last opening if it opens.
+    pub(crate) fn sequence(&mut self, plan: SlicePlan, secs: u64) {
+        let (slot, number) = self
+            .lists
+            .last()
+            .map_or((GENESIS_TIME, 0), |(_, slot, number)| (slot.get(), *number));
+        let opened = u64::from(plan.opens);
+        self.lists
+            .push((plan, Slot::new(slot + opened * secs), number + opened));
+    }
+
+    /// Takes in the next height, and commits the block that it closes.
+    pub(crate) fn feed(&mut self) -> Result<Option<Closed>, AssemblyError> {
+        let (plan, slot, number) = self.lists[self.fed].clone();
+        let height = Height::new(FIRST_HEIGHT + self.fed as u64);
+        let header = VerifiedHeader::unchecked(
+            height,
+            Hash::new([7; 32]),
+            HeaderTime::default(),
+            Hash::ZERO,
+            Hash::ZERO,
+        );
+        let root = if plan.opens {
+            [number.to_be_bytes()[7]; 32]
+        } else {
+            [0; 32]
+        };
+        let env = RollupEnv {
+            version: self.env_version,
+            slot,
+            number,
+            opens: plan.opens,
+            closes: plan.closes,
+            beacon_root: root,
+            prev_randao: root,
+            config_hash: self.config.hash(),
+        };
+        let leaf = RollupLeaf::new(self.config.rollup_id, env, &plan.items);
+        let list = VerifiedList::unchecked(header, leaf, plan.items);
+        let closed =
+            self.assembler
+                .push(&list, &self.config, trusted(), &trusted(), &self.progress)?;
+        self.fed += 1;
+        if let Some(closed) = closed.clone() {
+            let Closed {
+                built,
+                extra,
+                trusted,
+            } = closed;
+            let (specification, store) = (&self.specification, self.store.as_ref());
+            self.progress = Progress::commit(built, extra, trusted, specification, store).unwrap();
+        }
+        Ok(closed)
+    }
+
+    /// Sequences one height and takes it in.
+    pub(crate) fn push(&mut self, plan: SlicePlan) -> Result<Option<Closed>, AssemblyError> {
+        self.sequence(plan, 1);
+        self.feed()
+    }
+
+    pub(crate) fn skips(&mut self) -> Vec<Skip> {
+        self.assembler.take_skips()
+    }
+
+    /// Forgets all but the store, as a crash does, and starts again at the cursor.
+    pub(crate) fn restart(&mut self) {
+        let first = self.config.first_height;
+        let progress = Progress::open(self.store.as_ref(), &self.specification, first, &trusted());
+        self.progress = progress.unwrap();
+        let cursor = self.progress.cursor();
+        self.assembler =
+            Assembler::new(Arc::clone(&self.store), self.specification.clone(), cursor);
+        self.fed = usize::try_from(cursor.height.get() - FIRST_HEIGHT).unwrap();
+    }
+
+    /// Whether heights wait to be taken in.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.fed < self.lists.len()
+    }
+}

@@ -15,13 +15,17 @@ mod queue;
 mod rpc;
 mod submitter;
 mod tracker;
+mod trust;
 mod upstream;
 
 use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
 
 pub use config::{Args, Config, RollupSettings};
 use counterpoint_core::{key::SecretKey, light::TrustedState, registry::RollupConfig};
-use counterpoint_service::{Probes, Readiness, probes, sequencer::Client};
+use counterpoint_service::{
+    Probes, Readiness, probes,
+    sequencer::{Client, ClientError},
+};
 use eyre::{WrapErr, bail, eyre};
 use futures::future::try_join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -30,10 +34,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
+    bundle::{Share, Shares},
     queue::Queue,
     rpc::{Rollup, Served},
     submitter::Submitter,
     tracker::Tracker,
+    trust::Trust,
     upstream::Upstream,
 };
 
@@ -61,6 +67,7 @@ async fn work(
     let genesis = TrustedState::from_genesis(&genesis)?;
     let client = Client::new(&config.sequencers)?;
     let queue = Arc::new(Queue::open(&config.data_dir)?);
+    let trust = Trust::open(&config.data_dir, genesis)?;
     let readiness = Readiness::of(&[submitter::SEQUENCER, submitter::FUNDS]);
 
     let shown = Arc::clone(&queue);
@@ -68,7 +75,7 @@ async fn work(
     let probes = Probes::new(readiness.clone(), metrics, status).router();
     let probes = probes::serve(config.http_listen, probes, shutdown.clone());
     let compose = async {
-        let served = serve(&config, key, genesis, client, queue, readiness, &shutdown);
+        let served = serve(&config, key, trust, client, queue, readiness, &shutdown);
         shutdown.run_until_cancelled(served).await.unwrap_or(Ok(()))
     };
     tokio::try_join!(async { Ok(probes.await?) }, compose)?;
@@ -78,22 +85,23 @@ async fn work(
 async fn serve(
     config: &Config,
     key: SecretKey,
-    genesis: TrustedState,
+    trust: Trust,
     client: Client,
     queue: Arc<Queue>,
     readiness: Readiness,
     shutdown: &CancellationToken,
 ) -> eyre::Result<()> {
-    let mut rollups = BTreeMap::new();
+    let (mut rollups, mut shares) = (BTreeMap::new(), Shares::new());
     let mut trackers = Vec::new();
     for settings in &config.rollups {
         let registered = registered(&client, &settings.name).await?;
         let upstream = Upstream::new(&settings.execution_url)?;
         let id = registered.rollup_id;
+        shares.insert(id, Share::of(&registered));
         trackers.push(Tracker::new(Arc::clone(&queue), id, upstream.clone()).run());
         let conductor = settings.conductor_url.clone();
         let rollup = Rollup::new(registered, Arc::clone(&queue), upstream, conductor);
-        rollups.insert(settings.name.clone(), rollup);
+        rollups.insert(settings.name.clone(), Arc::new(rollup));
     }
     if let Some(default) = &config.default_rollup {
         let listed = rollups.contains_key(default);
@@ -106,7 +114,7 @@ async fn serve(
         rollups,
         default: config.default_rollup.clone(),
     });
-    let submitter = Submitter::new(queue, client, genesis, key, readiness);
+    let submitter = Submitter::new(queue, client, trust, key, shares, readiness);
     tokio::try_join!(
         async {
             Ok(probes::serve(config.rpc_listen, rpc::routes(served), shutdown.clone()).await?)
@@ -117,12 +125,17 @@ async fn serve(
     Ok(())
 }
 
-/// Asks until the sequencer answers; that the rollup is unknown is an answer.
+/// Asks until the sequencer answers and the rollup takes items; that it is unknown is an answer.
 async fn registered(client: &Client, name: &str) -> eyre::Result<RollupConfig> {
     loop {
-        match client.rollup(name).await {
-            Ok(rollup) => return Ok(rollup),
-            Err(error) if error.is_not_found() => {
+        let asked = async { Ok((client.rollup(name).await?, client.info().await?.height)) };
+        match asked.await {
+            Ok((rollup, height)) if rollup.first_height.get() <= height + 1 => return Ok(rollup),
+            Ok((rollup, height)) => {
+                let first = rollup.first_height;
+                warn!(rollup = name, %first, height, "waiting for the rollup to start");
+            }
+            Err(error) if ClientError::is_not_found(&error) => {
                 bail!("no rollup {name} is registered at the sequencer: register it first");
             }
             Err(error) => warn!(%error, "waiting for the sequencer"),

@@ -20,13 +20,14 @@ use counterpoint_service::{
     Readiness,
     sequencer::{Client, Inclusion, verify_inclusion},
 };
-use eyre::WrapErr;
+use eyre::{WrapErr, eyre};
 use metrics::{counter, gauge, histogram};
 use tracing::{debug, info, warn};
 
 use crate::{
-    bundle::{MAX_BATCH_BYTES, actions, cut},
+    bundle::{Shares, actions, fill},
     queue::{Batch, Item, Queue},
+    trust::Trust,
 };
 
 /// Readiness: a sequencer node answers.
@@ -53,26 +54,29 @@ const LOW_FUNDS: u128 = 1_000 * 8 * 1_000_000;
 pub(crate) struct Submitter {
     queue: Arc<Queue>,
     client: Client,
-    genesis: TrustedState,
+    trust: Trust,
     key: SecretKey,
+    shares: Shares,
     readiness: Readiness,
 }
 
 impl Submitter {
-    /// A submitter that pays with `key`, which nobody else may use.
+    /// A submitter that pays with `key`, which nobody else may use, for the rollups in `shares`.
     #[must_use]
     pub(crate) fn new(
         queue: Arc<Queue>,
         client: Client,
-        genesis: TrustedState,
+        trust: Trust,
         key: SecretKey,
+        shares: Shares,
         readiness: Readiness,
     ) -> Self {
         Self {
             queue,
             client,
-            genesis,
+            trust,
             key,
+            shares,
             readiness,
         }
     }
@@ -81,7 +85,7 @@ impl Submitter {
     ///
     /// # Errors
     /// The queue cannot be written any more.
-    pub(crate) async fn run(self) -> eyre::Result<()> {
+    pub(crate) async fn run(mut self) -> eyre::Result<()> {
         loop {
             let step = match self.queue.open_batch() {
                 Some(batch) => self.settle(batch).await,
@@ -109,9 +113,18 @@ impl Submitter {
         self.readiness.met(SEQUENCER);
         self.queue.wait().await;
         tokio::time::sleep(LINGER).await;
-        let items = cut(self.queue.queued(MAX_BATCH_BYTES));
         let nonce = self.queue.next_nonce().unwrap_or(nonce);
         let info = self.client.info().await.unwrap_or(info);
+        let shares = &self.shares;
+        let items = self
+            .queue
+            .take(nonce, |waiting| fill(waiting, shares))
+            .await;
+        if items.is_empty() {
+            // All that waits is for rollups that are not served any more.
+            tokio::time::sleep(RETRY).await;
+            return Ok(());
+        }
         let batch = Batch {
             nonce,
             seqs: items.iter().map(|item| item.seq).collect(),
@@ -167,7 +180,7 @@ impl Submitter {
     }
 
     /// Sends a batch until one of its versions is verifiably in a block.
-    async fn settle(&self, batch: Batch) -> Result<(), Failure> {
+    async fn settle(&mut self, batch: Batch) -> Result<(), Failure> {
         let started = std::time::Instant::now();
         let mut newest = batch.variants.last().cloned().unwrap_or_default();
         let mut hashes: Vec<Hash> = batch
@@ -179,9 +192,12 @@ impl Submitter {
             self.send(&newest).await?;
             for _ in 0..RESEND_AFTER {
                 for hash in &hashes {
-                    if let Some(inclusion) = self.find(hash).await? {
+                    if let Some((inclusion, trusted)) = self.find(hash).await? {
                         histogram!("composer_inclusion_seconds").record(started.elapsed());
-                        return self.place(&batch, &inclusion).await;
+                        let placed = self.place(&batch, &inclusion).await?;
+                        // Only now: nothing below what is trusted can be verified any more.
+                        self.trust.advance(trusted).map_err(Failure::Fatal)?;
+                        return placed;
                     }
                 }
                 tokio::time::sleep(POLL).await;
@@ -202,22 +218,23 @@ impl Submitter {
         let answer = self.client.submit(variant.clone()).await?;
         if answer.code != 0 {
             // It may be in a block already: only a proof ends the search.
-            warn!(
-                code = answer.code,
-                log = answer.log,
-                "sequencer refused a batch"
-            );
+            let (code, log) = (answer.code, answer.log);
+            warn!(code, log, "sequencer refused a batch");
+            let reason = format!("a batch is refused with code {code}: {log}");
+            self.readiness.unmet(SEQUENCER, reason);
             self.look().await?;
         }
         Ok(())
     }
 
-    async fn find(&self, hash: &Hash) -> Result<Option<Inclusion>, Failure> {
+    /// Where a block holds the transaction, and what to trust from there on.
+    async fn find(&self, hash: &Hash) -> Result<Option<(Inclusion, TrustedState)>, Failure> {
         let Status::Included(included) = self.client.transaction(hash).await? else {
             return Ok(None);
         };
-        match verify_inclusion(&self.genesis, hash, &included) {
-            Ok(inclusion) => Ok(Some(inclusion)),
+        let mut trusted = self.trust.state().clone();
+        match verify_inclusion(&mut trusted, hash, &included) {
+            Ok(inclusion) => Ok(Some((inclusion, trusted))),
             Err(error) => {
                 let error = eyre::Report::new(error);
                 warn!(
@@ -232,7 +249,13 @@ impl Submitter {
     }
 
     /// Finds each item in its rollup's verified list of that height, and writes the places down.
-    async fn place(&self, batch: &Batch, inclusion: &Inclusion) -> Result<(), Failure> {
+    ///
+    /// The inner result is what the chain made of the batch, the outer one whether that is known.
+    async fn place(
+        &self,
+        batch: &Batch,
+        inclusion: &Inclusion,
+    ) -> Result<Result<(), Failure>, Failure> {
         let height = inclusion.header.height();
         let mut by_rollup: BTreeMap<RollupId, Vec<Item>> = BTreeMap::new();
         for item in self.queue.items(&batch.seqs) {
@@ -247,15 +270,17 @@ impl Submitter {
             ));
         }
         let lost = places.iter().filter(|(_, index)| index.is_none()).count();
-        if lost > 0 {
-            let (code, log) = (inclusion.code, &inclusion.log);
-            warn!(nonce = batch.nonce, %height, code, log, lost, "batch failed, queued again");
-        }
-        let (nonce, items) = (batch.nonce, places.len());
+        let (nonce, items) = (batch.nonce, places.len() - lost);
         info!(nonce, %height, items, "sequenced");
         counter!("composer_sequenced_transactions_total").increment(items as u64);
         let written = self.queue.included(nonce, height, places).await;
-        written.map_err(|error| Failure::Fatal(error.into()))
+        written.map_err(|error| Failure::Fatal(error.into()))?;
+        if lost > 0 {
+            let (code, log) = (inclusion.code, &inclusion.log);
+            let reason = eyre!("batch {nonce} failed with code {code}: {log}; queued again");
+            return Ok(Err(Failure::Passing(reason)));
+        }
+        Ok(Ok(()))
     }
 
     /// A rollup's list at the inclusion's height, verified; nothing if it has none there.

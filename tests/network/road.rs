@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::support::{Network, raw_transfer, receipt, sequence, wait_for};
 
 /// Init code of a contract that returns 42 to any call and stores it at slot 0 when deployed.
-const ANSWER: &str = "602a600055600a6012600039600a6000f3602a60005260206000f3";
+const ANSWER: &str = "602a600055600a6011600039600a6000f3602a60005260206000f3";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wallet_reaches_two_unmodified_geths() {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alloy_network::{Ethereum, EthereumWallet, TransactionBuilder};
+use alloy_network::{Ethereum, EthereumWallet, NetworkTransactionBuilder, TransactionBuilder};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_provider::{DynProvider, Provider, ProviderBuilder};
 use alloy_rpc_types_eth::{TransactionReceipt, TransactionRequest};
@@ -200,7 +200,7 @@ pub(crate) async fn sequence(network: &Network, actions: Vec<Action>) -> Inclusi
     wait_for("a sequencer transaction's block", || async {
         match client.transaction(&tx.hash()).await.unwrap() {
             Status::Included(included) => {
-                Some(verify_inclusion(&trust, &tx.hash(), &included).unwrap())
+                Some(verify_inclusion(&mut trust.clone(), &tx.hash(), &included).unwrap())
             }
             _ => None,
         }

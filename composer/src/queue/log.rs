@@ -273,8 +273,8 @@ mod tests {
     }
 
     fn records() -> Vec<Record> {
-        (0..5)
-            .map(|at| (at, vec![u8::try_from(at).unwrap() + 1; 10 * at as usize]))
+        (0_u8..5)
+            .map(|at| (at.into(), vec![at + 1; 10 * usize::from(at)]))
             .collect()
     }
 

@@ -11,7 +11,7 @@
 mod log;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -32,6 +32,8 @@ const MAX_ITEMS: usize = 100_000;
 const MAX_BYTES: usize = 256 << 20;
 /// Finished transactions whose status is remembered.
 const MAX_FINISHED: usize = 50_000;
+/// Replaced transactions whose status is remembered.
+const MAX_REPLACED: usize = 50_000;
 /// Finished transactions after which the log is written anew.
 const COMPACT_AFTER: usize = 20_000;
 
@@ -44,8 +46,8 @@ enum Record {
         rollup: RollupId,
         raw: Bytes,
     },
-    /// A transaction gave way to one with the same nonce and a greater fee.
-    Replaced { seq: u64 },
+    /// A transaction gave its place to one with the same sender and nonce and a greater fee.
+    Replaced { seq: u64, raw: Bytes },
     /// A batch was signed, for the first time or once more; all variants have the same items.
     Signed {
         nonce: u64,
@@ -90,8 +92,6 @@ pub(crate) enum Stage {
     Executed(Place, Execution),
     /// In a list, and in no block.
     Skipped(Place),
-    /// Gave way to another one with its nonce.
-    Replaced,
 }
 
 /// Where a list holds a transaction.
@@ -129,6 +129,9 @@ pub(crate) enum QueueError {
     /// There is no room.
     #[error("the composer is overloaded, try again later")]
     Full,
+    /// What it should replace has left the queue.
+    #[error("nonce too low: a transaction with this nonce is on its way to the sequencer")]
+    TooLate,
     /// It could not be made durable.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -146,6 +149,9 @@ struct State {
     bytes: usize,
     finished: VecDeque<u64>,
     finished_since_compaction: usize,
+    /// Hashes of transactions that gave way, oldest first in the line beside.
+    replaced: HashSet<B256>,
+    replaced_line: VecDeque<B256>,
 }
 
 /// The queue of one composer.
@@ -153,7 +159,8 @@ struct State {
 pub(crate) struct Queue {
     log: Log,
     state: Mutex<State>,
-    /// Shared by whoever appends, held alone by compaction: so it loses no record.
+    /// Shared by whoever appends. Held alone by compaction, so that it loses no record, and by who
+    /// takes a batch, so that nothing in it is being replaced.
     appending: AsyncRwLock<()>,
     changed: Notify,
 }
@@ -182,10 +189,13 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a checked transaction in; once this returns, nothing loses it. `replaces` gives way.
+    /// Takes a checked transaction in; once this returns, nothing loses it. It takes the place of
+    /// the transaction of the same sender and nonce, if one still waits.
+    ///
+    /// Once begun this must be run to its end: what is on disk must get into memory.
     ///
     /// # Errors
-    /// [`QueueError`] if there is no room or the disk fails.
+    /// [`QueueError`] if there is no room, it comes too late to replace, or the disk fails.
     pub(crate) async fn accept(
         &self,
         rollup: RollupId,
@@ -193,22 +203,10 @@ impl Queue {
         replaces: Option<u64>,
     ) -> Result<(), QueueError> {
         let _appending = self.appending.read().await;
-        let record = {
-            let mut state = self.state();
-            if state.live() >= MAX_ITEMS || state.bytes + raw.len() > MAX_BYTES {
-                return Err(QueueError::Full);
-            }
-            let seq = state.next_seq;
-            state.next_seq += 1;
-            Record::Accepted { seq, rollup, raw }
-        };
-        let replaced = replaces.map(|seq| Record::Replaced { seq });
-        let records: Vec<Record> = replaced.into_iter().chain([record]).collect();
-        self.log.append(&records).await?;
+        let record = self.state().admit(rollup, raw, replaces)?;
+        self.log.append(std::slice::from_ref(&record)).await?;
         let mut state = self.state();
-        for record in records {
-            state.apply(record);
-        }
+        state.apply(record);
         gauge!("composer_queue_transactions").set(to_f64(state.live()));
         gauge!("composer_queue_bytes").set(to_f64(state.bytes));
         drop(state);
@@ -231,18 +229,21 @@ impl Queue {
         }
     }
 
-    /// What waits for a batch, oldest first, at most `bytes` of it.
-    #[must_use]
-    pub(crate) fn queued(&self, bytes: usize) -> Vec<Item> {
-        let state = self.state();
-        let mut room = bytes;
-        let fits = |item: &&Item| {
-            let fits = item.raw.len() <= room;
-            room = room.saturating_sub(item.raw.len());
-            fits
-        };
-        let items = state.queued.iter().filter_map(|seq| state.items.get(seq));
-        items.take_while(fits).cloned().collect()
+    /// Moves what `fill` chooses of the waiting transactions, oldest first, into the batch with
+    /// this nonce. It must be signed next: only then does a restart know of it.
+    pub(crate) async fn take(
+        &self,
+        nonce: u64,
+        fill: impl FnOnce(&mut dyn Iterator<Item = &Item>) -> Vec<Item>,
+    ) -> Vec<Item> {
+        let _alone = self.appending.write().await;
+        let mut state = self.state();
+        let mut waiting = state.queued.iter().filter_map(|seq| state.items.get(seq));
+        let taken = fill(&mut waiting);
+        for item in &taken {
+            state.set_stage(item.seq, Stage::Batched(nonce));
+        }
+        taken
     }
 
     /// Remembers a signed version of a batch, before it is sent anywhere.
@@ -321,6 +322,12 @@ impl Queue {
             .cloned()
     }
 
+    /// Whether a transaction gave way to another one not long ago.
+    #[must_use]
+    pub(crate) fn was_replaced(&self, hash: &B256) -> bool {
+        self.state().replaced.contains(hash)
+    }
+
     /// The transaction of a sender with this nonce, if it is not finished.
     #[must_use]
     pub(crate) fn by_nonce(&self, rollup: RollupId, sender: Address, nonce: u64) -> Option<Item> {
@@ -393,10 +400,31 @@ impl State {
         self.items.len() - self.finished.len()
     }
 
+    /// The record of a new transaction, which is to be applied once it is on disk.
+    fn admit(
+        &mut self,
+        rollup: RollupId,
+        raw: Bytes,
+        replaces: Option<u64>,
+    ) -> Result<Record, QueueError> {
+        if let Some(seq) = replaces {
+            let waits = self.queued.contains(&seq);
+            return waits
+                .then_some(Record::Replaced { seq, raw })
+                .ok_or(QueueError::TooLate);
+        }
+        if self.live() >= MAX_ITEMS || self.bytes + raw.len() > MAX_BYTES {
+            return Err(QueueError::Full);
+        }
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        Ok(Record::Accepted { seq, rollup, raw })
+    }
+
     fn apply(&mut self, record: Record) {
         match record {
             Record::Accepted { seq, rollup, raw } => self.insert(seq, rollup, raw),
-            Record::Replaced { seq } => self.finish(seq, Stage::Replaced),
+            Record::Replaced { seq, raw } => self.replace(seq, raw),
             Record::Signed {
                 nonce,
                 seqs,
@@ -447,6 +475,7 @@ impl State {
         };
         self.bytes += raw.len();
         self.by_hash.insert(*tx.tx_hash(), seq);
+        self.replaced.remove(tx.tx_hash());
         self.by_sender
             .entry((rollup, sender))
             .or_default()
@@ -463,6 +492,25 @@ impl State {
                 stage: Stage::Queued,
             },
         );
+    }
+
+    /// Puts another transaction into the place of one that waits: the sender's later ones stay
+    /// behind it.
+    fn replace(&mut self, seq: u64, raw: Bytes) {
+        let Some(old) = self.items.remove(&seq) else {
+            return;
+        };
+        let hash = *old.tx.tx_hash();
+        self.by_hash.remove(&hash);
+        self.bytes -= old.raw.len();
+        self.replaced.insert(hash);
+        self.replaced_line.push_back(hash);
+        if self.replaced_line.len() > MAX_REPLACED
+            && let Some(oldest) = self.replaced_line.pop_front()
+        {
+            self.replaced.remove(&oldest);
+        }
+        self.insert(seq, old.rollup, raw);
     }
 
     fn set_stage(&mut self, seq: u64, stage: Stage) {
@@ -508,12 +556,7 @@ impl State {
     /// Records that give this state again, without what is finished.
     fn records(&self) -> Vec<Record> {
         let mut records = Vec::new();
-        let finished = |stage: &Stage| {
-            matches!(
-                stage,
-                Stage::Executed(..) | Stage::Skipped(_) | Stage::Replaced
-            )
-        };
+        let finished = |stage: &Stage| matches!(stage, Stage::Executed(..) | Stage::Skipped(_));
         for item in self.items.values().filter(|item| !finished(&item.stage)) {
             let (seq, rollup, raw) = (item.seq, item.rollup, item.raw.clone());
             records.push(Record::Accepted { seq, rollup, raw });
@@ -569,5 +612,7 @@ pub(crate) fn to_f64(count: usize) -> f64 {
     count as f64
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,45 +1,27 @@
-use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
-use alloy_eips::eip2718::Encodable2718;
-use alloy_network::TxSignerSync;
-use alloy_primitives::TxKind;
-use alloy_signer_local::PrivateKeySigner;
-
-use super::*;
-
-fn raw(signer: u8, nonce: u64) -> Bytes {
-    let signer = PrivateKeySigner::from_slice(&[signer; 32]).unwrap();
-    let mut tx = TxEip1559 {
-        chain_id: 1,
-        nonce,
-        gas_limit: 21_000,
-        max_fee_per_gas: 10,
-        max_priority_fee_per_gas: 1,
-        to: TxKind::Call(Address::ZERO),
-        ..TxEip1559::default()
-    };
-    let signature = signer.sign_transaction_sync(&mut tx).unwrap();
-    TxEnvelope::from(tx.into_signed(signature))
-        .encoded_2718()
-        .into()
-}
+use super::{testing::raw, *};
 
 fn alpha() -> RollupId {
     RollupId::from_name("alpha")
 }
 
 /// What a restart must find again, as far as it decides about sending.
-fn essence(queue: &Queue) -> (Vec<u64>, Option<Batch>, Option<u64>, Vec<(u64, Place)>) {
-    let queued = queue
-        .queued(usize::MAX)
-        .into_iter()
-        .map(|item| item.seq)
-        .collect();
-    let sequenced = queue.sequenced(alpha(), usize::MAX);
-    let sequenced = sequenced
-        .into_iter()
-        .map(|(seq, _, place)| (seq, place))
-        .collect();
-    (queued, queue.open_batch(), queue.next_nonce(), sequenced)
+#[derive(Debug, PartialEq)]
+struct Essence {
+    queued: Vec<u64>,
+    open: Option<Batch>,
+    next_nonce: Option<u64>,
+    sequenced: Vec<(u64, Place)>,
+}
+
+fn essence(queue: &Queue) -> Essence {
+    let queued = queue.state().queued.iter().copied().collect();
+    let sequenced = queue.sequenced(alpha(), usize::MAX).into_iter();
+    Essence {
+        queued,
+        open: queue.open_batch(),
+        next_nonce: queue.next_nonce(),
+        sequenced: sequenced.map(|(seq, _, place)| (seq, place)).collect(),
+    }
 }
 
 #[tokio::test]
@@ -48,7 +30,7 @@ async fn every_step_survives_a_restart() {
     let mut queue = Queue::open(directory.path()).unwrap();
     for step in 0..8 {
         match step {
-            0..3 => queue.accept(alpha(), raw(1, step), None).await.unwrap(),
+            0..3 => queue.accept(alpha(), raw(1, step, 10), None).await.unwrap(),
             3 => queue
                 .signed(7, vec![0, 1], Bytes::from_static(b"first"))
                 .await
@@ -88,7 +70,10 @@ async fn what_fails_on_the_sequencer_is_queued_again_in_its_place() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
     for nonce in 0..3 {
-        queue.accept(alpha(), raw(1, nonce), None).await.unwrap();
+        queue
+            .accept(alpha(), raw(1, nonce, 10), None)
+            .await
+            .unwrap();
     }
     queue
         .signed(0, vec![0, 1], Bytes::from_static(b"batch"))
@@ -98,33 +83,78 @@ async fn what_fails_on_the_sequencer_is_queued_again_in_its_place() {
         .included(0, Height::new(3), vec![(0, None), (1, None)])
         .await
         .unwrap();
-    assert_eq!(essence(&queue).0, vec![0, 1, 2]);
+    assert_eq!(essence(&queue).queued, vec![0, 1, 2]);
+}
+
+/// Takes everything that waits into the batch with this nonce.
+async fn take_all(queue: &Queue, nonce: u64) -> Vec<u64> {
+    let taken = queue.take(nonce, |waiting| waiting.cloned().collect());
+    taken.await.iter().map(|item| item.seq).collect()
 }
 
 #[tokio::test]
-async fn a_replacement_takes_the_place_in_one_step() {
+async fn a_replacement_keeps_the_place_in_line() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
-    queue.accept(alpha(), raw(1, 0), None).await.unwrap();
-    let sender = queue.queued(usize::MAX)[0].sender;
-    queue.accept(alpha(), raw(1, 1), None).await.unwrap();
-    assert_eq!(queue.pending_nonce(alpha(), sender, 0), 2);
-    queue.accept(alpha(), raw(2, 0), Some(0)).await.unwrap();
-    assert_eq!(essence(&queue).0, vec![1, 2]);
-    assert_eq!(queue.pending_nonce(alpha(), sender, 0), 0);
+    for nonce in 0..2 {
+        queue
+            .accept(alpha(), raw(1, nonce, 10), None)
+            .await
+            .unwrap();
+    }
+    let old = queue.items(&[0])[0].clone();
+    let better = raw(1, 0, 20);
+    queue
+        .accept(alpha(), better.clone(), Some(0))
+        .await
+        .unwrap();
+    for queue in [&queue, &Queue::open(directory.path()).unwrap()] {
+        assert_eq!(essence(queue).queued, vec![0, 1], "ahead of the next nonce");
+        assert_eq!(queue.items(&[0])[0].raw, better);
+        assert_eq!(queue.pending_nonce(alpha(), old.sender, 0), 2);
+        assert!(queue.get(old.tx.tx_hash()).is_none());
+        assert!(queue.was_replaced(old.tx.tx_hash()));
+        assert_eq!(queue.live(), 2);
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_a_batch_is_not_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Queue::open(directory.path()).unwrap();
+    queue.accept(alpha(), raw(1, 0, 10), None).await.unwrap();
+    assert_eq!(take_all(&queue, 3).await, vec![0]);
+    let late = queue.accept(alpha(), raw(1, 0, 20), Some(0)).await;
+    assert!(matches!(late, Err(QueueError::TooLate)));
+    assert!(take_all(&queue, 3).await.is_empty());
+    // It was never signed, so nobody can have sent it: after a restart it waits again.
     drop(queue);
-    assert_eq!(
-        essence(&Queue::open(directory.path()).unwrap()).0,
-        vec![1, 2]
+    let queue = Queue::open(directory.path()).unwrap();
+    assert_eq!(essence(&queue).queued, vec![0]);
+    queue.accept(alpha(), raw(1, 0, 20), Some(0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_batch_waits_for_replacements_that_have_begun() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Queue::open(directory.path()).unwrap();
+    queue.accept(alpha(), raw(1, 0, 10), None).await.unwrap();
+    let better = raw(1, 0, 20);
+    let (replaced, taken) = tokio::join!(
+        biased;
+        queue.accept(alpha(), better.clone(), Some(0)),
+        queue.take(0, |waiting| waiting.cloned().collect()),
     );
+    replaced.unwrap();
+    assert_eq!(taken[0].raw, better);
 }
 
 #[tokio::test]
 async fn finished_transactions_keep_their_status_and_not_their_place() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
-    queue.accept(alpha(), raw(1, 0), None).await.unwrap();
-    let hash = *queue.queued(usize::MAX)[0].tx.tx_hash();
+    queue.accept(alpha(), raw(1, 0, 10), None).await.unwrap();
+    let hash = *queue.items(&[0])[0].tx.tx_hash();
     queue
         .signed(0, vec![0], Bytes::from_static(b"batch"))
         .await

@@ -35,6 +35,11 @@ impl RpcError {
         Self::new(-32_000, reason)
     }
 
+    /// Something here is broken; the wallet is not at fault.
+    pub(crate) fn internal(reason: impl std::fmt::Display) -> Self {
+        Self::new(-32_603, reason.to_string())
+    }
+
     pub(crate) fn overloaded(reason: impl Into<String>) -> Self {
         Self::new(-32_005, reason)
     }
@@ -48,7 +53,7 @@ impl From<UpstreamError> for RpcError {
     fn from(error: UpstreamError) -> Self {
         match error {
             UpstreamError::Rpc(error) => Self(error),
-            other => Self::new(-32_603, other.to_string()),
+            other => Self::internal(other),
         }
     }
 }
@@ -57,7 +62,8 @@ impl From<QueueError> for RpcError {
     fn from(error: QueueError) -> Self {
         match error {
             QueueError::Full => Self::overloaded(error.to_string()),
-            QueueError::Log(error) => Self::new(-32_603, error.to_string()),
+            QueueError::TooLate => Self::transaction(error.to_string()),
+            QueueError::Log(error) => Self::internal(error),
         }
     }
 }

@@ -2,18 +2,18 @@ use std::sync::Arc;
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, Bytes};
-use counterpoint_core::{action::SubmitData, registry::RollupConfig};
+use counterpoint_core::registry::RollupConfig;
 use metrics::{counter, histogram};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::{
     error::RpcError,
     validate::{check_account, check_replacement, decode},
 };
 use crate::{
-    queue::{Item, Queue, Stage},
+    queue::{Item, Queue, QueueError, Stage},
     upstream::Upstream,
 };
 
@@ -57,6 +57,8 @@ const PASSED_ON: [&str; 34] = [
 
 /// Senders whose transactions are checked at the same time; one sender's never are.
 const STRIPES: usize = 64;
+/// Most transactions that are being checked or written, of one rollup.
+const MAX_INTAKE: usize = 4_096;
 
 /// One rollup, as wallets see it.
 #[derive(Debug)]
@@ -67,6 +69,7 @@ pub(crate) struct Rollup {
     conductor: Option<String>,
     http: reqwest::Client,
     senders: Vec<Mutex<()>>,
+    intake: Arc<Semaphore>,
 }
 
 impl Rollup {
@@ -84,11 +87,16 @@ impl Rollup {
             conductor,
             http: reqwest::Client::new(),
             senders,
+            intake: Arc::new(Semaphore::new(MAX_INTAKE)),
         }
     }
 
     /// Answers one call.
-    pub(crate) async fn call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
+    pub(crate) async fn call(
+        self: &Arc<Self>,
+        method: &str,
+        params: Value,
+    ) -> Result<Value, RpcError> {
         match method {
             "eth_chainId" => Ok(json!(format!("{:#x}", self.config.evm_chain_id))),
             "net_version" => Ok(json!(self.config.evm_chain_id.to_string())),
@@ -98,7 +106,7 @@ impl Rollup {
             ))),
             "eth_sendRawTransaction" => {
                 let (raw,): (Bytes,) = parse(params)?;
-                Ok(json!(self.send(&raw).await?))
+                Ok(json!(self.send(raw).await?))
             }
             "eth_getTransactionCount" => self.transaction_count(params).await,
             "eth_getTransactionByHash" => self.transaction(params).await,
@@ -114,9 +122,21 @@ impl Rollup {
     }
 
     /// Acknowledges a transaction once it is on disk. Sent again, it is acknowledged again.
-    async fn send(&self, raw: &[u8]) -> Result<B256, RpcError> {
+    ///
+    /// It is a task of its own: a wallet that hangs up must not stop it half-way.
+    async fn send(self: &Arc<Self>, raw: Bytes) -> Result<B256, RpcError> {
         let started = std::time::Instant::now();
-        let sent = self.try_send(raw).await;
+        let seat = Arc::clone(&self.intake)
+            .try_acquire_owned()
+            .map_err(|_| RpcError::overloaded("the composer is overloaded, try again later"))?;
+        let rollup = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let _seat = seat;
+            rollup.try_send(&raw).await
+        });
+        let sent = task
+            .await
+            .unwrap_or_else(|panic| Err(RpcError::internal(panic)));
         let outcome = if sent.is_ok() { "accepted" } else { "refused" };
         counter!("composer_received_transactions_total", "outcome" => outcome).increment(1);
         histogram!("composer_acknowledge_seconds").record(started.elapsed());
@@ -131,15 +151,8 @@ impl Rollup {
             Some(lock) => Some(lock.lock().await),
             None => None,
         };
-        if self
-            .queue
-            .get(&hash)
-            .is_some_and(|item| item.stage != Stage::Replaced)
-        {
-            self.queue
-                .barrier()
-                .await
-                .map_err(|error| RpcError::new(-32_603, error.to_string()))?;
+        if self.queue.get(&hash).is_some() {
+            self.queue.barrier().await.map_err(RpcError::internal)?;
             return Ok(hash);
         }
         let account = self.upstream.account(sender).await?;
@@ -156,19 +169,10 @@ impl Rollup {
                 check_replacement(&tx, &old)?;
                 Some(seq)
             }
-            Some(_) => {
-                let (next, nonce) = (pending, tx.nonce());
-                let reason = format!("nonce too low: next nonce {next}, tx nonce {nonce}");
-                return Err(RpcError::transaction(reason));
-            }
+            Some(_) => return Err(QueueError::TooLate.into()),
         };
-        debug_assert!(
-            raw.len() <= SubmitData::MAX_ITEM_BYTES,
-            "decoding checks the length"
-        );
-        self.queue
-            .accept(rollup, bytes::Bytes::copy_from_slice(raw), replaces)
-            .await?;
+        let raw = bytes::Bytes::copy_from_slice(raw);
+        self.queue.accept(rollup, raw, replaces).await?;
         Ok(hash)
     }
 
@@ -197,11 +201,7 @@ impl Rollup {
         if !executed.is_null() {
             return Ok(executed);
         }
-        let Some(item) = self
-            .queue
-            .get(&hash)
-            .filter(|item| item.stage != Stage::Replaced)
-        else {
+        let Some(item) = self.queue.get(&hash) else {
             return Ok(Value::Null);
         };
         let inner = alloy_consensus::transaction::Recovered::new_unchecked(item.tx, item.sender);
@@ -214,12 +214,15 @@ impl Rollup {
             effective_gas_price,
             block_timestamp: None,
         };
-        serde_json::to_value(pending).map_err(|error| RpcError::new(-32_603, error.to_string()))
+        serde_json::to_value(pending).map_err(RpcError::internal)
     }
 
     /// Where a transaction stands, as far as this composer knows.
     async fn status(&self, hash: B256) -> Value {
         let Some(item) = self.queue.get(&hash) else {
+            if self.queue.was_replaced(&hash) {
+                return json!({ "hash": hash, "status": "rejected", "reason": "replaced" });
+            }
             return json!({ "hash": hash, "status": "unknown" });
         };
         match item.stage {
@@ -241,7 +244,6 @@ impl Rollup {
                 "height": place.height, "index": place.index,
                 "reason": self.skip_reason(hash).await,
             }),
-            Stage::Replaced => json!({ "hash": hash, "status": "rejected", "reason": "replaced" }),
         }
     }
 

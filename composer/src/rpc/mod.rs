@@ -29,7 +29,7 @@ const BATCH_CONCURRENCY: usize = 16;
 /// All rollups that are served, by name.
 #[derive(Debug)]
 pub(crate) struct Served {
-    pub(crate) rollups: BTreeMap<String, Rollup>,
+    pub(crate) rollups: BTreeMap<String, Arc<Rollup>>,
     pub(crate) default: Option<String>,
 }
 
@@ -72,7 +72,7 @@ async fn at_rollup(
 }
 
 /// Answers a call or a batch of calls.
-async fn answer(rollup: Option<&Rollup>, body: &[u8]) -> Value {
+async fn answer(rollup: Option<&Arc<Rollup>>, body: &[u8]) -> Value {
     let Some(rollup) = rollup else {
         return failure(
             Value::Null,
@@ -99,7 +99,7 @@ async fn answer(rollup: Option<&Rollup>, body: &[u8]) -> Value {
     }
 }
 
-async fn answer_one(rollup: &Rollup, call: Value) -> Value {
+async fn answer_one(rollup: &Arc<Rollup>, call: Value) -> Value {
     let Call { id, method, params } = match serde_json::from_value(call) {
         Ok(call) => call,
         Err(error) => return failure(Value::Null, RpcError::invalid_request(&error.to_string())),

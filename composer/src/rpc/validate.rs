@@ -14,8 +14,9 @@ const MAX_INITCODE_BYTES: usize = 49_152;
 /// Decodes a transaction and applies every rule that does not need the state.
 pub(crate) fn decode(raw: &[u8], config: &RollupConfig) -> Result<(TxEnvelope, Address), RpcError> {
     let refuse = |reason: String| Err(RpcError::transaction(reason));
-    if raw.len() > SubmitData::MAX_ITEM_BYTES {
-        let (limit, size) = (SubmitData::MAX_ITEM_BYTES, raw.len());
+    let share = usize::try_from(config.max_bytes_per_block).unwrap_or(usize::MAX);
+    let (limit, size) = (SubmitData::MAX_ITEM_BYTES.min(share), raw.len());
+    if size > limit {
         return refuse(format!(
             "oversized data: transaction size {size}, limit {limit}"
         ));

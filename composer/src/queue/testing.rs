@@ -1,0 +1,44 @@
+//! Items for tests.
+
+use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope, transaction::SignerRecoverable};
+use alloy_eips::eip2718::{Decodable2718, Encodable2718};
+use alloy_network::TxSignerSync;
+use alloy_primitives::{Address, TxKind};
+use alloy_signer_local::PrivateKeySigner;
+use bytes::Bytes;
+use counterpoint_core::primitive::RollupId;
+
+use super::{Item, Stage};
+
+/// A signed transfer that offers `max_fee` per gas.
+pub(crate) fn raw(signer: u8, nonce: u64, max_fee: u128) -> Bytes {
+    let signer = PrivateKeySigner::from_slice(&[signer; 32]).unwrap();
+    let mut tx = TxEip1559 {
+        chain_id: 1,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: max_fee,
+        max_priority_fee_per_gas: 1,
+        to: TxKind::Call(Address::ZERO),
+        ..TxEip1559::default()
+    };
+    let signature = signer.sign_transaction_sync(&mut tx).unwrap();
+    TxEnvelope::from(tx.into_signed(signature))
+        .encoded_2718()
+        .into()
+}
+
+/// A transaction that waits.
+pub(crate) fn item(seq: u64, rollup: RollupId) -> Item {
+    let raw = raw(1, seq, 10);
+    let tx = TxEnvelope::decode_2718_exact(&raw).unwrap();
+    let sender = tx.recover_signer().unwrap();
+    Item {
+        seq,
+        rollup,
+        raw,
+        tx,
+        sender,
+        stage: Stage::Queued,
+    }
+}

@@ -1,0 +1,108 @@
+//! The last header that was verified, kept over restarts: trust grows too old to verify from after
+//! 30 days, and the genesis file does not move.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use counterpoint_core::light::TrustedState;
+use eyre::WrapErr;
+
+/// Heights after which the file is written again: far fewer than 30 days have.
+const SAVE_EVERY: u64 = 1_000;
+
+/// What trust starts from, and where it has come to.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    state: TrustedState,
+    saved: u64,
+    path: PathBuf,
+}
+
+impl Trust {
+    /// Goes on from the file in `directory`, or starts from `genesis` if there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is of another chain.
+    pub(crate) fn open(directory: &Path, genesis: TrustedState) -> eyre::Result<Self> {
+        let path = directory.join("trusted.json");
+        let state: TrustedState = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).wrap_err_with(|| {
+                format!(
+                    "{} is damaged: remove it to start from genesis",
+                    path.display()
+                )
+            })?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => genesis.clone(),
+            Err(error) => return Err(error).wrap_err_with(|| path.display().to_string()),
+        };
+        eyre::ensure!(
+            state.chain_id() == genesis.chain_id(),
+            "data_dir is of chain {}, sequencer_genesis of {}: use another data_dir",
+            state.chain_id(),
+            genesis.chain_id()
+        );
+        let saved = state.height().get();
+        Ok(Self { state, saved, path })
+    }
+
+    /// What is trusted now.
+    #[must_use]
+    pub(crate) fn state(&self) -> &TrustedState {
+        &self.state
+    }
+
+    /// Trusts `state`, which was verified, from now on.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn advance(&mut self, state: TrustedState) -> eyre::Result<()> {
+        self.state = state;
+        let height = self.state.height().get();
+        if height >= self.saved.saturating_add(SAVE_EVERY) {
+            let fresh = self.path.with_extension("new");
+            // Not synced: an older file is as good.
+            fs::write(&fresh, serde_json::to_vec(&self.state)?)?;
+            fs::rename(&fresh, &self.path)?;
+            self.saved = height;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn genesis(chain_id: &str, initial_height: u64) -> TrustedState {
+        let file = serde_json::json!({
+            "chain_id": chain_id,
+            "genesis_time": "2026-01-01T00:00:00Z",
+            "initial_height": initial_height.to_string(),
+            "validators": [{
+                "address": "21FE31DFA154A261626BF854046FD2271B7BED4B",
+                "pub_key": {
+                    "type": "tendermint/PubKeyEd25519",
+                    "value": "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+                },
+                "power": "10",
+                "name": "val",
+            }],
+        });
+        TrustedState::from_genesis(file.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn trust_goes_on_where_it_was_saved_and_never_on_another_chain() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |chain_id| Trust::open(directory.path(), genesis(chain_id, 1));
+        let mut trust = open("one").unwrap();
+        trust.advance(genesis("one", SAVE_EVERY)).unwrap();
+        assert_eq!(open("one").unwrap().state().height().get(), 0);
+        trust.advance(genesis("one", SAVE_EVERY + 1)).unwrap();
+        assert_eq!(open("one").unwrap().state().height().get(), SAVE_EVERY);
+        let error = open("two").unwrap_err().to_string();
+        assert!(error.starts_with("data_dir is of chain one"), "{error}");
+    }
+}

@@ -55,28 +55,29 @@ enum Mode {
     Inserted {
         /// Bytes that enter at this node per second.
         #[arg(long, default_value_t = 1_000_000)]
-        bytes_per_second: usize,
+        bytes_per_second: u64,
         /// Bytes per bundle.
         #[arg(long, default_value_t = 65_536)]
         item_bytes: usize,
+        /// Most bundles that wait: beyond it new ones are refused.
+        #[arg(long, default_value_t = 4_096)]
+        max_waiting: usize,
     },
 }
 
 /// Bundles that wait: what a mempool without rules holds.
 #[derive(Default)]
 struct Pool {
+    max_waiting: usize,
     waiting: BTreeMap<u64, Bytes>,
     keys: BTreeMap<Bytes, u64>,
     to_reap: VecDeque<Bytes>,
     next: u64,
 }
 
-/// Most bundles that wait: beyond it new ones are refused.
-const MAX_WAITING: usize = 4_096;
-
 impl Pool {
     fn insert(&mut self, tx: &Bytes) -> bool {
-        if self.waiting.len() >= MAX_WAITING || self.keys.contains_key(tx) {
+        if self.waiting.len() >= self.max_waiting || self.keys.contains_key(tx) {
             return false;
         }
         // The frame that carried it must not live as long as it does.
@@ -182,30 +183,30 @@ impl Noop {
         }
     }
 
-    /// Lets bundles in at the wanted rate, in small steps.
-    async fn generate(&self, bytes_per_second: usize, item_bytes: usize) {
+    /// Lets bundles in at the wanted rate, in small steps. What finds no room is not made up for.
+    async fn generate(&self, bytes_per_second: u64, item_bytes: usize) {
         let (start, mut made) = (Instant::now(), 0_usize);
         loop {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            let due = start.elapsed().as_secs_f64() * to_f64(bytes_per_second) / to_f64(item_bytes);
-            while to_f64(made) < due {
+            let bytes = start.elapsed().as_micros() * u128::from(bytes_per_second) / 1_000_000;
+            let due = usize::try_from(bytes).unwrap_or(usize::MAX) / item_bytes;
+            for place in made..due {
                 let salt = [
                     u64::from(std::process::id()).to_be_bytes(),
-                    made.to_be_bytes(),
+                    place.to_be_bytes(),
                 ];
-                let tx = item(&salt, item_bytes);
                 let mut pool = self.pool();
+                if pool.waiting.len() >= pool.max_waiting {
+                    break;
+                }
+                let tx = item(&salt, item_bytes);
                 if pool.insert(&tx) {
                     pool.to_reap.push_back(tx);
                 }
-                made += 1;
             }
+            made = due;
         }
     }
-}
-
-fn to_f64(count: usize) -> f64 {
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// An item that starts with `salt`, so that no two are equal.
@@ -240,13 +241,18 @@ async fn main() -> eyre::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let args = Args::parse();
+    let mut pool = Pool::default();
+    if let Mode::Inserted { max_waiting, .. } = args.mode {
+        pool.max_waiting = max_waiting;
+    }
     let app = Arc::new(Noop {
         mode: args.mode,
-        pool: Mutex::default(),
+        pool: Mutex::new(pool),
     });
     if let Mode::Inserted {
         bytes_per_second,
         item_bytes,
+        ..
     } = args.mode
     {
         let app = Arc::clone(&app);

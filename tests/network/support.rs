@@ -10,7 +10,7 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_provider::{DynProvider, Provider, ProviderBuilder};
 use alloy_rpc_types_eth::{TransactionReceipt, TransactionRequest};
 use alloy_signer_local::PrivateKeySigner;
-use counterpoint::devnet::{Devnet, Info, Options};
+use counterpoint::devnet::{Application, Devnet, Info, MAX_BLOCK_BYTES, Options};
 use counterpoint_core::{
     action::Action,
     key::SecretKey,
@@ -42,7 +42,9 @@ impl Network {
             slot_secs: 1,
             block_interval_ms: 200,
             base_port: None,
+            max_block_bytes: MAX_BLOCK_BYTES,
             program: PathBuf::from(env!("CARGO_BIN_EXE_counterpoint-under-test")),
+            application: Application::Sequencer,
         };
         let say = |step: &str| eprintln!("network: {step}");
         let devnet = Devnet::start(&options, &say).await.unwrap();

@@ -11,8 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::devnet::{
-    Devnet, Info, Options,
+    Application, Devnet, Info, MAX_BLOCK_BYTES, Options,
     control::{Request, ask, listen, serve},
+    plan::Plan,
 };
 
 #[derive(Debug, Args)]
@@ -23,18 +24,18 @@ use crate::devnet::{
 pub(crate) struct DevnetArgs {
     #[command(subcommand)]
     command: Option<DevnetCommand>,
-    /// How many validators.
-    #[arg(long, default_value_t = 1)]
-    validators: usize,
-    /// How many rollups, each with its own geth.
-    #[arg(long, default_value_t = 2)]
-    rollups: usize,
-    /// Length of a rollup's slot in seconds.
-    #[arg(long, default_value_t = 1)]
-    slot_secs: u8,
-    /// Pause between sequencer blocks, such as 200ms or 1s.
-    #[arg(long, value_parser = interval, default_value = "200ms")]
-    block_interval: u64,
+    /// How many validators; 1 unless given.
+    #[arg(long)]
+    validators: Option<usize>,
+    /// How many rollups, each with its own geth; 2 unless given.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    rollups: Option<u64>,
+    /// Length of a rollup's slot in seconds; 1 unless given.
+    #[arg(long)]
+    slot_secs: Option<u8>,
+    /// Pause between sequencer blocks, such as 1s; 200ms unless given.
+    #[arg(long, value_parser = interval)]
+    block_interval: Option<u64>,
     /// Use a row of ports from here on, instead of free ones.
     #[arg(long)]
     base_port: Option<u16>,
@@ -89,15 +90,7 @@ async fn up(args: DevnetArgs) -> eyre::Result<()> {
         .wrap_err_with(|| format!("failed to create {}", args.dir.display()))?;
     let dir = std::fs::canonicalize(&args.dir)?;
     let listener = listen(&dir).await?;
-    let options = Options {
-        dir,
-        validators: args.validators,
-        rollups: args.rollups,
-        slot_secs: args.slot_secs,
-        block_interval_ms: args.block_interval,
-        base_port: args.base_port,
-        program: std::env::current_exe()?,
-    };
+    let options = options(&args, dir)?;
     let style = ProgressStyle::with_template("{spinner} [{elapsed}] {msg}")?;
     let progress = ProgressBar::new_spinner().with_style(style);
     progress.enable_steady_tick(Duration::from_millis(100));
@@ -131,6 +124,50 @@ async fn up(args: DevnetArgs) -> eyre::Result<()> {
     }
     eprintln!("stopping");
     devnet.stop().await
+}
+
+/// What was asked for, which must be what a network that is resumed already has.
+fn options(args: &DevnetArgs, dir: PathBuf) -> eyre::Result<Options> {
+    let plan = Plan::read(&dir)?;
+    let slot_secs = |plan: &Plan| plan.rollups.first().map(|rollup| rollup.slot_secs);
+    let has = plan.as_ref();
+    let rollups = args.rollups.map(usize::try_from).transpose()?;
+    Ok(Options {
+        validators: pick(
+            "validators",
+            args.validators,
+            has.map(|plan| plan.validators.len()),
+            1,
+        )?,
+        rollups: pick("rollups", rollups, has.map(|plan| plan.rollups.len()), 2)?,
+        slot_secs: pick("slot-secs", args.slot_secs, has.and_then(slot_secs), 1)?,
+        block_interval_ms: pick(
+            "block-interval",
+            args.block_interval,
+            has.map(|plan| plan.block_interval_ms),
+            200,
+        )?,
+        base_port: args.base_port,
+        max_block_bytes: MAX_BLOCK_BYTES,
+        program: std::env::current_exe()?,
+        application: Application::Sequencer,
+        dir,
+    })
+}
+
+fn pick<T: Copy + PartialEq + std::fmt::Display>(
+    flag: &str,
+    asked: Option<T>,
+    has: Option<T>,
+    default: T,
+) -> eyre::Result<T> {
+    match (asked, has) {
+        (Some(asked), Some(has)) if asked != has => bail!(
+            "--{flag} {asked}: the network in this directory was made with {has}; leave the flag \
+             out to resume it, or run `devnet reset` first"
+        ),
+        _ => Ok(asked.or(has).unwrap_or(default)),
+    }
 }
 
 fn print_table(info: &Info) {
@@ -237,5 +274,15 @@ mod tests {
         assert_eq!(interval("200ms"), Ok(200));
         assert_eq!(interval("2s"), Ok(2_000));
         assert!(interval("200").is_err() && interval("0s").is_err() && interval("2h").is_err());
+    }
+
+    #[test]
+    fn a_network_that_is_resumed_keeps_its_shape() {
+        assert_eq!(pick("validators", None, None, 1).unwrap(), 1);
+        assert_eq!(pick("validators", Some(4), None, 1).unwrap(), 4);
+        assert_eq!(pick("validators", None, Some(4), 1).unwrap(), 4);
+        assert_eq!(pick("validators", Some(4), Some(4), 1).unwrap(), 4);
+        let error = pick("validators", Some(3), Some(4), 1).unwrap_err();
+        assert!(error.to_string().starts_with("--validators 3: the network"));
     }
 }

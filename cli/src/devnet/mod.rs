@@ -19,7 +19,7 @@ use std::{
 
 use eyre::{WrapErr, bail, eyre};
 pub use info::Info;
-pub use plan::Options;
+pub use plan::{Application, MAX_BLOCK_BYTES, Options};
 use plan::{Plan, url};
 use process::{Process, Spec, end_orphan, start_time};
 use setup::Layout;
@@ -59,7 +59,11 @@ impl Devnet {
         options: &Options,
         say: &(dyn Fn(&str) + Send + Sync),
     ) -> eyre::Result<Self> {
-        let (cometbft, geth) = (tools::COMETBFT.install(say)?, tools::GETH.install(say)?);
+        let cometbft = tools::COMETBFT.install(say)?;
+        let geth = match options.rollups {
+            0 => PathBuf::new(),
+            _ => tools::GETH.install(say)?,
+        };
         fs::create_dir_all(&options.dir)
             .wrap_err_with(|| format!("failed to create {}", options.dir.display()))?;
         let dir = fs::canonicalize(&options.dir)?;
@@ -78,7 +82,7 @@ impl Devnet {
                 plan
             }
         };
-        let specs = specs(&plan, &layout, &options.program, &cometbft, &geth);
+        let specs = specs(&plan, &layout, options, &cometbft, &geth);
         let processes = specs
             .into_iter()
             .map(|spec| (spec.name.clone(), Process::new(spec)))
@@ -92,14 +96,18 @@ impl Devnet {
             processes,
             http,
         };
-        if let Err(error) = devnet.bring_up(say).await {
+        if let Err(error) = devnet.bring_up(&options.application, say).await {
             devnet.stop().await?;
             return Err(error);
         }
         Ok(devnet)
     }
 
-    async fn bring_up(&mut self, say: &(dyn Fn(&str) + Send + Sync)) -> eyre::Result<()> {
+    async fn bring_up(
+        &mut self,
+        application: &Application,
+        say: &(dyn Fn(&str) + Send + Sync),
+    ) -> eyre::Result<()> {
         let plan = self.plan.clone();
         say("starting validators");
         for validator in &plan.validators {
@@ -116,8 +124,22 @@ impl Devnet {
                 "waiting for the first block of {}",
                 validator.name
             ));
-            self.await_ready(&format!("{}-app", validator.name), validator.http)
-                .await?;
+            match application {
+                Application::Sequencer => {
+                    let name = format!("{}-app", validator.name);
+                    self.await_ready(&name, &url(validator.http)).await?;
+                }
+                Application::Noop { .. } => {
+                    let name = format!("{}-cometbft", validator.name);
+                    let first = format!("{}/commit?height=1", url(validator.rpc));
+                    self.await_answer(&name, &first).await?;
+                }
+            }
+        }
+        let info = serde_json::to_vec_pretty(&self.info())?;
+        fs::write(self.layout.dir.join("devnet.json"), info)?;
+        if plan.rollups.is_empty() {
+            return Ok(());
         }
         for rollup in &plan.rollups {
             self.spawn(&format!("{}-conductor", rollup.name))?;
@@ -126,12 +148,10 @@ impl Devnet {
         for rollup in &plan.rollups {
             say(&format!("waiting for the first block of {}", rollup.name));
             let name = format!("{}-conductor", rollup.name);
-            self.await_ready(&name, rollup.conductor_http).await?;
+            self.await_ready(&name, &url(rollup.conductor_http)).await?;
         }
         say("waiting for the composer");
-        self.await_ready("composer", plan.composer.http).await?;
-        let info = serde_json::to_vec_pretty(&self.info())?;
-        Ok(fs::write(self.layout.dir.join("devnet.json"), info)?)
+        self.await_ready("composer", &url(plan.composer.http)).await
     }
 
     fn spawn(&mut self, name: &str) -> eyre::Result<()> {
@@ -154,7 +174,12 @@ impl Devnet {
     }
 
     /// Waits until a part says that it is ready.
-    async fn await_ready(&mut self, name: &str, http: u16) -> eyre::Result<()> {
+    async fn await_ready(&mut self, name: &str, probes: &str) -> eyre::Result<()> {
+        self.await_answer(name, &format!("{probes}/readyz")).await
+    }
+
+    /// Waits until a part answers at `url` that all is well.
+    async fn await_answer(&mut self, name: &str, url: &str) -> eyre::Result<()> {
         let deadline = Instant::now() + START_PATIENCE;
         let mut last = String::from("no answer yet");
         while Instant::now() < deadline {
@@ -166,7 +191,7 @@ impl Devnet {
                     process.log_tail()
                 );
             }
-            match self.http.get(format!("{}/readyz", url(http))).send().await {
+            match self.http.get(url).send().await {
                 Ok(answer) if answer.status().is_success() => return Ok(()),
                 Ok(answer) => last = answer.text().await.unwrap_or_default(),
                 Err(error) => last = error.to_string(),
@@ -269,7 +294,13 @@ fn end_orphans(dir: &Path) -> eyre::Result<()> {
     Ok(())
 }
 
-fn specs(plan: &Plan, layout: &Layout, program: &Path, cometbft: &Path, geth: &Path) -> Vec<Spec> {
+fn specs(
+    plan: &Plan,
+    layout: &Layout,
+    options: &Options,
+    cometbft: &Path,
+    geth: &Path,
+) -> Vec<Spec> {
     let spec = |name: String, program: &Path, args: Vec<String>| {
         let log = layout.log(&name);
         Spec {
@@ -281,11 +312,20 @@ fn specs(plan: &Plan, layout: &Layout, program: &Path, cometbft: &Path, geth: &P
     };
     let service = |kind: &str, name: String| {
         let config = layout.service_config(&name).display().to_string();
-        spec(name, program, vec![kind.into(), "--config".into(), config])
+        let args = vec![kind.into(), "--config".into(), config];
+        spec(name, &options.program, args)
     };
     let mut specs = vec![service("composer", "composer".into())];
     for validator in &plan.validators {
-        specs.push(service("app", format!("{}-app", validator.name)));
+        let name = format!("{}-app", validator.name);
+        specs.push(match &options.application {
+            Application::Sequencer => service("app", name),
+            Application::Noop { program, mode } => {
+                let socket = layout.abci_socket(&validator.name).display().to_string();
+                let args = ["--socket".to_owned(), socket].into_iter();
+                spec(name, program, args.chain(mode.iter().cloned()).collect())
+            }
+        });
         let home = layout.cometbft_home(&validator.name).display().to_string();
         let name = format!("{}-cometbft", validator.name);
         specs.push(spec(

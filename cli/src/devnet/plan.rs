@@ -37,9 +37,30 @@ pub struct Options {
     pub block_interval_ms: u64,
     /// The first of a row of ports; free ones are picked if there is none.
     pub base_port: Option<u16>,
+    /// Most bytes of a sequencer block.
+    pub max_block_bytes: u64,
     /// The `counterpoint` program that runs the services.
     pub program: PathBuf,
+    /// What runs beside each CometBFT.
+    pub application: Application,
 }
+
+/// What runs beside each CometBFT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Application {
+    /// Ours.
+    Sequencer,
+    /// One that does nothing, for benchmarks: there can be no rollups then.
+    Noop {
+        /// The program.
+        program: PathBuf,
+        /// What follows `--socket PATH`.
+        mode: Vec<String>,
+    },
+}
+
+/// Most bytes of a sequencer block unless asked otherwise, 4 MiB.
+pub const MAX_BLOCK_BYTES: u64 = 4 << 20;
 
 /// A network: names, ports and parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,9 +69,11 @@ pub struct Plan {
     pub chain_id: String,
     /// Pause between sequencer blocks, in milliseconds.
     pub block_interval_ms: u64,
+    /// Most bytes of a sequencer block.
+    pub max_block_bytes: u64,
     /// Validators.
     pub validators: Vec<ValidatorPlan>,
-    /// The composer.
+    /// The composer, which runs if there are rollups.
     pub composer: ComposerPlan,
     /// Rollups.
     pub rollups: Vec<RollupPlan>,
@@ -120,8 +143,8 @@ impl Plan {
         if !(1..=MAX_VALIDATORS).contains(&options.validators) {
             bail!("--validators must lie in 1..={MAX_VALIDATORS}");
         }
-        if !(1..=ROLLUP_NAMES.len()).contains(&options.rollups) {
-            bail!("--rollups must lie in 1..={}", ROLLUP_NAMES.len());
+        if options.rollups > ROLLUP_NAMES.len() {
+            bail!("--rollups must be at most {}", ROLLUP_NAMES.len());
         }
         if !(1..=60).contains(&options.slot_secs) {
             bail!("--slot-secs must lie in 1..=60");
@@ -161,10 +184,10 @@ impl Plan {
             .map(|named| rollup(named, &mut ports))
             .collect::<eyre::Result<_>>()?;
         let chain_id = "counterpoint-devnet".to_owned();
-        let block_interval_ms = options.block_interval_ms;
         Ok(Self {
             chain_id,
-            block_interval_ms,
+            block_interval_ms: options.block_interval_ms,
+            max_block_bytes: options.max_block_bytes,
             validators,
             composer,
             rollups,

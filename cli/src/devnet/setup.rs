@@ -25,10 +25,10 @@ use tendermint::Time;
 use super::plan::{Plan, RollupPlan, accounts, address, url};
 use crate::keys;
 
+/// Most bytes of a block that evidence may take.
+const MAX_EVIDENCE_BYTES: u64 = 1 << 20;
 /// Gas limit of every rollup block.
 const GAS_LIMIT: u64 = 30_000_000;
-/// Most bytes of a sequencer block, 4 MiB.
-const MAX_BLOCK_BYTES: u64 = 4 << 20;
 /// What an account of the sequencer starts with: a million tokens of 9 decimals.
 const SEQUENCER_BALANCE: u128 = 1_000_000_000_000_000;
 /// The rollup's genesis lies so many seconds before the sequencer's, so that its first slot is
@@ -258,11 +258,11 @@ fn write_validators(
         "chain_id": plan.chain_id,
         "initial_height": "1",
         "consensus_params": {
-            "block": { "max_bytes": MAX_BLOCK_BYTES.to_string(), "max_gas": "-1" },
+            "block": { "max_bytes": plan.max_block_bytes.to_string(), "max_gas": "-1" },
             "evidence": {
                 "max_age_num_blocks": "100000",
                 "max_age_duration": "172800000000000",
-                "max_bytes": "1048576",
+                "max_bytes": MAX_EVIDENCE_BYTES.min(plan.max_block_bytes).to_string(),
             },
             "validator": { "pub_key_types": ["ed25519"] },
             "version": { "app": "1" },
@@ -372,6 +372,9 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
             })
         })
         .collect();
+    let Some(default_rollup) = plan.rollups.first() else {
+        return Ok(());
+    };
     let composer = json!({
         "rpc_listen": address(plan.composer.rpc),
         "http_listen": address(plan.composer.http),
@@ -379,7 +382,7 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
         "sequencers": sequencers,
         "sequencer_genesis": layout.sequencer_genesis(),
         "key_file": layout.composer_key(),
-        "default_rollup": plan.rollups[0].name,
+        "default_rollup": default_rollup.name,
         "rollups": rollups,
     });
     write("composer", &composer)?;

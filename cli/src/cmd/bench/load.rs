@@ -1,0 +1,69 @@
+//! Open loop: every request has its time, whether the last one was answered or not, and its latency
+//! counts from then. So a stall is measured, not waited out.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+/// Longest latency that is told apart, in microseconds.
+const MAX_MICROS: u64 = 120_000_000;
+
+/// Latencies, shared by the tasks that measure them.
+#[derive(Clone, Debug)]
+pub(super) struct Latency(Arc<Mutex<Histogram<u64>>>);
+
+impl Latency {
+    pub(super) fn new() -> eyre::Result<Self> {
+        let histogram = Histogram::new_with_bounds(1, MAX_MICROS, 3)?;
+        Ok(Self(Arc::new(Mutex::new(histogram))))
+    }
+
+    /// Records the time that has passed.
+    pub(super) fn record(&self, since: Instant) {
+        let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(MAX_MICROS);
+        let mut histogram = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        histogram.saturating_record(micros);
+    }
+
+    pub(super) fn report(&self) -> Value {
+        let histogram = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let quantile = |quantile| millis(histogram.value_at_quantile(quantile));
+        json!({
+            "count": histogram.len(),
+            "p50_ms": quantile(0.5), "p95_ms": quantile(0.95), "p99_ms": quantile(0.99),
+            "max_ms": millis(histogram.max()),
+        })
+    }
+}
+
+/// Milliseconds with one decimal.
+#[expect(clippy::cast_precision_loss, reason = "latencies are far below 2^52")]
+fn millis(micros: u64) -> f64 {
+    (micros as f64 / 100.0).round() / 10.0
+}
+
+/// Runs `count` requests at their times, counted from the start, and waits for them all; gives the
+/// errors.
+pub(super) async fn open_loop<F>(
+    count: u64,
+    every: Duration,
+    mut request: impl FnMut(u64, Instant) -> F,
+) -> Vec<eyre::Report>
+where
+    F: Future<Output = eyre::Result<()>> + Send + 'static,
+{
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for at in 0..count {
+        let due = start + every * u32::try_from(at).unwrap_or(u32::MAX);
+        tokio::time::sleep_until(due.into()).await;
+        tasks.spawn(request(at, due));
+    }
+    let results = tasks.join_all().await;
+    results.into_iter().filter_map(Result::err).collect()
+}

@@ -1,0 +1,31 @@
+//! Load, measured: `sequencer` compares with an application that does nothing, in the same run on
+//! the same machine; `transfers` loads a running network from wallets to its client's head.
+
+mod load;
+mod sequencer;
+mod transfers;
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    load: Load,
+}
+
+#[derive(Debug, Subcommand)]
+enum Load {
+    /// Blocks and bytes per second of a network of its own, beside the no-op application's.
+    Sequencer(sequencer::SequencerArgs),
+    /// Transfers by JSON-RPC into a running network, up to the execution client's head.
+    Transfers(transfers::TransfersArgs),
+}
+
+pub(crate) async fn run(args: BenchArgs) -> eyre::Result<()> {
+    let result = match args.load {
+        Load::Sequencer(args) => sequencer::run(&args).await?,
+        Load::Transfers(args) => transfers::run(&args).await?,
+    };
+    println!("{}", serde_json::to_string_pretty(&result)?);
+    Ok(())
+}

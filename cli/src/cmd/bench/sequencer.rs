@@ -1,0 +1,487 @@
+//! The sequencer beside an application that does nothing: the same CometBFT, the same settings, the
+//! same size of transactions, one after the other in one run.
+//!
+//! Both are kept saturated: as many bytes wait as a few blocks take, and whatever is included is
+//! made up for at once. Blocks are measured by CometBFT itself.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use clap::Args;
+use counterpoint_core::{
+    action::{Action, RegisterRollup, SubmitData, Transfer},
+    key::SecretKey,
+    primitive::{Amount, EvmAddress, Hash, Height, Nonce, RollupId},
+    slot::SlotSecs,
+    transaction::{MAX_TX_BYTES, SignedTransaction, TransactionBody},
+};
+use counterpoint_proto::sequencer::get_transaction_response::Status;
+use counterpoint_service::sequencer::Client;
+use eyre::{WrapErr, bail, eyre};
+use serde_json::{Value, json};
+use tendermint::Time;
+use tokio::task::JoinSet;
+
+use crate::{
+    devnet::{Application, Devnet, Info, Options},
+    keys,
+};
+
+/// Blocks' worth of transactions that wait at any time.
+const BLOCKS_WAITING: u64 = 4;
+/// Accounts that send.
+const ACCOUNTS: u8 = 16;
+/// What each account gets: enough for hours of load.
+const ALLOWANCE: Amount = Amount::new(10_000_000_000_000);
+/// Heights that a transaction stays valid.
+const VALID_HEIGHTS: u64 = 590;
+/// Pause before an account looks again whether there is room for more.
+const POLL: Duration = Duration::from_millis(10);
+/// How long load runs before it is measured.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// How long a transaction that prepares the load may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The rollup that all data is for.
+const ROLLUP: &str = "bench";
+/// Most blocks that CometBFT tells of at once.
+const BLOCKS_PER_ANSWER: u64 = 20;
+/// Bytes of a transaction that carries data, beside its items: body, signature, lengths.
+const ENVELOPE_BYTES: usize = 512;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  cargo build --release -p counterpoint-abci --example noop\n  \
+                  counterpoint bench sequencer --noop target/release/examples/noop"
+)]
+pub(crate) struct SequencerArgs {
+    /// The no-op application to compare with.
+    #[arg(long, value_name = "FILE")]
+    noop: PathBuf,
+    /// How many validators.
+    #[arg(long, default_value_t = 1)]
+    validators: usize,
+    /// Most bytes of a block.
+    #[arg(long, default_value_t = 1_000_000)]
+    block_bytes: u64,
+    /// Bytes of a transaction.
+    #[arg(long, default_value_t = 65_536)]
+    tx_bytes: usize,
+    /// Bytes of an item; a transaction carries as many as fit.
+    #[arg(long, default_value_t = 8_192)]
+    item_bytes: usize,
+    /// How long to measure under load, in seconds; idle blocks take a third of it.
+    #[arg(long, default_value_t = 12)]
+    seconds: u64,
+    /// Where the networks lie; a temporary directory unless given. A file system in memory shows
+    /// what is not the disk.
+    #[arg(long, value_name = "DIR")]
+    parent: Option<PathBuf>,
+}
+
+impl SequencerArgs {
+    fn items_per_tx(&self) -> eyre::Result<usize> {
+        let count = self.tx_bytes.saturating_sub(ENVELOPE_BYTES) / (self.item_bytes + 4);
+        if !(1..=SubmitData::MAX_ITEMS).contains(&count) || self.tx_bytes > MAX_TX_BYTES {
+            bail!(
+                "--tx-bytes {} must hold 1..={} items of --item-bytes {}, and be at most {}",
+                self.tx_bytes,
+                SubmitData::MAX_ITEMS,
+                self.item_bytes,
+                MAX_TX_BYTES
+            );
+        }
+        Ok(count)
+    }
+}
+
+pub(super) async fn run(args: &SequencerArgs) -> eyre::Result<Value> {
+    args.items_per_tx()?;
+    let noop = measure_noop(args).await?;
+    let ours = measure_ours(args).await?;
+    let ratio = |of: fn(&Measured) -> f64| (of(&ours) / of(&noop) * 100.0).round() / 100.0;
+    Ok(json!({
+        "load": "sequencer",
+        "validators": args.validators,
+        "block_bytes": args.block_bytes,
+        "tx_bytes": args.tx_bytes,
+        "item_bytes": args.item_bytes,
+        "noop": noop.report(),
+        "sequencer": ours.report(),
+        "items_per_second": (ours.loaded.megabytes_per_second() * 1e6 / to_f64(args.tx_bytes as u64)
+            * to_f64(args.items_per_tx()? as u64)).round(),
+        "ratio": {
+            "idle_interval": ratio(|run| run.idle.interval_ms()),
+            "megabytes_per_second": ratio(|run| run.loaded.megabytes_per_second()),
+            "blocks_per_second": ratio(|run| 1_000.0 / run.loaded.interval_ms()),
+        },
+    }))
+}
+
+/// What one application did.
+struct Measured {
+    idle: Blocks,
+    loaded: Blocks,
+}
+
+impl Measured {
+    fn report(&self) -> Value {
+        json!({ "idle": self.idle.report(), "loaded": self.loaded.report() })
+    }
+}
+
+/// Blocks between two moments, by their headers.
+struct Blocks {
+    count: u64,
+    bytes: u64,
+    span: Duration,
+}
+
+impl Blocks {
+    fn interval_ms(&self) -> f64 {
+        self.span.as_secs_f64() * 1_000.0 / to_f64(self.count)
+    }
+
+    fn megabytes_per_second(&self) -> f64 {
+        to_f64(self.bytes) / 1e6 / self.span.as_secs_f64()
+    }
+
+    fn report(&self) -> Value {
+        let round = |value: f64| (value * 100.0).round() / 100.0;
+        json!({
+            "blocks_per_second": round(1_000.0 / self.interval_ms()),
+            "interval_ms": round(self.interval_ms()),
+            "megabytes_per_second": round(self.megabytes_per_second()),
+        })
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of one run are far below 2^52"
+)]
+fn to_f64(count: u64) -> f64 {
+    count as f64
+}
+
+async fn measure_noop(args: &SequencerArgs) -> eyre::Result<Measured> {
+    let waiting = (BLOCKS_WAITING * args.block_bytes).div_ceil(args.tx_bytes as u64);
+    let mode = |bytes_per_second: u64| {
+        let flags = [
+            ("--bytes-per-second", bytes_per_second),
+            ("--item-bytes", args.tx_bytes as u64),
+            ("--max-waiting", waiting),
+        ];
+        let flags = flags
+            .into_iter()
+            .flat_map(|(flag, value)| [flag.into(), value.to_string()]);
+        let mode: Vec<String> = std::iter::once("inserted".into()).chain(flags).collect();
+        Application::Noop {
+            program: args.noop.clone(),
+            mode,
+        }
+    };
+    let (idle, loaded) = (mode(0), mode(1_000_000_000));
+    let idle = {
+        let network = Network::start(args, idle).await?;
+        let idle = network.blocks(args.seconds / 3).await?;
+        network.stop().await?;
+        idle
+    };
+    let network = Network::start(args, loaded).await?;
+    tokio::time::sleep(WARM_UP).await;
+    let loaded = network.blocks(args.seconds).await?;
+    network.stop().await?;
+    Ok(Measured { idle, loaded })
+}
+
+async fn measure_ours(args: &SequencerArgs) -> eyre::Result<Measured> {
+    let network = Network::start(args, Application::Sequencer).await?;
+    let idle = network.blocks(args.seconds / 3).await?;
+    let accounts = prepare(&network.info).await?;
+    let mut load = JoinSet::new();
+    for (at, key) in accounts.into_iter().enumerate() {
+        let validator = &network.info.validators[at % network.info.validators.len()];
+        let account = Account {
+            client: Client::new(std::slice::from_ref(&validator.grpc))?,
+            chain_id: network.info.chain_id.clone(),
+            items: items(args)?,
+            key,
+        };
+        let waiting = BLOCKS_WAITING * args.block_bytes / args.tx_bytes as u64;
+        load.spawn(account.send_for_ever((waiting / u64::from(ACCOUNTS)).max(2)));
+    }
+    let measured = async {
+        tokio::time::sleep(WARM_UP).await;
+        network.blocks(args.seconds).await
+    };
+    let loaded = tokio::select! {
+        loaded = measured => loaded?,
+        Some(ended) = load.join_next() => return Err(ended?),
+    };
+    load.shutdown().await;
+    network.stop().await?;
+    Ok(Measured { idle, loaded })
+}
+
+/// A network that is measured, in a directory of its own.
+struct Network {
+    devnet: Devnet,
+    info: Info,
+    http: reqwest::Client,
+    directory: tempfile::TempDir,
+}
+
+impl Network {
+    async fn start(args: &SequencerArgs, application: Application) -> eyre::Result<Self> {
+        let parent = args.parent.clone().unwrap_or_else(std::env::temp_dir);
+        let directory = tempfile::tempdir_in(&parent)
+            .wrap_err_with(|| format!("no directory can be made in {}", parent.display()))?;
+        let options = Options {
+            dir: directory.path().to_owned(),
+            validators: args.validators,
+            rollups: 0,
+            slot_secs: 1,
+            block_interval_ms: 0,
+            base_port: None,
+            max_block_bytes: args.block_bytes,
+            program: std::env::current_exe()?,
+            application,
+        };
+        let devnet = Devnet::start(&options, &|step| eprintln!("bench: {step}")).await?;
+        let info = devnet.info();
+        Ok(Self {
+            devnet,
+            info,
+            http: reqwest::Client::new(),
+            directory,
+        })
+    }
+
+    async fn stop(mut self) -> eyre::Result<()> {
+        self.devnet.stop().await?;
+        Ok(self.directory.close()?)
+    }
+
+    async fn ask(&self, question: &str) -> eyre::Result<Value> {
+        let url = format!("{}/{question}", self.info.validators[0].cometbft_rpc);
+        let answer: Value = self.http.get(&url).send().await?.json().await?;
+        let missing = || eyre!("{url} answers {answer}");
+        answer.get("result").cloned().ok_or_else(missing)
+    }
+
+    async fn height(&self) -> eyre::Result<u64> {
+        let status = self.ask("status").await?;
+        number(&status["sync_info"]["latest_block_height"])
+    }
+
+    /// The blocks of the next `seconds`.
+    async fn blocks(&self, seconds: u64) -> eyre::Result<Blocks> {
+        let from = self.height().await?;
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let to = self.height().await?;
+        eyre::ensure!(to > from, "no block in {seconds} s");
+        let (mut bytes, mut first, mut last) = (0, None, None);
+        let mut next = from;
+        while next <= to {
+            let end = to.min(next + BLOCKS_PER_ANSWER - 1);
+            let answer = self
+                .ask(&format!("blockchain?minHeight={next}&maxHeight={end}"))
+                .await?;
+            for meta in answer["block_metas"].as_array().into_iter().flatten() {
+                let height = number(&meta["header"]["height"])?;
+                let time = Time::parse_from_rfc3339(meta["header"]["time"].as_str().unwrap_or(""))?;
+                if height == from {
+                    first = Some(time);
+                    continue;
+                }
+                if height == to {
+                    last = Some(time);
+                }
+                bytes += number(&meta["block_size"])?;
+            }
+            next = end + 1;
+        }
+        let (Some(first), Some(last)) = (first, last) else {
+            bail!("CometBFT does not tell of blocks {from} to {to}");
+        };
+        Ok(Blocks {
+            count: to - from,
+            bytes,
+            span: last.duration_since(first)?,
+        })
+    }
+}
+
+/// CometBFT writes integers as strings.
+fn number(value: &Value) -> eyre::Result<u64> {
+    let text = value
+        .as_str()
+        .ok_or_else(|| eyre!("{value} is not a number in a string"))?;
+    Ok(text.parse()?)
+}
+
+/// Registers the rollup and gives every sender something to spend.
+async fn prepare(info: &Info) -> eyre::Result<Vec<SecretKey>> {
+    let client = Client::new(std::slice::from_ref(&info.validators[0].grpc))?;
+    let faucet = keys::read(&info.faucet_key)?;
+    let accounts: Vec<SecretKey> = (1..=ACCOUNTS)
+        .map(|seed| SecretKey::from_seed([seed; 32]))
+        .collect();
+    let transfers = accounts.iter().map(|key| {
+        Action::Transfer(Transfer {
+            to: key.public_key().address(),
+            amount: ALLOWANCE,
+        })
+    });
+    let height = client.info().await?.height;
+    let register = RegisterRollup {
+        name: ROLLUP.into(),
+        evm_chain_id: 1,
+        chain_spec_hash: Hash::ZERO,
+        genesis_time: 0,
+        first_height: Height::new(height + 50),
+        slot_secs: SlotSecs::new(1)?,
+        gas_limit: 30_000_000,
+        max_tx_gas: 7_500_000,
+        min_tip_wei: 1,
+        allow_unprotected: false,
+        fee_recipient: EvmAddress::new([0; 20]),
+        tip_share_bps: 0,
+        max_bytes_per_block: u32::MAX,
+        max_items_per_block: u32::MAX,
+    };
+    let actions = transfers
+        .chain([Action::RegisterRollup(register)])
+        .collect();
+    let tx = sign(&faucet, &info.chain_id, 0, height, actions)?;
+    let answer = client.submit(tx.as_bytes().clone()).await?;
+    eyre::ensure!(
+        answer.code == 0,
+        "refused with code {}: {}",
+        answer.code,
+        answer.log
+    );
+    let included = async {
+        loop {
+            let status = client.transaction(&tx.hash()).await?;
+            let started = client.info().await?.height >= height + 50;
+            match status {
+                Status::Included(included) if started => return eyre::Ok(included),
+                _ => tokio::time::sleep(POLL).await,
+            }
+        }
+    };
+    let included = tokio::time::timeout(PATIENCE, included)
+        .await
+        .wrap_err("the load cannot be prepared")??;
+    eyre::ensure!(
+        included.code == 0,
+        "failed with code {}: {}",
+        included.code,
+        included.log
+    );
+    Ok(accounts)
+}
+
+/// Opaque items, as many as fit into a transaction.
+fn items(args: &SequencerArgs) -> eyre::Result<Vec<Bytes>> {
+    let item = Bytes::from(vec![0xab; args.item_bytes]);
+    Ok(vec![item; args.items_per_tx()?])
+}
+
+fn sign(
+    key: &SecretKey,
+    chain_id: &str,
+    nonce: u64,
+    height: u64,
+    actions: Vec<Action>,
+) -> eyre::Result<SignedTransaction> {
+    let body = TransactionBody {
+        chain_id: chain_id.to_owned(),
+        signer: key.public_key(),
+        nonce: Nonce::new(nonce),
+        tip_per_byte: 0,
+        max_fee: ALLOWANCE,
+        valid_until: Height::new(height + VALID_HEIGHTS),
+        actions,
+    };
+    Ok(SignedTransaction::sign(body, key)?)
+}
+
+/// One account that keeps a number of transactions waiting at one node.
+struct Account {
+    client: Client,
+    chain_id: String,
+    items: Vec<Bytes>,
+    key: SecretKey,
+}
+
+impl Account {
+    /// Sends until it is dropped; gives the reason if it cannot go on.
+    async fn send_for_ever(self, waiting: u64) -> eyre::Report {
+        match self.send(waiting).await {
+            Ok(never) => match never {},
+            Err(error) => error.wrap_err("a sender failed"),
+        }
+    }
+
+    async fn send(self, waiting: u64) -> eyre::Result<std::convert::Infallible> {
+        let address = self.key.public_key().address();
+        let this = Arc::new(self);
+        let mut next = 0;
+        loop {
+            let account = this.client.account(&address).await?;
+            if next >= account.nonce + waiting {
+                tokio::time::sleep(POLL).await;
+                continue;
+            }
+            let sender = Arc::clone(&this);
+            let (nonce, height) = (next, account.height);
+            let tx = tokio::task::spawn_blocking(move || {
+                let data = SubmitData::new(RollupId::from_name(ROLLUP), sender.items.clone())?;
+                let actions = vec![Action::SubmitData(data)];
+                sign(&sender.key, &sender.chain_id, nonce, height, actions)
+            })
+            .await??;
+            let answer = this.client.submit(tx.as_bytes().clone()).await?;
+            eyre::ensure!(
+                answer.code == 0,
+                "refused with code {}: {}",
+                answer.code,
+                answer.log
+            );
+            next += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_hold_what_is_asked_for() {
+        let args = |tx_bytes, item_bytes| SequencerArgs {
+            noop: PathBuf::from("noop"),
+            validators: 1,
+            block_bytes: 1_000_000,
+            tx_bytes,
+            item_bytes,
+            seconds: 1,
+            parent: None,
+        };
+        for (tx_bytes, item_bytes) in [(65_536, 8_192), (65_536, 110), (1_024, 110)] {
+            let args = args(tx_bytes, item_bytes);
+            let data = SubmitData::new(RollupId::from_name(ROLLUP), items(&args).unwrap()).unwrap();
+            let key = SecretKey::from_seed([1; 32]);
+            let tx = sign(&key, "a-chain-id", 0, 1, vec![Action::SubmitData(data)]).unwrap();
+            let free = tx_bytes - tx.as_bytes().len();
+            assert!(
+                free < ENVELOPE_BYTES + item_bytes + 4,
+                "{free} bytes are left"
+            );
+        }
+        assert!(args(1_024, 2_048).items_per_tx().is_err());
+        assert!(args(2_000_000, 8_192).items_per_tx().is_err());
+    }
+}

@@ -204,7 +204,11 @@ impl Rollup {
             prev_randao: root,
             config_hash: self.config.hash(),
         };
-        let leaf = RollupLeaf::new(self.config.rollup_id, env, &plan.items);
+        let leaf = RollupLeaf::new(
+            self.config.rollup_id,
+            env,
+            plan.items.iter().map(RollupItem::leaf).collect(),
+        );
         let list = VerifiedList::unchecked(header, leaf, plan.items);
         let closed =
             self.assembler

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use counterpoint_core::{
     block::{ENV_VERSION, RollupEnv, RollupItem, RollupLeaf, prev_randao},
     primitive::{Hash, Height, RollupId},
@@ -13,9 +12,12 @@ use counterpoint_core::{
     slot::{HeaderTime, Slot, SlotSecs},
 };
 
-use crate::state::{
-    DepositQueue, Key, LastHeader, QueuedDeposit, ReadRecords, RollupRecord, StateDelta, StateRead,
-    StoreError,
+use crate::{
+    execute::Item,
+    state::{
+        DepositQueue, Key, LastHeader, QueuedDeposit, ReadRecords, RollupRecord, StateDelta,
+        StateRead, StoreError,
+    },
 };
 
 /// Most deposits of one rollup block: geth takes no more withdrawals.
@@ -42,6 +44,7 @@ struct List {
     env: RollupEnv,
     deposits: Vec<RollupItem>,
     plaintext: Vec<RollupItem>,
+    leaves: Vec<Hash>, // Of `plaintext`.
     bytes: u64,
 }
 
@@ -78,12 +81,12 @@ impl Lists {
     }
 
     /// Whether all of `items` fit into their rollups' shares of the block.
-    pub(crate) fn fit(&self, items: &[(RollupId, Bytes)]) -> bool {
+    pub(crate) fn fit(&self, items: &[Item]) -> bool {
         let mut added: BTreeMap<RollupId, (u64, u64)> = BTreeMap::new();
-        for (id, item) in items {
-            let (count, bytes) = added.entry(*id).or_default();
+        for item in items {
+            let (count, bytes) = added.entry(item.rollup_id).or_default();
             *count = count.saturating_add(1);
-            *bytes = bytes.saturating_add(item.len() as u64);
+            *bytes = bytes.saturating_add(item.raw.len() as u64);
         }
         added.iter().all(|(id, (count, bytes))| {
             self.0
@@ -93,11 +96,17 @@ impl Lists {
     }
 
     /// Appends to `L4`.
-    pub(crate) fn push(&mut self, items: Vec<(RollupId, Bytes)>) {
-        for (id, item) in items {
-            if let Some(list) = self.0.get_mut(&id) {
-                list.bytes = list.bytes.saturating_add(item.len() as u64);
-                list.plaintext.push(RollupItem::Transaction(item));
+    pub(crate) fn push(&mut self, items: Vec<Item>) {
+        for Item {
+            rollup_id,
+            raw,
+            leaf,
+        } in items
+        {
+            if let Some(list) = self.0.get_mut(&rollup_id) {
+                list.bytes = list.bytes.saturating_add(raw.len() as u64);
+                list.plaintext.push(RollupItem::Transaction(raw));
+                list.leaves.push(leaf);
             }
         }
     }
@@ -105,18 +114,14 @@ impl Lists {
     /// Puts the lanes together, in the order of rollup identifiers.
     pub(crate) fn close(self) -> Vec<RollupSlice> {
         let close = |(id, list): (RollupId, List)| {
-            let List {
-                config,
-                env,
-                deposits: mut items,
-                plaintext,
-                ..
-            } = list;
-            items.extend(plaintext);
+            let mut items = list.deposits;
+            let mut leaves: Vec<Hash> = items.iter().map(RollupItem::leaf).collect();
+            leaves.extend(list.leaves);
+            items.extend(list.plaintext);
             RollupSlice {
-                leaf: RollupLeaf::new(id, env, &items),
+                leaf: RollupLeaf::new(id, list.env, leaves),
                 items,
-                config,
+                config: list.config,
             }
         };
         self.0.into_iter().map(close).collect()
@@ -197,12 +202,13 @@ impl List {
         } else {
             Vec::new()
         };
-        let (plaintext, bytes) = Default::default();
+        let (plaintext, leaves, bytes) = Default::default();
         Ok(Self {
             config: record.config,
             env,
             deposits,
             plaintext,
+            leaves,
             bytes,
         })
     }

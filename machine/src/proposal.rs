@@ -10,7 +10,7 @@ use counterpoint_core::{
     },
     primitive::{Address, Hash, Height, Nonce},
     slot::HeaderTime,
-    transaction::{SignedTransaction, TransactionError},
+    transaction::{RawTransaction, SignedTransaction, TransactionError},
 };
 
 use crate::{
@@ -36,6 +36,7 @@ pub struct BlockContext {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     preamble: Preamble,
+    preamble_hash: Hash,
     transactions: Vec<SignedTransaction>,
 }
 
@@ -230,9 +231,9 @@ impl Block {
         let (first, rest) = items.split_first().ok_or(Refusal::Empty)?;
         let preamble = Preamble::decode(first)?;
         let decode = |(place, item): (usize, &Bytes)| {
-            let remembered = known(&Hash::digest(&[item]));
-            remembered
-                .map_or_else(|| SignedTransaction::decode(item), Ok)
+            let raw = RawTransaction::new(item.clone());
+            known(&raw.hash())
+                .map_or_else(|| raw.verify(), Ok)
                 .map_err(|source| Refusal::Item {
                     index: place.saturating_add(1),
                     source,
@@ -245,8 +246,18 @@ impl Block {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             preamble,
+            preamble_hash: Hash::digest(&[first]),
             transactions,
         })
+    }
+
+    /// The SHA-256 digest of every item, which `data_hash` commits to.
+    #[must_use]
+    pub fn item_hashes(&self) -> Vec<Hash> {
+        let transactions = self.transactions.iter().map(SignedTransaction::hash);
+        std::iter::once(self.preamble_hash)
+            .chain(transactions)
+            .collect()
     }
 
     /// The transactions, in order.

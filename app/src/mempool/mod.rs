@@ -14,7 +14,7 @@ use bytes::Bytes;
 use counterpoint_core::{
     block::Tag,
     primitive::{Address, Hash, Height, Nonce},
-    transaction::{GossipBundle, SignedTransaction},
+    transaction::{GossipBundle, RawTransaction, SignedTransaction},
 };
 use counterpoint_machine::{Account, CheckError, CheckedTx, StoreError, check_tx, query};
 use metrics::{counter, gauge};
@@ -140,11 +140,11 @@ impl Mempool {
 
     fn take_in(&self, bytes: &[u8], source: Source) -> Result<Intake, StoreError> {
         // It outlives the frame or message that carried it.
-        let bytes = Bytes::copy_from_slice(bytes);
-        let intake = if self.knows(&Hash::digest(&[&bytes]))? {
+        let raw = RawTransaction::new(Bytes::copy_from_slice(bytes));
+        let intake = if self.knows(&raw.hash())? {
             Intake::Known
         } else {
-            self.check_and_insert(&bytes, source)?
+            self.check_and_insert(raw, source)?
         };
         let outcome = match intake {
             Intake::Known => "known",
@@ -163,8 +163,8 @@ impl Mempool {
         Ok(place.is_some())
     }
 
-    fn check_and_insert(&self, bytes: &Bytes, source: Source) -> Result<Intake, StoreError> {
-        let tx = match SignedTransaction::decode(bytes) {
+    fn check_and_insert(&self, raw: RawTransaction, source: Source) -> Result<Intake, StoreError> {
+        let tx = match raw.verify() {
             Ok(tx) => tx,
             Err(error) => {
                 let log = format!("{:#}", eyre::Report::new(error));

@@ -71,6 +71,8 @@ struct State {
 #[derive(Debug)]
 struct Executed {
     execution: Execution,
+    /// Hashes of the block's items.
+    items: Vec<Hash>,
     signers: Vec<Address>,
 }
 
@@ -241,6 +243,7 @@ impl State {
         histogram!(metric::EXECUTE_SECONDS).record(start.elapsed());
         Ok(Executed {
             execution,
+            items: block.item_hashes(),
             signers: signers.into_iter().collect(),
         })
     }
@@ -260,7 +263,11 @@ impl State {
         if ctx.height.get() != expected {
             return Err(format!("block {} decided, but {expected} is next", ctx.height).into());
         }
-        let Executed { execution, signers } = match self.executions.remove(&block_hash) {
+        let Executed {
+            execution,
+            items,
+            signers,
+        } = match self.executions.remove(&block_hash) {
             Some(known) => known,
             // Replayed, or decided by others while this node was away.
             None => self.execute(&ctx, &request.txs).map_err(|error| {
@@ -288,11 +295,6 @@ impl State {
         };
         let bytes = request.txs.iter().map(Bytes::len).sum::<usize>();
         counter!(metric::SEQUENCED_BYTES).increment(u64::try_from(bytes)?);
-        let items = request
-            .txs
-            .iter()
-            .map(|item| Hash::digest(&[item]))
-            .collect();
         let tip = Tip {
             height: ctx.height,
             app_hash,

@@ -1,13 +1,18 @@
 use borsh::{BorshDeserialize, BorshSerialize, io};
 use bytes::Bytes;
 
-use crate::primitive::RollupId;
+use crate::{
+    block::RollupItem,
+    primitive::{Hash, RollupId},
+};
 
 /// Orders opaque items for one rollup.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize)]
 pub struct SubmitData {
     rollup_id: RollupId,
     items: Vec<Bytes>, // Invariant: 1..=MAX_ITEMS, each 1..=MAX_ITEM_BYTES. We never look inside.
+    #[borsh(skip)]
+    leaves: Vec<Hash>, // Of the items in a rollup's list: bulk bytes are hashed once.
 }
 
 /// Why items cannot be ordered.
@@ -53,7 +58,15 @@ impl SubmitData {
                 index,
                 length: item.len(),
             }),
-            None => Ok(Self { rollup_id, items }),
+            None => {
+                let leaf = |item: &Bytes| RollupItem::transaction_leaf(item);
+                let leaves = items.iter().map(leaf).collect();
+                Ok(Self {
+                    rollup_id,
+                    items,
+                    leaves,
+                })
+            }
         }
     }
 
@@ -67,6 +80,12 @@ impl SubmitData {
     #[must_use]
     pub fn items(&self) -> &[Bytes] {
         &self.items
+    }
+
+    /// The Merkle leaf of each item in the rollup's list.
+    #[must_use]
+    pub fn leaves(&self) -> &[Hash] {
+        &self.leaves
     }
 
     /// Bytes of all items together.

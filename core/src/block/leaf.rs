@@ -1,6 +1,6 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use super::{RollupEnv, RollupItem, merkle};
+use super::{RollupEnv, merkle};
 use crate::primitive::{Hash, RollupId};
 
 /// One rollup's part of a block. A rollup has exactly one at every height from its first on, so
@@ -18,17 +18,16 @@ pub struct RollupLeaf {
 }
 
 impl RollupLeaf {
-    /// The leaf that commits to `list`.
+    /// Commits to the list whose items have these [leaves](super::RollupItem::leaf).
     #[must_use]
-    pub fn new(rollup_id: RollupId, env: RollupEnv, list: &[RollupItem]) -> Self {
-        let list_root = merkle::root(list.iter().map(RollupItem::leaf).collect());
+    pub fn new(rollup_id: RollupId, env: RollupEnv, leaves: Vec<Hash>) -> Self {
         // A block has fewer bytes than a u32 counts, and an item at least one.
-        let list_len = u32::try_from(list.len()).unwrap_or(u32::MAX);
+        let list_len = u32::try_from(leaves.len()).unwrap_or(u32::MAX);
         Self {
             rollup_id,
             env,
             list_len,
-            list_root,
+            list_root: merkle::root(leaves),
         }
     }
 

@@ -37,19 +37,23 @@ fn list() -> Vec<RollupItem> {
     ]
 }
 
+fn leaves(list: &[RollupItem]) -> Vec<Hash> {
+    list.iter().map(RollupItem::leaf).collect()
+}
+
 /// A block with three rollups and two more items, and a header that commits to it.
 fn block() -> (VerifiedHeader, Vec<RollupLeaf>, Preamble, Vec<Bytes>) {
-    let mut leaves: Vec<RollupLeaf> = ["alpha", "beta", "gamma"]
-        .map(|name| RollupLeaf::new(RollupId::from_name(name), env(), &list()))
+    let mut rollups: Vec<RollupLeaf> = ["alpha", "beta", "gamma"]
+        .map(|name| RollupLeaf::new(RollupId::from_name(name), env(), leaves(&list())))
         .to_vec();
-    leaves.sort_by_key(|leaf| leaf.rollup_id);
-    let preamble = Preamble::new(&leaves);
+    rollups.sort_by_key(|leaf| leaf.rollup_id);
+    let preamble = Preamble::new(&rollups);
     let items = vec![
         preamble.encode(),
         Bytes::from_static(b"a"),
         Bytes::from_static(b"b"),
     ];
-    (header(data_root(&items)), leaves, preamble, items)
+    (header(data_root(&items)), rollups, preamble, items)
 }
 
 fn header(data_hash: Hash) -> VerifiedHeader {

@@ -2,7 +2,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::{
     action::{Action, Deposit, RegisterRollup, SubmitData, Transfer},
-    block::{RollupItem, merkle},
+    block::merkle,
     key::PublicKey,
     primitive::{Amount, Hash, Height, Nonce, RollupId},
 };
@@ -102,17 +102,12 @@ impl From<&Action> for SigningAction {
 
 impl SigningAction {
     fn submit_data(data: &SubmitData) -> Self {
-        let leaves = data
-            .items()
-            .iter()
-            .map(|item| RollupItem::transaction_leaf(item))
-            .collect();
         Self::SubmitData {
             rollup_id: data.rollup_id(),
             // Both counts fit: a transaction is shorter than 1 MiB.
             items_len: u32::try_from(data.items().len()).unwrap_or(u32::MAX),
             bytes_len: u32::try_from(data.bytes_len()).unwrap_or(u32::MAX),
-            data_root: merkle::root(leaves),
+            data_root: merkle::root(data.leaves().to_vec()),
         }
     }
 }

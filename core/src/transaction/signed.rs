@@ -1,7 +1,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{MAX_ACTIONS, MAX_CHAIN_ID_BYTES, TransactionBody};
+use super::{MAX_ACTIONS, MAX_CHAIN_ID_BYTES, RawTransaction, TransactionBody};
 use crate::{
     block::Tag,
     key::{SecretKey, Signature, SignatureError},
@@ -14,7 +14,7 @@ pub const MAX_TX_BYTES: usize = 1_048_576 - 1_024;
 
 /// A transaction whose signature was verified, with the bytes it came in.
 ///
-/// It is made only by [`decode`](Self::decode) and [`sign`](Self::sign).
+/// It is made only by [`RawTransaction::verify`] and [`sign`](Self::sign).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedTransaction {
     body: TransactionBody,
@@ -79,7 +79,9 @@ impl SignedTransaction {
         bytes.get_mut().put_u8(Tag::Transaction.byte());
         let envelope = Envelope { body, signature };
         envelope.serialize(&mut bytes)?;
-        Self::assemble(envelope, bytes.into_inner().freeze())
+        let bytes = bytes.into_inner().freeze();
+        let hash = Hash::digest(&[&bytes]);
+        Self::assemble(envelope, bytes, hash)
     }
 
     /// Decodes a block item strictly and verifies its signature.
@@ -87,6 +89,11 @@ impl SignedTransaction {
     /// # Errors
     /// [`TransactionError`] says which bound, encoding or signature is broken.
     pub fn decode(bytes: &Bytes) -> Result<Self, TransactionError> {
+        RawTransaction::new(bytes.clone()).verify()
+    }
+
+    /// Does the work of [`RawTransaction::verify`].
+    pub(super) fn from_raw(bytes: Bytes, hash: Hash) -> Result<Self, TransactionError> {
         let length = bytes.len();
         let (tag, encoded) = match bytes.split_first() {
             Some(parts) if length <= MAX_TX_BYTES => parts,
@@ -101,10 +108,10 @@ impl SignedTransaction {
             .body
             .signer
             .verify(message.as_bytes(), &envelope.signature)?;
-        Self::assemble(envelope, bytes.clone())
+        Self::assemble(envelope, bytes, hash)
     }
 
-    fn assemble(envelope: Envelope, bytes: Bytes) -> Result<Self, TransactionError> {
+    fn assemble(envelope: Envelope, bytes: Bytes, hash: Hash) -> Result<Self, TransactionError> {
         let Envelope { body, signature } = envelope;
         let (length, count) = (bytes.len(), body.actions.len());
         if length > MAX_TX_BYTES {
@@ -117,7 +124,7 @@ impl SignedTransaction {
         if !(1..=MAX_CHAIN_ID_BYTES).contains(&length) {
             return Err(TransactionError::ChainId { length });
         }
-        let (hash, signer) = (Hash::digest(&[&bytes]), body.signer.address());
+        let signer = body.signer.address();
         Ok(Self {
             body,
             signature,

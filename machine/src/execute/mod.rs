@@ -8,7 +8,7 @@ mod transfer;
 use bytes::Bytes;
 use counterpoint_core::{
     action::Action,
-    primitive::{Address, Amount, Height, RollupId},
+    primitive::{Address, Amount, Hash, Height, RollupId},
     registry::RollupStatus,
     slot::HeaderTime,
 };
@@ -40,8 +40,19 @@ pub(crate) enum ExecuteError {
     Store(#[from] StoreError),
 }
 
-/// Items that a transaction adds to lists, in order.
-pub(crate) type Submitted = Vec<(RollupId, Bytes)>;
+/// An item that a transaction adds to a rollup's list.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// Whose list.
+    pub(crate) rollup_id: RollupId,
+    /// The item.
+    pub(crate) raw: Bytes,
+    /// Its Merkle leaf there.
+    pub(crate) leaf: Hash,
+}
+
+/// What a transaction adds to lists, in order.
+pub(crate) type Submitted = Vec<Item>;
 
 /// Applies all actions, or none if the inner result is a rejection: then `delta` is to be dropped.
 pub(crate) fn actions<S: StateRead>(

@@ -1,6 +1,6 @@
 use counterpoint_core::action::SubmitData;
 
-use super::{ExecuteError, Submitted, TxContext, active_rollup};
+use super::{ExecuteError, Item, Submitted, TxContext, active_rollup};
 use crate::state::{StateDelta, StateRead};
 
 /// Adds the items to the rollup's list; we never look inside.
@@ -12,6 +12,11 @@ pub(super) fn execute<S: StateRead>(
 ) -> Result<(), ExecuteError> {
     let rollup_id = action.rollup_id();
     active_rollup(rollup_id, ctx.height, delta)?;
-    submitted.extend(action.items().iter().map(|item| (rollup_id, item.clone())));
+    let items = action.items().iter().zip(action.leaves());
+    submitted.extend(items.map(|(item, leaf)| Item {
+        rollup_id,
+        raw: item.clone(),
+        leaf: *leaf,
+    }));
     Ok(())
 }

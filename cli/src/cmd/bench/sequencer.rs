@@ -204,7 +204,7 @@ async fn measure_ours(args: &SequencerArgs) -> eyre::Result<Measured> {
         let account = Account {
             client: Client::new(std::slice::from_ref(&validator.grpc))?,
             chain_id: network.info.chain_id.clone(),
-            items: items(args)?,
+            data: data(args)?,
             key,
         };
         let waiting = BLOCKS_WAITING * args.block_bytes / args.tx_bytes as u64;
@@ -383,10 +383,12 @@ async fn prepare(info: &Info) -> eyre::Result<Vec<SecretKey>> {
     Ok(accounts)
 }
 
-/// Opaque items, as many as fit into a transaction.
-fn items(args: &SequencerArgs) -> eyre::Result<Vec<Bytes>> {
+/// Opaque items, as many as fit into a transaction. The same ones in each, so that making load
+/// costs little beside carrying it.
+fn data(args: &SequencerArgs) -> eyre::Result<SubmitData> {
     let item = Bytes::from(vec![0xab; args.item_bytes]);
-    Ok(vec![item; args.items_per_tx()?])
+    let items = vec![item; args.items_per_tx()?];
+    Ok(SubmitData::new(RollupId::from_name(ROLLUP), items)?)
 }
 
 fn sign(
@@ -412,7 +414,7 @@ fn sign(
 struct Account {
     client: Client,
     chain_id: String,
-    items: Vec<Bytes>,
+    data: SubmitData,
     key: SecretKey,
 }
 
@@ -438,8 +440,7 @@ impl Account {
             let sender = Arc::clone(&this);
             let (nonce, height) = (next, account.height);
             let tx = tokio::task::spawn_blocking(move || {
-                let data = SubmitData::new(RollupId::from_name(ROLLUP), sender.items.clone())?;
-                let actions = vec![Action::SubmitData(data)];
+                let actions = vec![Action::SubmitData(sender.data.clone())];
                 sign(&sender.key, &sender.chain_id, nonce, height, actions)
             })
             .await??;
@@ -472,9 +473,9 @@ mod tests {
         };
         for (tx_bytes, item_bytes) in [(65_536, 8_192), (65_536, 110), (1_024, 110)] {
             let args = args(tx_bytes, item_bytes);
-            let data = SubmitData::new(RollupId::from_name(ROLLUP), items(&args).unwrap()).unwrap();
+            let actions = vec![Action::SubmitData(data(&args).unwrap())];
             let key = SecretKey::from_seed([1; 32]);
-            let tx = sign(&key, "a-chain-id", 0, 1, vec![Action::SubmitData(data)]).unwrap();
+            let tx = sign(&key, "a-chain-id", 0, 1, actions).unwrap();
             let free = tx_bytes - tx.as_bytes().len();
             assert!(
                 free < ENVELOPE_BYTES + item_bytes + 4,

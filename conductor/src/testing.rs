@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::{
     assembly::{Assembler, AssemblyError, Closed, Skip},
     chain_spec::{Specification, dev_genesis},
-    evm::{MemStore, Store},
+    evm::{MemStore, Store, balance},
     progress::Progress,
 };
 
@@ -245,6 +245,11 @@ impl Rollup {
         self.assembler =
             Assembler::new(Arc::clone(&self.store), self.specification.clone(), cursor);
         self.fed = usize::try_from(cursor.height.get() - FIRST_HEIGHT).unwrap();
+    }
+
+    /// What an account holds after the last block.
+    pub(crate) fn balance(&self, address: Address) -> U256 {
+        balance(&self.store, address)
     }
 
     /// Whether heights wait to be taken in.

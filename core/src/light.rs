@@ -24,6 +24,9 @@ use crate::{
 /// punishable for as long.
 pub const TRUSTING_PERIOD: Duration = Duration::from_secs(30 * 24 * 3_600);
 
+/// Most voting power of a validator set, as CometBFT bounds it: 2^60 − 1.
+pub const MAX_TOTAL_POWER: u64 = (1 << 60) - 1;
+
 /// A header that more than two thirds of the validators signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedHeader {
@@ -80,6 +83,9 @@ pub enum LightError {
     /// The genesis file cannot be read.
     #[error("not a CometBFT genesis file")]
     Genesis(#[from] serde_json::Error),
+    /// The powers of the validators add up to more than CometBFT counts.
+    #[error("the powers of the validators add up to more than {MAX_TOTAL_POWER}")]
+    Power,
     /// The genesis file names no validators, so nothing can be verified.
     #[error("the genesis file names no validators")]
     NoValidators,
@@ -131,6 +137,7 @@ impl TrustedState {
         if genesis.validators.is_empty() {
             return Err(LightError::NoValidators);
         }
+        check_power(&genesis.validators)?;
         let validators = validator::Set::without_proposer(genesis.validators);
         // The first block carries exactly the genesis time, and must be later than what is trusted.
         #[expect(
@@ -183,6 +190,10 @@ impl TrustedState {
                 trusted: self.height,
             });
         }
+        let set = validators.unwrap_or(&self.validators);
+        self.check(signed, set)
+            .map_err(|reason| LightError::Refused { height, reason })?;
+        // Only what the validators signed can show that they signed something else before.
         let adjacent = Some(height) == self.height.checked_add(1);
         if adjacent && self.hash != Hash::ZERO && header.previous != self.hash {
             let (previous, trusted) = (header.previous, self.hash);
@@ -192,9 +203,6 @@ impl TrustedState {
                 trusted,
             });
         }
-        let set = validators.unwrap_or(&self.validators);
-        self.check(signed, set)
-            .map_err(|reason| LightError::Refused { height, reason })?;
         if let Some(set) = validators {
             self.validators = set.clone();
         }
@@ -309,6 +317,15 @@ impl VerifiedHeader {
     }
 }
 
+/// Whether a set can be made of these validators without passing [`MAX_TOTAL_POWER`].
+fn check_power(validators: &[validator::Info]) -> Result<(), LightError> {
+    let add = |total: u64, info: &validator::Info| total.checked_add(info.power.value());
+    match validators.iter().try_fold(0, add) {
+        Some(total) if total <= MAX_TOTAL_POWER => Ok(()),
+        _ => Err(LightError::Power),
+    }
+}
+
 /// Reads CometBFT's `SignedHeader` message.
 ///
 /// # Errors
@@ -352,3 +369,6 @@ fn digest(hash: tendermint::Hash) -> Hash {
         tendermint::Hash::None => Hash::ZERO,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 use alloy_consensus::{Transaction, TxEip1559};
 use alloy_primitives::{Address, B256, TxKind, U256, hex};
+use counterpoint_core::primitive::EvmAddress;
 use proptest::prelude::*;
 
 use super::*;
@@ -14,6 +15,14 @@ fn part(opens: bool, closes: bool, items: Vec<RollupItem>) -> SlicePlan {
         opens,
         closes,
         items,
+    }
+}
+
+fn deposit(index: u64, amount_gwei: u64) -> RollupItem {
+    RollupItem::Deposit {
+        index,
+        address: EvmAddress::new([0x55; 20]),
+        amount_gwei,
     }
 }
 
@@ -103,18 +112,16 @@ fn a_block_covers_all_heights_of_its_slot() {
 #[test]
 fn deposits_are_withdrawals_and_no_transactions() {
     let mut rollup = Rollup::new();
-    let deposit = RollupItem::Deposit {
-        index: 0,
-        address: counterpoint_core::primitive::EvmAddress::new([0x55; 20]),
-        amount_gwei: 42,
-    };
     let closed = rollup
-        .push(whole(vec![deposit, paid(1, 0)]))
+        .push(whole(vec![deposit(0, 42), deposit(1, 8), paid(1, 0)]))
         .unwrap()
         .unwrap();
+    assert_eq!(included(&closed), 1);
     let withdrawals = closed.built.block.body.withdrawals.unwrap();
     assert_eq!((withdrawals[0].index, withdrawals[0].amount), (0, 42));
-    assert_eq!(closed.built.block.body.transactions.len(), 1);
+    // Both reach the same account.
+    let balance = rollup.balance(Address::repeat_byte(0x55));
+    assert_eq!(balance, U256::from(50_000_000_000_u64));
 }
 
 #[test]
@@ -165,14 +172,14 @@ fn derived_blocks_are_frozen() {
         input: hex::decode(ANSWER).unwrap().into(),
         ..transfer(1)
     };
-    let deposit = RollupItem::Deposit {
-        index: 0,
-        address: counterpoint_core::primitive::EvmAddress::new([0x55; 20]),
-        amount_gwei: 42,
-    };
     let plans = [
         whole(vec![]),
-        whole(vec![deposit, paid(1, 0), item(sign(1, create)), paid(2, 0)]),
+        whole(vec![
+            deposit(0, 42),
+            paid(1, 0),
+            item(sign(1, create)),
+            paid(2, 0),
+        ]),
         whole(vec![paid(2, 7), paid(2, 1)]),
     ];
     let mut lines = String::new();

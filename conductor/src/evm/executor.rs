@@ -1,6 +1,6 @@
 //! Builds one block, item by item, as sequencer heights arrive.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use alloy_consensus::{
     Block, BlockBody, EMPTY_OMMER_ROOT_HASH, Header, Receipt, ReceiptEnvelope, ReceiptWithBloom,
@@ -26,6 +26,7 @@ use revm::{
     },
     context_interface::block::BlobExcessGasAndPrice,
     database::{State, states::bundle_state::BundleRetention},
+    database_interface::DatabaseCommitExt,
     primitives::hardfork::SpecId,
 };
 
@@ -231,11 +232,14 @@ impl BlockBuilder {
     /// # Errors
     /// [`ExecuteError`] if the store is broken.
     pub fn finish(mut self, extra_data: Bytes) -> Result<BuiltBlock, ExecuteError> {
-        let credits = self.inputs.withdrawals.iter().map(|withdrawal| {
+        // Summed up first: crediting an account twice in one call would keep the last credit only.
+        let mut credits = BTreeMap::<Address, u128>::new();
+        for withdrawal in &self.inputs.withdrawals {
             let wei = u128::from(withdrawal.amount).saturating_mul(1_000_000_000);
-            (withdrawal.address, wei)
-        });
-        credit(&mut self.state, credits.collect())?;
+            let credit = credits.entry(withdrawal.address).or_default();
+            *credit = credit.saturating_add(wei);
+        }
+        self.state.increment_balances(credits).map_err(fault)?;
         self.state.merge_transitions(BundleRetention::PlainState);
         let update = StateUpdate::of(&self.store, &self.state.take_bundle())?;
         let logs_bloom = self
@@ -278,14 +282,6 @@ impl BlockBuilder {
             update,
         })
     }
-}
-
-fn credit(
-    state: &mut State<StateReader>,
-    credits: Vec<(Address, u128)>,
-) -> Result<(), ExecuteError> {
-    use revm::database_interface::DatabaseCommitExt;
-    state.increment_balances(credits).map_err(fault)
 }
 
 /// The length of a transaction inside a block body: typed ones are wrapped in a string.

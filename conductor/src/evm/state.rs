@@ -262,3 +262,10 @@ pub fn import_genesis(alloc: &GenesisState) -> Result<StateUpdate, StoreError> {
     batch.extend(nodes.map(|(path, rlp)| ((Table::Nodes, account_node(&path)), rlp)));
     Ok(StateUpdate { root, batch })
 }
+
+/// What an account holds.
+#[cfg(test)]
+pub(crate) fn balance(store: &Arc<dyn Store>, address: alloy_primitives::Address) -> U256 {
+    let account = StateReader(Arc::clone(store)).account(&address).unwrap();
+    account.map_or(U256::ZERO, |account| account.balance)
+}

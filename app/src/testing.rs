@@ -120,6 +120,13 @@ pub(crate) fn data(seed: u8, nonce: u64, item: &'static [u8]) -> Bytes {
     sign(seed, nonce, 1, Action::SubmitData(data))
 }
 
+/// A transaction with `count` items of one byte.
+pub(crate) fn batch(seed: u8, nonce: u64, tip: u64, count: usize) -> Bytes {
+    let items = vec![Bytes::from_static(b"x"); count];
+    let data = SubmitData::new(rollup(), items).unwrap();
+    sign(seed, nonce, tip, Action::SubmitData(data))
+}
+
 fn time(height: i64) -> Option<Timestamp> {
     Some(Timestamp {
         seconds: GENESIS_SECS + (height - 1) / 3,

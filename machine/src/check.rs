@@ -1,16 +1,18 @@
 //! From a signed transaction to a checked one: may it be in the next block?
 
 use counterpoint_core::{
-    primitive::{Amount, Height},
+    primitive::{Address, Amount, Height},
+    slot::HeaderTime,
     transaction::SignedTransaction,
 };
 
 use crate::{
     BlockContext,
-    execute::{self, TxContext},
+    execute::{self, ExecuteError, TxContext},
     fees::Fee,
     rejection::{Mismatch, Rejection},
-    state::{Account, ReadRecords, StateDelta, StateRead, StoreError},
+    room::{Share, parts},
+    state::{Account, Key, ReadRecords, StateDelta, StateRead},
 };
 
 /// How many heights ahead `valid_until` may lie.
@@ -43,68 +45,61 @@ impl CheckedTx {
     }
 }
 
-/// How checking a transaction can end badly.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckError {
-    /// The sender's fault.
-    #[error("transaction rejected")]
-    Rejected(#[from] Rejection),
-    /// A broken node.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 /// Checks a transaction for the mempool: everything that inclusion at the next height asks for,
 /// except that its nonce may still lie ahead. If it is the account's next one, the actions are
 /// tried too, so that a sender does not pay for what is bound to fail.
 ///
 /// # Errors
-/// [`CheckError::Rejected`] says what the sender did wrong.
+/// [`ExecuteError::Rejected`] says what the sender did wrong.
 pub fn check_tx<S: StateRead>(
     state: &S,
     tx: SignedTransaction,
     next: Height,
-) -> Result<CheckedTx, CheckError> {
-    let chain = state.chain()?;
-    check_body(&tx, &chain.chain_id, next)?;
+) -> Result<CheckedTx, ExecuteError> {
+    check_body(&tx, &state.chain()?.chain_id, next)?;
     let account = state.account(tx.signer())?.ok_or(Rejection::NoAccount)?;
     let (expected, actual) = (account.nonce, tx.body().nonce);
     if actual < expected {
         return Err(Rejection::Nonce(Mismatch { expected, actual }).into());
     }
     let fee = check_fee(&tx, &account)?;
-    let total = fee.total().ok_or(Rejection::Overflow)?;
+    let fee = fee.total().ok_or(Rejection::Overflow)?;
+    check_shares(state, &tx)?;
     if actual == expected {
-        try_actions(state, &tx, account, total, next)?;
+        try_out(state, &tx, next)?;
     }
-    Ok(CheckedTx { tx, fee: total })
+    Ok(CheckedTx { tx, fee })
 }
 
-fn try_actions<S: StateRead>(
+/// Whether an otherwise empty block could hold the data.
+fn check_shares<S: StateRead>(state: &S, tx: &SignedTransaction) -> Result<(), ExecuteError> {
+    for (id, part) in parts(tx) {
+        let record = state.rollup(id)?;
+        let fits = record.is_none_or(|record| Share::of(&record.config).without(part).is_some());
+        fits.then_some(()).ok_or(Rejection::Share(id))?;
+    }
+    Ok(())
+}
+
+/// Executes a transaction as a block would, and forgets what it did.
+fn try_out<S: StateRead>(
     state: &S,
     tx: &SignedTransaction,
-    account: Account,
-    fee: Amount,
     height: Height,
-) -> Result<(), CheckError> {
+) -> Result<(), ExecuteError> {
+    let ctx = BlockContext {
+        height,
+        time: HeaderTime::default(),
+        proposer: Address::new([0; 20]),
+    };
     let mut delta = StateDelta::new(state);
-    let balance = account
-        .balance
-        .checked_sub(fee)
-        .ok_or(Rejection::Overflow)?;
-    delta.put(
-        &crate::state::Key::Account(tx.signer()),
-        &Account { balance, ..account },
-    )?;
-    let last = state.last_header()?;
+    charge(tx, &ctx, Existed::Yes, &mut delta)?;
     let ctx = TxContext {
         signer: tx.signer(),
         height,
-        previous_time: last.time,
+        previous_time: state.last_header()?.time,
     };
-    execute::actions(&ctx, &tx.body().actions, &mut delta)?
-        .map(|_| ())
-        .map_err(CheckError::from)
+    execute::actions(&ctx, &tx.body().actions, &mut delta).map(|_| ())
 }
 
 /// What makes a block invalid if the transaction is in it, the account's part left aside.
@@ -152,29 +147,33 @@ pub(crate) fn check_fee(tx: &SignedTransaction, account: &Account) -> Result<Fee
     Ok(fee)
 }
 
+/// Whether the signer had an account before the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Existed {
+    Yes,
+    No,
+}
+
 /// Takes nonce and fee, which stay taken whatever becomes of the actions.
 pub(crate) fn charge<S: StateRead>(
     tx: &SignedTransaction,
     ctx: &BlockContext,
-    existed: bool,
+    existed: Existed,
     delta: &mut StateDelta<'_, S>,
-) -> Result<Result<(), Rejection>, StoreError> {
+) -> Result<(), ExecuteError> {
     let mut chain = delta.chain()?;
-    let verdict = (|| {
-        check_body(tx, &chain.chain_id, ctx.height)?;
-        existed.then_some(()).ok_or(Rejection::NoAccount)
-    })();
-    if let Err(rejection) = verdict {
-        return Ok(Err(rejection));
+    check_body(tx, &chain.chain_id, ctx.height)?;
+    if existed == Existed::No {
+        return Err(Rejection::NoAccount.into());
     }
     let account = delta.account(tx.signer())?.unwrap_or_default();
-    let (fee, paid, chain_burned) = match settle(tx, &account, chain.burned) {
-        Ok(settled) => settled,
-        Err(rejection) => return Ok(Err(rejection)),
-    };
-    chain.burned = chain_burned;
-    delta.put(&crate::state::Key::Account(tx.signer()), &paid)?;
-    delta.put(&crate::state::Key::Chain, &chain)?;
+    let (fee, paid, burned) = settle(tx, &account, chain.burned)?;
+    chain.burned = burned;
+    delta.put(&Key::Account(tx.signer()), &paid)?;
+    delta.put(&Key::Chain, &chain)?;
+    if fee.tip == Amount::ZERO {
+        return Ok(());
+    }
     delta.credit(ctx.proposer, fee.tip)
 }
 

@@ -30,16 +30,19 @@ mod lists;
 mod proposal;
 pub mod query;
 mod rejection;
+mod room;
 mod state;
 pub mod tree;
 
-pub use check::{CheckError, CheckedTx, MAX_VALID_HEIGHTS, check_tx};
+pub use check::{CheckedTx, MAX_VALID_HEIGHTS, check_tx};
+pub use execute::ExecuteError;
 pub use genesis::{InitError, init_chain};
 pub use lists::{MAX_DEPOSITS_PER_BLOCK, RollupSlice};
 pub use proposal::{
     Block, BlockContext, Execution, Outcome, ProcessError, Refusal, finalize, prepare, process,
 };
 pub use rejection::{Mismatch, Rejection};
+pub use room::Room;
 #[cfg(any(test, feature = "test-utils"))]
 pub use state::MemState;
 pub use state::{

@@ -14,6 +14,7 @@ use counterpoint_core::{
 
 use crate::{
     execute::Item,
+    room::Share,
     state::{
         DepositQueue, Key, LastHeader, QueuedDeposit, ReadRecords, RollupRecord, StateDelta,
         StateRead, StoreError,
@@ -45,7 +46,7 @@ struct List {
     deposits: Vec<RollupItem>,
     plaintext: Vec<RollupItem>,
     leaves: Vec<Hash>, // Of `plaintext`.
-    bytes: u64,
+    left: Share,
 }
 
 /// The slots around one height, for one slot length.
@@ -82,16 +83,14 @@ impl Lists {
 
     /// Whether all of `items` fit into their rollups' shares of the block.
     pub(crate) fn fit(&self, items: &[Item]) -> bool {
-        let mut added: BTreeMap<RollupId, (u64, u64)> = BTreeMap::new();
+        let mut added: BTreeMap<RollupId, Share> = BTreeMap::new();
         for item in items {
-            let (count, bytes) = added.entry(item.rollup_id).or_default();
-            *count = count.saturating_add(1);
-            *bytes = bytes.saturating_add(item.raw.len() as u64);
+            let part = added.entry(item.rollup_id).or_default();
+            part.add(1, item.raw.len() as u64);
         }
-        added.iter().all(|(id, (count, bytes))| {
-            self.0
-                .get(id)
-                .is_some_and(|list| list.has_room(*count, *bytes))
+        added.into_iter().all(|(id, part)| {
+            let list = self.0.get(&id);
+            list.is_some_and(|list| list.left.without(part).is_some())
         })
     }
 
@@ -104,7 +103,11 @@ impl Lists {
         } in items
         {
             if let Some(list) = self.0.get_mut(&rollup_id) {
-                list.bytes = list.bytes.saturating_add(raw.len() as u64);
+                let part = Share {
+                    items: 1,
+                    bytes: raw.len() as u64,
+                };
+                list.left = list.left.without(part).unwrap_or_default();
                 list.plaintext.push(RollupItem::Transaction(raw));
                 list.leaves.push(leaf);
             }
@@ -197,27 +200,21 @@ impl List {
             },
             config_hash: record.config.hash(),
         };
+        let left = Share::of(&record.config);
         let deposits = if opens {
             take_deposits(id, delta)?
         } else {
             Vec::new()
         };
-        let (plaintext, leaves, bytes) = Default::default();
+        let (plaintext, leaves) = Default::default();
         Ok(Self {
             config: record.config,
             env,
             deposits,
             plaintext,
             leaves,
-            bytes,
+            left,
         })
-    }
-
-    fn has_room(&self, items: u64, bytes: u64) -> bool {
-        let count = (self.plaintext.len() as u64).saturating_add(items);
-        let bytes = self.bytes.saturating_add(bytes);
-        count <= u64::from(self.config.max_items_per_block)
-            && bytes <= u64::from(self.config.max_bytes_per_block)
     }
 }
 

@@ -14,8 +14,8 @@ use counterpoint_core::{
 };
 
 use crate::{
-    check::charge,
-    execute::{self, TxContext},
+    check::{Existed, charge},
+    execute::{self, ExecuteError, TxContext},
     lists::{Lists, RollupSlice},
     rejection::Rejection,
     state::{Changes, Key, LastHeader, ReadRecords, StateDelta, StateRead, StoreError},
@@ -131,9 +131,16 @@ pub fn prepare<S: StateRead>(
     let candidates = next_in_turn(state, candidates)?;
     for tx in order::sort(candidates, &executor.last.hash, order_key) {
         let cost = item_cost(tx.as_bytes());
-        if cost <= room && executor.include(&tx)?.is_ok() {
-            room = room.saturating_sub(cost);
-            items.push(tx.as_bytes().clone());
+        if cost > room {
+            continue;
+        }
+        match executor.include(&tx) {
+            Ok(()) => {
+                room = room.saturating_sub(cost);
+                items.push(tx.as_bytes().clone());
+            }
+            Err(Excluded::Store(fault)) => return Err(fault),
+            Err(Excluded::Rejected(_) | Excluded::Overfull) => {}
         }
     }
     items.insert(0, executor.close().outcome.preamble.encode());
@@ -185,9 +192,10 @@ pub fn process<S: StateRead>(
     }
     for (place, tx) in block.transactions.iter().enumerate() {
         let index = place.saturating_add(1);
-        executor.include(tx)?.map_err(|refused| match refused {
-            Excluded::Rejected(rejection) => Refusal::Transaction { index, rejection },
-            Excluded::Overfull => Refusal::Overfull { index },
+        executor.include(tx).map_err(|excluded| match excluded {
+            Excluded::Rejected(rejection) => Refusal::Transaction { index, rejection }.into(),
+            Excluded::Overfull => Refusal::Overfull { index }.into(),
+            Excluded::Store(fault) => ProcessError::Store(fault),
         })?;
     }
     let execution = executor.close();
@@ -271,6 +279,22 @@ impl Block {
 enum Excluded {
     Rejected(Rejection),
     Overfull,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Excluded {
+    fn from(fault: StoreError) -> Self {
+        Self::Store(fault)
+    }
+}
+
+impl From<ExecuteError> for Excluded {
+    fn from(error: ExecuteError) -> Self {
+        match error {
+            ExecuteError::Rejected(rejection) => Self::Rejected(rejection),
+            ExecuteError::Store(fault) => Self::Store(fault),
+        }
+    }
 }
 
 /// Executes a block, transaction by transaction: the one path that all of us take.
@@ -300,12 +324,13 @@ impl<'a, S: StateRead> BlockExecutor<'a, S> {
     }
 
     /// Executes the block's next transaction. On `Excluded` nothing has changed.
-    fn include(&mut self, tx: &SignedTransaction) -> Result<Result<(), Excluded>, StoreError> {
-        let existed = self.state.account(tx.signer())?.is_some();
+    fn include(&mut self, tx: &SignedTransaction) -> Result<(), Excluded> {
+        let existed = match self.state.account(tx.signer())? {
+            Some(_) => Existed::Yes,
+            None => Existed::No,
+        };
         let mut charged = StateDelta::new(&self.delta);
-        if let Err(rejection) = charge(tx, &self.ctx, existed, &mut charged)? {
-            return Ok(Err(Excluded::Rejected(rejection)));
-        }
+        charge(tx, &self.ctx, existed, &mut charged)?;
         let ctx = TxContext {
             signer: tx.signer(),
             height: self.ctx.height,
@@ -313,20 +338,21 @@ impl<'a, S: StateRead> BlockExecutor<'a, S> {
         };
         let mut executed = StateDelta::new(&charged);
         let (code, submitted, effects) =
-            match execute::actions(&ctx, &tx.body().actions, &mut executed)? {
-                Ok(items) if !self.lists.fit(&items) => return Ok(Err(Excluded::Overfull)),
+            match execute::actions(&ctx, &tx.body().actions, &mut executed) {
+                Ok(items) if !self.lists.fit(&items) => return Err(Excluded::Overfull),
                 Ok(items) => ((0, String::new()), items, executed.into_changes()),
-                Err(rejection) => {
+                Err(ExecuteError::Rejected(rejection)) => {
                     let code = (rejection.code(), rejection.to_string());
                     (code, Vec::new(), Changes::new())
                 }
+                Err(ExecuteError::Store(fault)) => return Err(fault.into()),
             };
         charged.apply(effects);
         let changes = charged.into_changes();
         self.delta.apply(changes);
         self.lists.push(submitted);
         self.codes.push(code);
-        Ok(Ok(()))
+        Ok(())
     }
 
     fn close(self) -> Execution {

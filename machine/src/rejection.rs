@@ -57,6 +57,9 @@ pub enum Rejection {
     /// The signer cannot pay the fee.
     #[error("insufficient balance for the fee: {0}")]
     Fee(Mismatch<Amount>),
+    /// Its data alone is more than a block may hold of the rollup.
+    #[error("data for rollup {0} passes the rollup's share of a block")]
+    Share(RollupId),
     /// The signer cannot pay for an action.
     #[error("insufficient balance: {0}")]
     Balance(Mismatch<Amount>),
@@ -101,6 +104,7 @@ impl Rejection {
             Self::TooFarAhead { .. } => 6,
             Self::MaxFee(_) => 7,
             Self::Fee(_) => 8,
+            Self::Share(_) => 9,
             Self::Balance(_) => 16,
             Self::Overflow => 17,
             Self::UnknownRollup(_) => 18,

@@ -9,7 +9,7 @@ use counterpoint_core::{
     block::{Preamble, RollupItem},
     primitive::{Amount, EvmAddress, Height, RollupId},
 };
-use counterpoint_machine::{Block, CheckError, Outcome, Refusal, Rejection, check_tx, query};
+use counterpoint_machine::{Block, ExecuteError, Outcome, Refusal, Rejection, check_tx, query};
 use proptest::prelude::*;
 use support::{CHAIN_ID, Chain, GENESIS_SECS, RICH, address, rollup};
 
@@ -215,8 +215,8 @@ fn a_mempool_refuses_what_no_block_may_have() {
     let check = |tx, expect: u32| {
         let code = match check_tx(&chain.state, tx, next) {
             Ok(_) => 0,
-            Err(CheckError::Rejected(rejection)) => rejection.code(),
-            Err(CheckError::Store(fault)) => panic!("{fault}"),
+            Err(ExecuteError::Rejected(rejection)) => rejection.code(),
+            Err(ExecuteError::Store(fault)) => panic!("{fault}"),
         };
         assert_eq!(code, expect);
     };
@@ -224,6 +224,10 @@ fn a_mempool_refuses_what_no_block_may_have() {
     check(chain.sign(1, 7, 0, vec![transfer(2, 1)]), 0);
     check(chain.sign(9, 0, 0, vec![transfer(2, 1)]), 4);
     check(chain.sign(1, 0, u64::MAX, vec![transfer(2, 1)]), 7);
+    let items = |count| vec![b"x".as_slice(); count];
+    check(chain.sign(1, 7, 0, vec![submit("alpha", &items(20))]), 0);
+    let halves = vec![submit("alpha", &items(11)), submit("alpha", &items(10))];
+    check(chain.sign(1, 7, 0, halves), 9);
     check(chain.sign(1, 0, 0, vec![transfer(2, RICH)]), 16);
     let mut late = Chain::new(vec![], 1);
     late.height = 700;
@@ -232,7 +236,7 @@ fn a_mempool_refuses_what_no_block_may_have() {
     let error = check_tx(&chain.state, stale, Height::new(11)).unwrap_err();
     assert!(matches!(
         error,
-        CheckError::Rejected(Rejection::Expired { .. })
+        ExecuteError::Rejected(Rejection::Expired { .. })
     ));
     assert_eq!(query::chain_id(&chain.state).unwrap(), CHAIN_ID);
 }

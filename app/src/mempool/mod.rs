@@ -16,7 +16,7 @@ use counterpoint_core::{
     primitive::{Address, Hash, Height, Nonce},
     transaction::{GossipBundle, RawTransaction, SignedTransaction},
 };
-use counterpoint_machine::{Account, CheckError, CheckedTx, StoreError, check_tx, query};
+use counterpoint_machine::{Account, CheckedTx, ExecuteError, Room, StoreError, check_tx, query};
 use metrics::{counter, gauge};
 pub(crate) use queue::Limits;
 use queue::{Queue, Refused};
@@ -177,10 +177,10 @@ impl Mempool {
             let next = Height::new(height.get() + 1);
             let checked = match check_tx(&state, tx.clone(), next) {
                 Ok(checked) => checked,
-                Err(CheckError::Rejected(rejection)) => {
+                Err(ExecuteError::Rejected(rejection)) => {
                     return Ok(refuse(rejection.code(), rejection.to_string()));
                 }
-                Err(CheckError::Store(fault)) => return Err(fault),
+                Err(ExecuteError::Store(fault)) => return Err(fault),
             };
             let account = query::account(&state, tx.signer())?.unwrap_or_default();
             let mut pool = self.pool();
@@ -236,10 +236,10 @@ impl Mempool {
         bundles
     }
 
-    /// What a proposer chooses from, about `bytes` in all.
+    /// What a proposer chooses from, as far as there is room; `salt` decides between equals.
     #[must_use]
-    pub(crate) fn candidates(&self, bytes: usize) -> Vec<SignedTransaction> {
-        self.pool().queue.candidates(bytes)
+    pub(crate) fn select(&self, room: Room, salt: u64) -> Vec<SignedTransaction> {
+        self.pool().queue.select(room, salt)
     }
 
     /// A transaction whose signature was verified on its way in.

@@ -4,18 +4,24 @@
 //! lies behind a gap is *parked*. All that wait of one account can be paid from what it holds, so
 //! filling the pool costs what filling blocks would cost.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 use counterpoint_core::{
+    action::Action,
     primitive::{Address, Amount, Hash, Height, Nonce},
     transaction::SignedTransaction,
 };
-use counterpoint_machine::{Account, CheckedTx};
+use counterpoint_machine::{Account, CheckedTx, Room};
+
+/// Accounts whose next transaction found no room, after which a proposer looks no further.
+const MAX_MISSES: usize = 1_000;
+/// Bytes of memory that an item takes beside its own, about: allocation, handle and Merkle leaf.
+const ITEM_OVERHEAD: usize = 96;
 
 /// What a mempool may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Bytes of all transactions together.
+    /// Bytes of memory of all transactions together.
     pub(crate) bytes: usize,
     /// Transactions.
     pub(crate) count: usize,
@@ -26,7 +32,7 @@ pub(crate) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            bytes: 256 << 20,
+            bytes: 512 << 20,
             count: 100_000,
             per_account: 1_024,
         }
@@ -62,10 +68,18 @@ pub(crate) struct Queue {
     limits: Limits,
     accounts: HashMap<Address, Waiting>,
     by_hash: HashMap<Hash, (Address, Nonce)>,
-    /// The last transaction of every account, cheapest first: what is evicted.
-    tails: BTreeSet<(u64, Address)>,
+    /// The last transaction of every account, the one worth least first: what is evicted.
+    tails: BTreeSet<(Rank, Address)>,
     expiry: BTreeSet<(Height, Hash)>,
     bytes: usize,
+}
+
+/// What a transaction is worth to the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Whether a proposer can take it: no nonce before it is missing.
+    ready: bool,
+    tip: u64,
 }
 
 /// What waits of one account. Never empty while it is in the queue.
@@ -104,7 +118,7 @@ impl Queue {
         let replaced = self.admit(&checked, &account)?;
         // Taken out first, so that it neither counts nor is evicted in its successor's favour.
         let replaced = replaced.and_then(|hash| self.remove(&hash));
-        if let Err(refused) = self.make_room(tx) {
+        if let Err(refused) = self.make_room(&checked, &account) {
             self.put_back(replaced);
             return Err(refused);
         }
@@ -133,18 +147,20 @@ impl Queue {
         Ok(old.map(|old| old.tx().hash()))
     }
 
-    /// Evicts the last transactions of the accounts that pay least, if that makes room for `tx` and
-    /// all of them pay less. The signer's own stay: without them this one would wait for a gap.
-    fn make_room(&mut self, tx: &SignedTransaction) -> Result<(), Refused> {
+    /// Evicts last transactions of other accounts, if that makes room for `checked` and all of them
+    /// are worth less. The signer's own stay: without them this one would wait for a gap.
+    fn make_room(&mut self, checked: &CheckedTx, account: &Account) -> Result<(), Refused> {
+        let tx = checked.tx();
+        let rank = Rank {
+            ready: self.next_nonce(&tx.signer(), account.nonce) >= tx.body().nonce,
+            tip: tx.body().tip_per_byte,
+        };
         let mut evicted = Vec::new();
-        while self.bytes + tx.as_bytes().len() > self.limits.bytes
-            || self.by_hash.len() >= self.limits.count
+        while self.bytes + weight(tx) > self.limits.bytes || self.by_hash.len() >= self.limits.count
         {
-            let others = self.tails.iter().filter(|(_, who)| *who != tx.signer());
-            let cheapest = others
-                .take(1)
-                .find(|(tip, _)| *tip < tx.body().tip_per_byte);
-            let tail = cheapest.and_then(|(_, who)| self.accounts.get(who)?.txs.last_key_value());
+            let mut others = self.tails.iter().filter(|(_, who)| *who != tx.signer());
+            let least = others.next().filter(|(other, _)| *other < rank);
+            let tail = least.and_then(|(_, who)| self.accounts.get(who)?.txs.last_key_value());
             let Some(hash) = tail.map(|(_, tail)| tail.tx().hash()) else {
                 self.put_back(evicted);
                 return Err(Refused::Full);
@@ -164,7 +180,7 @@ impl Queue {
         let tx = checked.tx();
         let (signer, nonce, hash) = (tx.signer(), tx.body().nonce, tx.hash());
         self.forget_tail(&signer);
-        self.bytes += tx.as_bytes().len();
+        self.bytes += weight(tx);
         self.by_hash.insert(hash, (signer, nonce));
         self.expiry.insert((tx.body().valid_until, hash));
         let waiting = self.accounts.entry(signer).or_default();
@@ -184,16 +200,16 @@ impl Queue {
         if waiting.txs.is_empty() {
             self.accounts.remove(&signer);
         }
-        self.bytes -= removed.tx().as_bytes().len();
+        self.bytes -= weight(removed.tx());
         self.expiry
             .remove(&(removed.tx().body().valid_until, *hash));
         self.note_tail(&signer);
         Some((removed, account))
     }
 
-    fn tail_of(&self, account: &Address) -> Option<(u64, Address)> {
-        let (_, tail) = self.accounts.get(account)?.txs.last_key_value()?;
-        Some((tail.tx().body().tip_per_byte, *account))
+    fn tail_of(&self, account: &Address) -> Option<(Rank, Address)> {
+        let rank = self.accounts.get(account)?.rank_of_last()?;
+        Some((rank, *account))
     }
 
     fn forget_tail(&mut self, account: &Address) {
@@ -211,6 +227,7 @@ impl Queue {
     /// Follows the committed state: drops nonces below the account's, and what it can no longer
     /// pay, in the order of nonces.
     pub(crate) fn advance(&mut self, signer: &Address, account: Account) {
+        self.forget_tail(signer);
         let Some(waiting) = self.accounts.get_mut(signer) else {
             return;
         };
@@ -223,6 +240,7 @@ impl Queue {
                 _ => lost.push(checked.tx().hash()),
             }
         }
+        self.note_tail(signer);
         for hash in lost {
             self.remove(&hash);
         }
@@ -236,29 +254,37 @@ impl Queue {
         }
     }
 
-    /// What a proposer chooses from: what is ready, the best-paying accounts first, of about
-    /// `bytes` in all.
+    /// What a proposer chooses from: again and again the best-paying of all accounts' next ones, as
+    /// long as `room` takes them. An account whose next one finds no room is passed over. `salt`
+    /// decides between those who pay the same, so that no address is favoured for long.
     #[must_use]
-    pub(crate) fn candidates(&self, bytes: usize) -> Vec<SignedTransaction> {
-        let mut runs: Vec<(u64, &Waiting)> = self
-            .accounts
-            .values()
-            .filter_map(|waiting| {
-                let first = waiting.txs.get(&waiting.account.nonce)?;
-                Some((first.tx().body().tip_per_byte, waiting))
-            })
-            .collect();
-        runs.sort_by_key(|(tip, _)| std::cmp::Reverse(*tip));
-        let mut room = bytes;
-        let mut candidates = Vec::new();
-        for tx in runs.iter().flat_map(|(_, waiting)| waiting.ready()) {
-            if room == 0 {
-                break;
+    pub(crate) fn select(&self, mut room: Room, salt: u64) -> Vec<SignedTransaction> {
+        let head = |(signer, waiting): (&Address, &Waiting)| {
+            let nonce = waiting.account.nonce;
+            let tip = waiting.txs.get(&nonce)?.tx().body().tip_per_byte;
+            Some((tip, salted(signer, salt), *signer, nonce))
+        };
+        let mut heads: BinaryHeap<_> = self.accounts.iter().filter_map(head).collect();
+        let (mut selected, mut misses) = (Vec::new(), 0);
+        while let Some((_, place, signer, nonce)) = heads.pop() {
+            let txs = self.accounts.get(&signer).map(|waiting| &waiting.txs);
+            let Some((txs, tx)) = txs.and_then(|txs| Some((txs, txs.get(&nonce)?.tx()))) else {
+                continue;
+            };
+            if !room.take(tx) {
+                misses += 1;
+                if misses == MAX_MISSES {
+                    break;
+                }
+                continue;
             }
-            room = room.saturating_sub(tx.as_bytes().len());
-            candidates.push(tx.clone());
+            selected.push(tx.clone());
+            let next = nonce.next().and_then(|nonce| txs.get(&nonce));
+            if let Some(next) = next.map(|next| next.tx().body()) {
+                heads.push((next.tip_per_byte, place, signer, next.nonce));
+            }
         }
-        candidates
+        selected
     }
 
     /// A transaction that waits.
@@ -286,7 +312,7 @@ impl Queue {
         self.by_hash.len()
     }
 
-    /// Bytes of all transactions together.
+    /// Bytes of memory of all transactions together, about.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -294,15 +320,32 @@ impl Queue {
 }
 
 impl Waiting {
-    /// The unbroken run from the account's next nonce on.
-    fn ready(&self) -> impl Iterator<Item = &SignedTransaction> {
-        let mut next = Some(self.account.nonce);
-        std::iter::from_fn(move || {
-            let tx = self.txs.get(&next?)?.tx();
-            next = tx.body().nonce.next();
-            Some(tx)
-        })
+    /// What the last transaction is worth to the pool: one behind a gap less than any that a
+    /// proposer can take.
+    fn rank_of_last(&self) -> Option<Rank> {
+        let (nonce, last) = self.txs.last_key_value()?;
+        let run = nonce.get().checked_sub(self.account.nonce.get())?;
+        let ready = usize::try_from(run).is_ok_and(|run| run < self.txs.len());
+        let tip = last.tx().body().tip_per_byte;
+        Some(Rank { ready, tip })
     }
+}
+
+/// A place among equals that changes with `salt`.
+fn salted(address: &Address, salt: u64) -> u64 {
+    let bytes = address.as_bytes().iter().take(8);
+    bytes.fold(0, |number, byte| number << 8 | u64::from(*byte)) ^ salt
+}
+
+/// Bytes of memory that a transaction takes, about: what it was encoded in, and what it is decoded
+/// to, where every item stands on its own.
+fn weight(tx: &SignedTransaction) -> usize {
+    let items = |action: &Action| match action {
+        Action::SubmitData(data) => data.items().len(),
+        _ => 0,
+    };
+    let items: usize = tx.body().actions.iter().map(items).sum();
+    2 * tx.as_bytes().len() + ITEM_OVERHEAD * items
 }
 
 /// Whether `new` may take the place of `old`: it does the same, and pays more or lasts longer. So a

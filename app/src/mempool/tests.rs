@@ -2,7 +2,7 @@ use counterpoint_core::transaction::MAX_BUNDLE_BYTES;
 use tempfile::tempdir;
 
 use super::*;
-use crate::testing::{Node, address, data, transfer};
+use crate::testing::{Node, address, batch, data, transfer};
 
 #[tokio::test]
 async fn a_local_transaction_is_offered_once_and_relayed_once_byte_for_byte() {
@@ -101,4 +101,24 @@ async fn a_full_pool_asks_to_come_back() {
     assert_eq!(pool.insert(&bundle).unwrap(), 32_000);
     assert_eq!(pool.submit(&transfer(2, 0, 6)).unwrap().code, 0);
     assert!(pool.get(&Hash::digest(&[&transfer(1, 0, 5)])).is_none());
+}
+
+#[tokio::test]
+async fn data_that_no_block_can_hold_does_not_keep_others_out() {
+    let directory = tempdir().unwrap();
+    let node = Node::start(directory.path()).await;
+    node.advance().await;
+    let too_many = batch(1, 0, 9, 1_001);
+    assert_eq!(
+        node.check(&too_many).await.0,
+        9,
+        "more than a block may hold"
+    );
+    // Each of these fits alone; two do not, and whoever pays less waits.
+    for seed in 1..4 {
+        assert_eq!(node.check(&batch(seed, 0, u64::from(seed), 600)).await.0, 0);
+    }
+    assert_eq!(node.check(&transfer(4, 0, 0)).await.0, 0);
+    let (block, _) = node.advance().await;
+    assert_eq!(block.items[1..], [batch(3, 0, 3, 600), transfer(4, 0, 0)]);
 }

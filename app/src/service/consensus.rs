@@ -28,10 +28,9 @@ use counterpoint_core::{
     transaction::SignedTransaction,
 };
 use counterpoint_machine::{
-    Block, BlockContext, Changes, Execution, ProcessError, finalize, init_chain, prepare, process,
+    Block, BlockContext, Execution, ProcessError, Room, finalize, init_chain, prepare, process,
     tree,
 };
-use jmt::storage::TreeUpdateBatch;
 use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -48,9 +47,6 @@ const MAX_EXECUTIONS: usize = 8;
 
 /// Most verified transactions that are kept for further rounds of a height.
 const MAX_VERIFIED: usize = 100_000;
-
-/// How many times the block's limit a proposer looks at: some candidates will not fit.
-const CANDIDATE_FACTOR: u64 = 2;
 
 /// Answers the consensus connection.
 #[derive(Clone, Debug)]
@@ -150,9 +146,6 @@ impl State {
             app_hash: Hash::ZERO,
             initial,
         };
-        // A tree from before a crash between InitChain and the first commit is not built upon.
-        self.store
-            .init(tip, &Changes::new(), &TreeUpdateBatch::default())?;
         let (app_hash, tree) = tree::update(&self.store, 0, &changes)?;
         self.store.init(Tip { app_hash, ..tip }, &changes, &tree)?;
         info!(
@@ -179,9 +172,11 @@ impl State {
             &request.proposer_address,
         )?;
         let max_bytes = u64::try_from(request.max_tx_bytes)?;
-        let bytes = usize::try_from(max_bytes.saturating_mul(CANDIDATE_FACTOR))?;
-        let candidates = self.mempool.candidates(bytes);
-        let txs = prepare(&self.store.state(), &ctx, candidates, max_bytes)?;
+        let state = self.store.state();
+        let salt = state.tip()?.app_hash.as_bytes()[..8].try_into()?;
+        let room = Room::new(&state, max_bytes)?;
+        let candidates = self.mempool.select(room, u64::from_be_bytes(salt));
+        let txs = prepare(&state, &ctx, candidates, max_bytes)?;
         histogram!(metric::PREPARE_SECONDS).record(start.elapsed());
         Ok(ResponsePrepareProposal { txs })
     }

@@ -265,7 +265,7 @@ pub fn import_genesis(alloc: &GenesisState) -> Result<StateUpdate, StoreError> {
 
 /// What an account holds.
 #[cfg(test)]
-pub(crate) fn balance(store: &Arc<dyn Store>, address: alloy_primitives::Address) -> U256 {
+pub(crate) fn balance(store: &Arc<dyn Store>, address: Address) -> U256 {
     let account = StateReader(Arc::clone(store)).account(&address).unwrap();
     account.map_or(U256::ZERO, |account| account.balance)
 }

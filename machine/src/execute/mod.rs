@@ -29,13 +29,13 @@ pub(crate) struct TxContext {
     pub(crate) previous_time: Option<HeaderTime>,
 }
 
-/// How executing an action can end badly.
+/// How checking or executing a transaction can end badly.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ExecuteError {
-    /// An ordinary result: the block records it with its code.
-    #[error(transparent)]
+pub enum ExecuteError {
+    /// The sender's fault, and an ordinary result.
+    #[error("transaction rejected")]
     Rejected(#[from] Rejection),
-    /// A broken node.
+    /// A broken node: it stops instead of voting.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -54,27 +54,22 @@ pub(crate) struct Item {
 /// What a transaction adds to lists, in order.
 pub(crate) type Submitted = Vec<Item>;
 
-/// Applies all actions, or none if the inner result is a rejection: then `delta` is to be dropped.
+/// Applies all actions; on an error `delta` is to be dropped.
 pub(crate) fn actions<S: StateRead>(
     ctx: &TxContext,
     actions: &[Action],
     delta: &mut StateDelta<'_, S>,
-) -> Result<Result<Submitted, Rejection>, StoreError> {
+) -> Result<Submitted, ExecuteError> {
     let mut submitted = Submitted::new();
     for action in actions {
-        let result = match action {
+        match action {
             Action::Transfer(transfer) => transfer::execute(ctx, transfer, delta),
             Action::SubmitData(data) => submit_data::execute(ctx, data, delta, &mut submitted),
             Action::RegisterRollup(register) => register_rollup::execute(ctx, register, delta),
             Action::Deposit(deposit) => deposit::execute(ctx, deposit, delta),
-        };
-        match result {
-            Ok(()) => {}
-            Err(ExecuteError::Rejected(rejection)) => return Ok(Err(rejection)),
-            Err(ExecuteError::Store(fault)) => return Err(fault),
-        }
+        }?;
     }
-    Ok(Ok(submitted))
+    Ok(submitted)
 }
 
 /// Takes `amount` from an account.

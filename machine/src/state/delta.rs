@@ -4,7 +4,7 @@ use borsh::BorshSerialize;
 use counterpoint_core::primitive::{Address, Amount};
 
 use super::{Account, Changes, Entries, Key, ReadRecords, StateRead, StoreError};
-use crate::rejection::Rejection;
+use crate::{execute::ExecuteError, rejection::Rejection};
 
 /// Changes on top of a state that stays as it is until they are committed. A delta can be the base
 /// of another one: dropping that takes back what it wrote.
@@ -47,19 +47,11 @@ impl<'a, S: StateRead> StateDelta<'a, S> {
     }
 
     /// Adds to an account, which begins to exist if it did not.
-    ///
-    /// The outer error is a broken store, the inner one a balance that overflows.
-    pub(crate) fn credit(
-        &mut self,
-        to: Address,
-        amount: Amount,
-    ) -> Result<Result<(), Rejection>, StoreError> {
+    pub(crate) fn credit(&mut self, to: Address, amount: Amount) -> Result<(), ExecuteError> {
         let account = self.account(to)?.unwrap_or_default();
-        let Some(balance) = account.balance.checked_add(amount) else {
-            return Ok(Err(Rejection::Overflow));
-        };
-        self.put(&Key::Account(to), &Account { balance, ..account })?;
-        Ok(Ok(()))
+        let balance = account.balance.checked_add(amount);
+        let balance = balance.ok_or(Rejection::Overflow)?;
+        Ok(self.put(&Key::Account(to), &Account { balance, ..account })?)
     }
 }
 

@@ -110,6 +110,34 @@ fn the_cheapest_tail_of_others_goes_first() {
 }
 
 #[test]
+fn what_waits_for_a_gap_goes_before_what_a_proposer_can_take() {
+    let mut queue = queue(2);
+    queue.insert(tx(1, 3, 9, 10, 1), rich(0)).unwrap();
+    queue.insert(tx(2, 0, 1, 10, 1), rich(0)).unwrap();
+    let insert = |queue: &mut Queue, tx: CheckedTx| queue.insert(tx, rich(0));
+    assert_eq!(insert(&mut queue, tx(3, 3, 9, 10, 1)), Err(Refused::Full));
+    insert(&mut queue, tx(3, 0, 0, 10, 1)).unwrap();
+    assert!(queue.get(&tx(1, 3, 9, 10, 1).tx().hash()).is_none());
+    assert_eq!(insert(&mut queue, tx(4, 3, 9, 10, 1)), Err(Refused::Full));
+}
+
+#[test]
+fn the_best_paying_come_first_whoever_sends_them() {
+    let mut queue = queue(10);
+    for (seed, nonce, tip) in [(1, 0, 9), (1, 1, 0), (2, 0, 5), (2, 1, 7)] {
+        queue.insert(tx(seed, nonce, tip, 10, 1), rich(0)).unwrap();
+    }
+    let size = tx(1, 0, 9, 10, 1).tx().as_bytes().len() as u64;
+    let tips = |bytes| -> Vec<u64> {
+        let selected = queue.select(Room::new(&*STATE, bytes).unwrap(), 0);
+        selected.iter().map(|tx| tx.body().tip_per_byte).collect()
+    };
+    assert_eq!(tips(u64::MAX), [9, 5, 7, 0]);
+    assert_eq!(tips(3 * size), [9, 5, 7]);
+    assert!(tips(size - 1).is_empty());
+}
+
+#[test]
 fn one_account_holds_only_its_share() {
     let mut queue = queue(10);
     for nonce in 0..3 {
@@ -145,13 +173,29 @@ fn parked_transactions_are_no_candidates() {
     queue.insert(tx(2, 0, 1, 10, 1), rich(0)).unwrap();
     queue.insert(tx(2, 2, 1, 10, 1), rich(0)).unwrap();
     let ready = |queue: &Queue| -> Vec<Hash> {
-        let candidates = queue.candidates(usize::MAX);
+        let candidates = queue.select(room(), 0);
         candidates.iter().map(SignedTransaction::hash).collect()
     };
     assert_eq!(ready(&queue), [tx(2, 0, 1, 10, 1).tx().hash()]);
     queue.advance(&key(1).public_key().address(), rich(1));
     assert_eq!(ready(&queue).len(), 2);
     assert_eq!(ready(&queue)[0], tx(1, 1, 9, 10, 1).tx().hash());
+}
+
+/// Whether no nonce between the account's and the transaction's is missing among `others`.
+fn is_ready(tx: &SignedTransaction, account: Account, others: &[CheckedTx]) -> bool {
+    let waits = |nonce: u64| {
+        let is = |other: &CheckedTx| {
+            other.tx().signer() == tx.signer() && other.tx().body().nonce.get() == nonce
+        };
+        others.iter().any(is)
+    };
+    (account.nonce.get()..tx.body().nonce.get()).all(waits)
+}
+
+/// A block that takes everything.
+fn room() -> Room {
+    Room::new(&*STATE, u64::MAX).unwrap()
 }
 
 /// The same rules over a plain list, everything counted anew each time.
@@ -163,7 +207,7 @@ struct Model {
 
 impl Model {
     const LIMITS: Limits = Limits {
-        bytes: 1_400, // Between 6 and 7 transfers.
+        bytes: 2_800, // Between 6 and 7 transfers.
         count: 6,
         per_account: 3,
     };
@@ -185,9 +229,13 @@ impl Model {
         if known || !improved || crowded || unpaid {
             return false;
         }
-        let size = |txs: &[CheckedTx]| txs.iter().map(|tx| tx.tx().as_bytes().len()).sum::<usize>();
-        while size(&others) + tx.as_bytes().len() > Self::LIMITS.bytes
-            || others.len() >= Self::LIMITS.count
+        let size = |txs: &[CheckedTx]| txs.iter().map(|tx| weight(tx.tx())).sum::<usize>();
+        let rank_of = |tx: &SignedTransaction, account: Account, others: &[CheckedTx]| Rank {
+            ready: is_ready(tx, account, others),
+            tip: tx.body().tip_per_byte,
+        };
+        let mine = rank_of(&tx, account, &others);
+        while size(&others) + weight(&tx) > Self::LIMITS.bytes || others.len() >= Self::LIMITS.count
         {
             let is_tail = |other: &&CheckedTx| {
                 let behind = |next: &CheckedTx| {
@@ -196,10 +244,13 @@ impl Model {
                 };
                 !own(other) && !others.iter().any(behind)
             };
-            let rank = |other: &&CheckedTx| (other.tx().body().tip_per_byte, other.tx().signer());
-            let cheapest = others.iter().filter(is_tail).min_by_key(rank);
-            match cheapest.map(|cheapest| cheapest.tx().clone()) {
-                Some(victim) if victim.body().tip_per_byte < tx.body().tip_per_byte => {
+            let rank = |other: &&CheckedTx| {
+                let (tx, account) = (other.tx(), self.accounts[&other.tx().signer()]);
+                (rank_of(tx, account, &others), tx.signer())
+            };
+            let least = others.iter().filter(is_tail).min_by_key(rank);
+            match least.map(|least| (rank(&least).0, least.tx().clone())) {
+                Some((other, victim)) if other < mine => {
                     others.retain(|other| other.tx().hash() != victim.hash());
                 }
                 _ => return false,
@@ -227,13 +278,8 @@ impl Model {
 
     fn ready(&self) -> BTreeSet<Hash> {
         let is_ready = |tx: &&CheckedTx| {
-            let from = self.accounts[&tx.tx().signer()].nonce.get();
-            (from..=tx.tx().body().nonce.get()).all(|nonce| {
-                self.waiting.iter().any(|other| {
-                    other.tx().signer() == tx.tx().signer()
-                        && other.tx().body().nonce.get() == nonce
-                })
-            })
+            let account = self.accounts[&tx.tx().signer()];
+            is_ready(tx.tx(), account, &self.waiting)
         };
         let ready = self.waiting.iter().filter(is_ready);
         ready.map(|tx| tx.tx().hash()).collect()
@@ -302,11 +348,11 @@ proptest! {
                     model.waiting.retain(|tx| tx.tx().body().valid_until.get() >= height);
                 }
             }
-            let sizes = model.waiting.iter().map(|tx| tx.tx().as_bytes().len());
+            let sizes = model.waiting.iter().map(|tx| weight(tx.tx()));
             prop_assert_eq!(queue.bytes(), sizes.sum::<usize>());
             prop_assert_eq!(queue.len(), model.waiting.len());
             prop_assert!(model.waiting.iter().all(|tx| queue.get(&tx.tx().hash()).is_some()));
-            let ready = queue.candidates(usize::MAX);
+            let ready = queue.select(room(), 7);
             let ready: BTreeSet<Hash> = ready.iter().map(SignedTransaction::hash).collect();
             prop_assert_eq!(ready, model.ready());
             prop_assert_eq!(queue.tails.len(), queue.accounts.len());

@@ -1,0 +1,92 @@
+//! What still fits into a block: bytes as a whole, and each rollup's own share.
+
+use std::collections::BTreeMap;
+
+use counterpoint_core::{
+    action::Action, primitive::RollupId, registry::RollupConfig, transaction::SignedTransaction,
+};
+
+use crate::state::{ReadRecords, StateRead, StoreError};
+
+/// Items and their bytes, of one rollup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) items: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The place that is left in a block which is being filled.
+#[derive(Clone, Debug)]
+pub struct Room {
+    bytes: u64,
+    shares: BTreeMap<RollupId, Share>,
+}
+
+impl Share {
+    /// A rollup's share of a block.
+    pub(crate) fn of(config: &RollupConfig) -> Self {
+        Self {
+            items: config.max_items_per_block.into(),
+            bytes: config.max_bytes_per_block.into(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, items: u64, bytes: u64) {
+        self.items = self.items.saturating_add(items);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// What is left of this share once `part` is taken out, if there is as much.
+    pub(crate) fn without(self, part: Self) -> Option<Self> {
+        Some(Self {
+            items: self.items.checked_sub(part.items)?,
+            bytes: self.bytes.checked_sub(part.bytes)?,
+        })
+    }
+}
+
+impl Room {
+    /// An empty block of at most `max_bytes`, with the shares that the rollups in `state` have.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store is broken.
+    pub fn new<S: StateRead>(state: &S, max_bytes: u64) -> Result<Self, StoreError> {
+        let share = |config: &RollupConfig| (config.rollup_id, Share::of(config));
+        let records = state.rollups()?;
+        Ok(Self {
+            bytes: max_bytes,
+            shares: records.iter().map(|record| share(&record.config)).collect(),
+        })
+    }
+
+    /// Takes the place of `tx`, or changes nothing and says that there is none.
+    pub fn take(&mut self, tx: &SignedTransaction) -> bool {
+        let Some(bytes) = self.bytes.checked_sub(tx.as_bytes().len() as u64) else {
+            return false;
+        };
+        let parts = parts(tx);
+        let left = parts.iter().filter_map(|(id, part)| {
+            let share = self.shares.get(id)?;
+            Some(share.without(*part).map(|left| (*id, left)))
+        });
+        // A rollup that is not registered has no share to pass; the action will fail.
+        let Some(left) = left.collect::<Option<Vec<_>>>() else {
+            return false;
+        };
+        self.bytes = bytes;
+        self.shares.extend(left);
+        true
+    }
+}
+
+/// What a transaction adds to rollups' lists if all goes well.
+pub(crate) fn parts(tx: &SignedTransaction) -> BTreeMap<RollupId, Share> {
+    let mut parts: BTreeMap<RollupId, Share> = BTreeMap::new();
+    for action in &tx.body().actions {
+        if let Action::SubmitData(data) = action {
+            let part = parts.entry(data.rollup_id()).or_default();
+            part.add(data.items().len() as u64, data.bytes_len());
+        }
+    }
+    parts
+}

@@ -130,14 +130,14 @@ where
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
         let mut connections = JoinSet::new();
         info!(socket = %self.path.display(), "abci server listening");
-        let result = loop {
+        let mut result = loop {
             tokio::select! {
                 () = shutdown.cancelled() => break Ok(()),
-                Some(ended) = connections.join_next() => match ended {
-                    Ok(Ok(())) => {}
-                    Ok(Err(fault)) => break Err(ServerError::Service(fault)),
-                    Err(panic) => break Err(ServerError::Panic(panic)),
-                },
+                Some(ended) = connections.join_next() => {
+                    if let Err(error) = outcome(ended) {
+                        break Err(error);
+                    }
+                }
                 accepted = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => {
                     let (stream, _) = accepted
                         .map_err(|source| ServerError::Listen { path: self.path.clone(), source })?;
@@ -145,12 +145,21 @@ where
                 }
             }
         };
-        if result.is_ok() {
-            connections.join_all().await;
+        while result.is_ok()
+            && let Some(ended) = connections.join_next().await
+        {
+            result = outcome(ended);
         }
         let _ = std::fs::remove_file(&self.path);
         result
     }
+}
+
+/// What the end of a connection means for the server.
+fn outcome(ended: Result<Result<(), BoxError>, JoinError>) -> Result<(), ServerError> {
+    ended
+        .map_err(ServerError::Panic)?
+        .map_err(ServerError::Service)
 }
 
 impl<C, M, I, S> Services<C, M, I, S>

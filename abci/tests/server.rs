@@ -40,6 +40,8 @@ async fn consensus(request: ConsensusRequest) -> Result<ConsensusResponse, BoxEr
 async fn mempool(request: MempoolRequest) -> Result<MempoolResponse, BoxError> {
     match request {
         MempoolRequest::InsertTx(request) => {
+            // Long enough for a server that writes each answer to have written the last one.
+            tokio::time::sleep(Duration::from_millis(1)).await;
             let code = u32::from(request.tx[0]);
             Ok(ResponseInsertTx { code }.into())
         }
@@ -214,4 +216,19 @@ async fn a_socket_is_taken_over_only_when_it_is_stale() {
     let stale = fixture.path.with_extension("stale");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
     bind(&stale).unwrap();
+}
+
+#[tokio::test]
+async fn a_frame_that_is_too_long_ends_its_connection() {
+    let fixture = start();
+    let mut stream = UnixStream::connect(&fixture.path).await.unwrap();
+    // A length of four gigabytes, of which nothing is waited for.
+    stream
+        .write_all(&[0xff, 0xff, 0xff, 0xff, 0x0f])
+        .await
+        .unwrap();
+    let mut buffer = BytesMut::new();
+    let answer = read(&mut stream, &mut buffer).await;
+    assert!(matches!(answer, Some(response::Value::Exception(_))));
+    assert!(read(&mut stream, &mut buffer).await.is_none());
 }

@@ -64,17 +64,18 @@ impl Headers {
     /// # Errors
     /// The database is broken.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let last = self.store.last_header()?;
-        let mut next = last
-            .map_or(self.store.tip()?.initial.get(), |last| last.get() + 1)
-            .max(1);
-        if let Some(last) = last {
+        let mut next = 0;
+        if let Some(last) = self.store.last_header()? {
             self.streamable.send_replace(last);
+            next = last.get() + 1;
         }
         let mut failures = 0;
         loop {
             let tip = *self.committed.borrow_and_update();
-            if next > tip.get() {
+            if next == 0 && tip.get() > 0 {
+                next = self.store.tip()?.initial.get();
+            }
+            if next == 0 || next > tip.get() {
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     changed = self.committed.changed() => if changed.is_err() { return Ok(()) },

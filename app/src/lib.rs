@@ -105,7 +105,10 @@ async fn work(
         readiness.clone(),
     );
     let health = health::watch(rpc, commits, readiness.clone(), shutdown.clone());
-    let status = move || status(&store, &mempool, *stream.borrow());
+    let status = {
+        let mempool = Arc::clone(&mempool);
+        move || status(&store, &mempool, *stream.borrow())
+    };
     let probes = Probes::new(readiness, metrics, status).router();
     tokio::try_join!(
         async { abci.run(shutdown.clone()).await.wrap_err("abci") },
@@ -120,6 +123,10 @@ async fn work(
         async {
             let probes = probes::serve(config.http_listen, probes, shutdown.clone());
             probes.await.wrap_err("probes")
+        },
+        async {
+            let looked = Arc::clone(&mempool).run(shutdown.clone()).await;
+            looked.wrap_err("mempool")
         },
         async {
             health.await;

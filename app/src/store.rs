@@ -129,7 +129,8 @@ impl Store {
         Ok(self.read(&self.meta, TIP)?.unwrap_or_default())
     }
 
-    /// Writes the first state, in place of one that never led to a block.
+    /// Writes the first state, in place of one that never led to a block. Its tree was worked out
+    /// without looking at what is replaced: it is the first version.
     ///
     /// # Errors
     /// The database cannot be written.

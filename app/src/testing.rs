@@ -279,10 +279,12 @@ impl Node {
         }
     }
 
-    /// InsertTx; gives the code.
+    /// InsertTx, and a look at what was inserted; gives the code.
     pub(crate) async fn insert(&self, item: &Bytes) -> u32 {
         let request = RequestInsertTx { tx: item.clone() };
-        match self.pool(MempoolRequest::InsertTx(request)).await {
+        let response = self.pool(MempoolRequest::InsertTx(request)).await;
+        self.mempool.take_in_all().unwrap();
+        match response {
             MempoolResponse::InsertTx(response) => response.code,
             other => panic!("unexpected {other:?}"),
         }

@@ -93,6 +93,13 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// Whether a transaction refused with this code may be acceptable some blocks later: what it
+    /// lacks may be on its way.
+    #[must_use]
+    pub fn can_pass(code: u32) -> bool {
+        matches!(code, 4 | 6 | 8 | 16 | 18 | 19 | 23 | 24)
+    }
+
     /// The code on the wire: stable, never reused. 1 is a transaction that does not decode.
     #[must_use]
     pub fn code(&self) -> u32 {

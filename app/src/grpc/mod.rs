@@ -27,6 +27,12 @@ use crate::{
 
 /// Most readers of rollup blocks at a time.
 const MAX_STREAMS: usize = 256;
+/// How far above the tip a reader may ask for blocks: further ones would hold a seat for nothing.
+const MAX_AHEAD: u64 = 1_000;
+/// Requests with real work that are worked on at the same time; consensus needs the rest.
+const MAX_WORKING: usize = 4;
+/// Requests with real work that wait for their turn.
+const MAX_WAITING: usize = 1_024;
 /// How many rollups one answer lists unless told otherwise, and at the most.
 const LIST_LIMIT: (u32, u32) = (100, 1_000);
 
@@ -37,6 +43,8 @@ pub(crate) struct Sequencer {
     mempool: Arc<Mempool>,
     streamable: watch::Receiver<Height>,
     seats: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    working: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -55,8 +63,21 @@ impl Sequencer {
             mempool,
             streamable,
             seats: Arc::new(Semaphore::new(MAX_STREAMS)),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            working: Arc::new(Semaphore::new(MAX_WORKING)),
             shutdown,
         }
+    }
+
+    /// Does work that reads the disk or verifies, off the runtime's workers and in bounded numbers.
+    async fn off_worker<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let busy = |_| Status::resource_exhausted("the node is busy; try again, or ask another");
+        let _place = self.waiting.try_acquire().map_err(busy)?;
+        let _turn = self.working.acquire().await.map_err(internal)?;
+        tokio::task::spawn_blocking(work).await.map_err(internal)
     }
 
     /// The state of one committed height.
@@ -168,11 +189,8 @@ impl sequencer_server::Sequencer for Sequencer {
         let transaction = request.into_inner().transaction;
         let tx_hash = Hash::digest(&[&transaction]);
         let mempool = Arc::clone(&self.mempool);
-        let submit = move || mempool.submit(&transaction);
-        let verdict = tokio::task::spawn_blocking(submit)
-            .await
-            .map_err(internal)?;
-        let verdict = verdict.map_err(internal)?;
+        let submitted = self.off_worker(move || mempool.submit(&transaction));
+        let verdict = submitted.await?.map_err(internal)?;
         let tx_hash = Bytes::copy_from_slice(tx_hash.as_bytes());
         let (code, log) = (verdict.code, verdict.log);
         Ok(Response::new(SubmitTransactionResponse {
@@ -299,8 +317,7 @@ impl sequencer_server::Sequencer for Sequencer {
         }
         let this = self.clone();
         let read = move || this.block(height, &id, Context::Always, &mut None);
-        let block = tokio::task::spawn_blocking(read).await.map_err(internal)?;
-        Ok(Response::new(block?))
+        Ok(Response::new(self.off_worker(read).await??))
     }
 
     async fn stream_rollup_blocks(
@@ -315,6 +332,10 @@ impl sequencer_server::Sequencer for Sequencer {
         let next = Height::new(from_height);
         let (state, tip) = self.state()?;
         check_served(next, &tip)?;
+        if next.get() > tip.height.get().saturating_add(MAX_AHEAD) {
+            let reason = format!("height {next} is too far ahead, the tip is {}", tip.height);
+            return Err(Status::out_of_range(reason));
+        }
         query::rollup(&state, id)
             .map_err(internal)?
             .ok_or_else(|| Status::not_found("no such rollup is registered"))?;

@@ -3,11 +3,13 @@
 //! Intake verifies signatures and checks against the committed state without any lock; the lock
 //! around the [`Queue`] is held only for moving things in memory, so consensus never waits for it.
 
+mod inbox;
 mod queue;
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    error::Error,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -17,9 +19,12 @@ use counterpoint_core::{
     transaction::{GossipBundle, RawTransaction, SignedTransaction},
 };
 use counterpoint_machine::{Account, CheckedTx, ExecuteError, Room, StoreError, check_tx, query};
+use inbox::{Inbox, Offer};
 use metrics::{counter, gauge};
 pub(crate) use queue::Limits;
 use queue::{Queue, Refused};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::{
@@ -39,14 +44,21 @@ const MAX_OFFERS: usize = 200_000;
 /// Most bytes of transactions that one ReapTxs answers with; the next one comes soon.
 const REAP_BYTES: usize = 4 << 20;
 
-/// Codes of what the mempool itself refuses; those of the machine lie below. InsertTx forgets codes
-/// from 32,000 on, so that CometBFT offers the transaction again.
+/// Codes of what the mempool itself refuses; those of the machine lie below. CometBFT forgets what
+/// InsertTx answered with a code from 32,000 on, so that it can be offered again.
 mod code {
+    use counterpoint_machine::Rejection;
+
     pub(super) const UNDECODABLE: u32 = 1;
     pub(super) const NONCE_TAKEN: u32 = 64;
     pub(super) const FULL: u32 = 32_000;
     pub(super) const ACCOUNT_FULL: u32 = 32_001;
     pub(super) const FUNDS: u32 = 32_002;
+
+    /// Whether the next blocks may change the verdict.
+    pub(super) fn can_pass(code: u32) -> bool {
+        Rejection::can_pass(code) || code >= FULL
+    }
 }
 
 /// What became of a transaction that was handed in.
@@ -72,6 +84,8 @@ pub(crate) struct Mempool {
     store: Store,
     relay: Relay,
     pool: Mutex<Pool>,
+    /// Something is in the inbox.
+    offered: Notify,
 }
 
 /// Whether bundles of peers are passed on.
@@ -86,6 +100,7 @@ pub(crate) enum Relay {
 #[derive(Debug)]
 struct Pool {
     queue: Queue,
+    inbox: Inbox,
     /// The height that comes after the state which the queue follows.
     next: Height,
     /// Handed in here and not yet offered to peers.
@@ -108,9 +123,10 @@ impl Mempool {
     /// An empty mempool that checks against `store`.
     #[must_use]
     pub(crate) fn new(store: Store, limits: Limits, relay: Relay) -> Self {
-        let (next, to_offer, offered, to_relay) = Default::default();
+        let (inbox, next, to_offer, offered, to_relay) = Default::default();
         let pool = Pool {
             queue: Queue::new(limits),
+            inbox,
             next,
             to_offer,
             offered,
@@ -120,6 +136,7 @@ impl Mempool {
             store,
             relay,
             pool: Mutex::new(pool),
+            offered: Notify::new(),
         }
     }
 
@@ -173,8 +190,8 @@ impl Mempool {
         };
         loop {
             let state = self.store.state();
-            let height = state.tip().map_err(into_fault)?.height;
-            let next = Height::new(height.get() + 1);
+            let tip = state.tip().map_err(into_fault)?;
+            let next = Height::new(tip.initial.get().max(tip.height.get() + 1));
             let checked = match check_tx(&state, tx.clone(), next) {
                 Ok(checked) => checked,
                 Err(ExecuteError::Rejected(rejection)) => {
@@ -191,40 +208,83 @@ impl Mempool {
         }
     }
 
-    /// Takes in what a peer offers: a transaction, or a bundle of them. The code says whether
-    /// CometBFT may forget it.
+    /// Puts what a peer offers, a transaction or a bundle of them, into the inbox. The code says
+    /// whether CometBFT may forget it. This never waits and verifies nothing: Commit waits for
+    /// whatever CometBFT asked of the mempool before it.
+    #[must_use]
+    pub(crate) fn insert(&self, item: &[u8]) -> u32 {
+        // It outlives the frame that carried it.
+        let item = Bytes::copy_from_slice(item);
+        let offer = match item.first() {
+            Some(tag) if *tag == Tag::Transaction.byte() => Offer::new(vec![item], None),
+            Some(tag) if *tag == Tag::GossipBundle.byte() => match GossipBundle::unpack(&item) {
+                Ok(members) => Offer::new(members, Some(item)),
+                Err(error) => {
+                    debug!(%error, "peer sent a malformed bundle");
+                    return code::UNDECODABLE;
+                }
+            },
+            _ => return code::UNDECODABLE,
+        };
+        if !self.pool().inbox.push(offer) {
+            return code::FULL;
+        }
+        self.offered.notify_one();
+        0
+    }
+
+    /// Looks at what peers offer until told to stop.
     ///
     /// # Errors
     /// [`StoreError`] if the store is broken.
-    pub(crate) fn insert(&self, item: &[u8]) -> Result<u32, StoreError> {
-        if item.first() != Some(&Tag::GossipBundle.byte()) {
-            return Ok(match self.take_in(item, Source::Peer)? {
-                Intake::Known | Intake::Accepted => 0,
-                Intake::Refused(verdict) => verdict.code,
-            });
-        }
-        let members = match GossipBundle::unpack(item) {
-            Ok(members) => members,
-            Err(error) => {
-                debug!(%error, "peer sent a malformed bundle");
-                return Ok(code::UNDECODABLE);
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        shutdown: CancellationToken,
+    ) -> Result<(), StoreError> {
+        loop {
+            let this = Arc::clone(&self);
+            let looked = tokio::task::spawn_blocking(move || this.take_in_all()).await;
+            looked
+                .map_err(|panic| StoreError::from(Box::<dyn Error + Send + Sync>::from(panic)))??;
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = self.offered.notified() => {}
             }
-        };
-        let (mut later, mut accepted) = (0, false);
-        for member in &members {
+        }
+    }
+
+    /// Takes in everything in the inbox.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store is broken.
+    pub(crate) fn take_in_all(&self) -> Result<(), StoreError> {
+        // Each offer is taken by a statement of its own, so that the lock is not held meanwhile.
+        loop {
+            let Some(offer) = self.pool().inbox.pop() else {
+                return Ok(());
+            };
+            self.take_in_offer(&offer)?;
+        }
+    }
+
+    fn take_in_offer(&self, offer: &Offer) -> Result<(), StoreError> {
+        let mut accepted = false;
+        for member in &offer.members {
             match self.take_in(member, Source::Peer)? {
+                Intake::Known => {}
                 Intake::Accepted => accepted = true,
-                // Members are judged one by one: only a full pool makes it worth another try.
-                Intake::Refused(verdict) if verdict.code >= code::FULL => later = verdict.code,
-                Intake::Known | Intake::Refused(_) => {}
+                Intake::Refused(verdict) if code::can_pass(verdict.code) => {
+                    self.pool().inbox.postpone(offer, member.clone());
+                }
+                Intake::Refused(verdict) => debug!(?verdict, "peer offered a bad transaction"),
             }
         }
         let mut pool = self.pool();
         // Only what was news here can be news to others, so that no bundle travels for ever.
         if self.relay == Relay::Bundles && accepted && pool.to_relay.len() < MAX_RELAYED {
-            pool.to_relay.push_back(Bytes::copy_from_slice(item));
+            pool.to_relay.extend(offer.bundle.clone());
         }
-        Ok(later)
+        Ok(())
     }
 
     /// What to offer to peers: local transactions, bundled, and bundles to pass on.
@@ -278,6 +338,8 @@ impl Mempool {
             pool.queue.advance(signer, account);
         }
         pool.queue.expire(next);
+        pool.inbox.next_block();
+        self.offered.notify_one();
         if height.get().is_multiple_of(REOFFER_HEIGHTS) {
             let again = std::mem::take(&mut pool.offered);
             pool.to_offer.extend(again);
@@ -346,7 +408,7 @@ fn code_of(refused: Refused) -> u32 {
 }
 
 fn into_fault(error: anyhow::Error) -> StoreError {
-    StoreError::from(Box::<dyn std::error::Error + Send + Sync>::from(error))
+    StoreError::from(Box::<dyn Error + Send + Sync>::from(error))
 }
 
 #[cfg(test)]

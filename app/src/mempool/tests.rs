@@ -1,8 +1,12 @@
-use counterpoint_core::transaction::MAX_BUNDLE_BYTES;
+use counterpoint_core::{
+    action::{Action, Transfer},
+    primitive::Amount,
+    transaction::MAX_BUNDLE_BYTES,
+};
 use tempfile::tempdir;
 
 use super::*;
-use crate::testing::{Node, address, batch, data, transfer};
+use crate::testing::{Node, address, batch, data, sign, transfer};
 
 #[tokio::test]
 async fn a_local_transaction_is_offered_once_and_relayed_once_byte_for_byte() {
@@ -96,9 +100,11 @@ async fn a_full_pool_asks_to_come_back() {
     let pool = Mempool::new(node.store.clone(), limits, Relay::Nothing);
     assert_eq!(pool.submit(&transfer(1, 0, 5)).unwrap().code, 0);
     assert_eq!(pool.submit(&transfer(2, 0, 5)).unwrap().code, 32_000);
-    assert_eq!(pool.insert(&transfer(2, 0, 5)).unwrap(), 32_000);
-    let bundle = GossipBundle::pack(vec![transfer(2, 0, 5)]).remove(0);
-    assert_eq!(pool.insert(&bundle).unwrap(), 32_000);
+    let offered = vec![vec![0x10; 1 << 20]; 65];
+    let codes: Vec<u32> = offered.iter().map(|item| pool.insert(item)).collect();
+    assert_eq!(codes, [vec![0; 64], vec![32_000]].concat());
+    pool.take_in_all().unwrap();
+    assert_eq!(pool.size().0, 1, "garbage is dropped");
     assert_eq!(pool.submit(&transfer(2, 0, 6)).unwrap().code, 0);
     assert!(pool.get(&Hash::digest(&[&transfer(1, 0, 5)])).is_none());
 }
@@ -121,4 +127,20 @@ async fn data_that_no_block_can_hold_does_not_keep_others_out() {
     assert_eq!(node.check(&transfer(4, 0, 0)).await.0, 0);
     let (block, _) = node.advance().await;
     assert_eq!(block.items[1..], [batch(3, 0, 3, 600), transfer(4, 0, 0)]);
+}
+
+#[tokio::test]
+async fn a_peer_that_is_a_block_ahead_loses_nothing() {
+    let directory = tempdir().unwrap();
+    let node = Node::start(directory.path()).await;
+    // Account 6 does not exist before account 5 has paid it.
+    let (to, amount) = (address(6), Amount::new(1_000_000));
+    let pay = sign(5, 0, 1, Action::Transfer(Transfer { to, amount }));
+    assert_eq!(node.check(&pay).await.0, 0);
+    let bundle = GossipBundle::pack(vec![transfer(6, 0, 0)]).remove(0);
+    assert_eq!(node.insert(&bundle).await, 0);
+    assert_eq!(node.mempool.size().0, 1);
+    node.advance().await;
+    node.mempool.take_in_all().unwrap();
+    assert_eq!(node.mempool.size().0, 1, "it is looked at again");
 }

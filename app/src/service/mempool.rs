@@ -24,7 +24,7 @@ pub(crate) fn mempool(pool: &Arc<Mempool>, request: MempoolRequest) -> Answer<Me
                 .into()
             }
             MempoolRequest::InsertTx(request) => ResponseInsertTx {
-                code: pool.insert(&request.tx)?,
+                code: pool.insert(&request.tx),
             }
             .into(),
             MempoolRequest::ReapTxs(_) => ResponseReapTxs { txs: pool.reap() }.into(),

@@ -137,13 +137,14 @@ impl LeafProof {
 }
 
 impl TransactionProof {
-    /// Whether the block of `header` holds the transaction of this hash; gives its place.
+    /// Whether the block of `header` holds the transaction of this hash. Its place is not proven:
+    /// no header commits to the number of a block's items.
     ///
     /// # Errors
     /// [`ProofError::Data`] if the path leads elsewhere.
-    pub fn verify(&self, tx_hash: &Hash, header: &VerifiedHeader) -> Result<u32, ProofError> {
+    pub fn verify(&self, tx_hash: &Hash, header: &VerifiedHeader) -> Result<(), ProofError> {
         match self.path.root(data_leaf(tx_hash)) {
-            Some(root) if root == header.data_hash() => Ok(self.path.index),
+            Some(root) if root == header.data_hash() => Ok(()),
             _ => Err(ProofError::Data),
         }
     }

@@ -6,6 +6,8 @@ use crate::block::Tag;
 
 /// Longest bundle, tag included, in bytes: what CometBFT's mempool lets pass.
 pub const MAX_BUNDLE_BYTES: usize = 1_048_576;
+/// Most transactions of a bundle: more of the shortest ones do not fit.
+const MAX_MEMBERS: usize = 8_192;
 
 /// Transactions on their way between mempools: tag `0x20` and a borsh list of block items.
 ///
@@ -17,8 +19,8 @@ pub struct GossipBundle;
 /// Why bytes are not a bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum GossipError {
-    /// Longer than [`MAX_BUNDLE_BYTES`], or not tagged as a bundle.
-    #[error("not a gossip bundle of at most {MAX_BUNDLE_BYTES} bytes")]
+    /// Longer than [`MAX_BUNDLE_BYTES`], not tagged as a bundle, or of too many members.
+    #[error("not a gossip bundle of at most {MAX_BUNDLE_BYTES} bytes and {MAX_MEMBERS} members")]
     Shape,
     /// Not canonical borsh.
     #[error("failed to decode gossip bundle")]
@@ -59,7 +61,9 @@ impl GossipBundle {
             Some((tag, members))
                 if *tag == Tag::GossipBundle.byte() && bundle.len() <= MAX_BUNDLE_BYTES =>
             {
-                Ok(Vec::<Bytes>::try_from_slice(members)?)
+                let members = Vec::<Bytes>::try_from_slice(members)?;
+                let fits = members.len() <= MAX_MEMBERS;
+                fits.then_some(members).ok_or(GossipError::Shape)
             }
             _ => Err(GossipError::Shape),
         }

@@ -197,8 +197,6 @@ impl Follower {
 pub struct Inclusion {
     /// The header of the block that holds it.
     pub header: VerifiedHeader,
-    /// Place in the block, the preamble counted.
-    pub index: u32,
     /// 0 if the node says that it was executed.
     pub code: u32,
     /// Why not, in the node's words.
@@ -218,11 +216,10 @@ pub fn verify_inclusion(
     let mut next = trusted.clone();
     let header = verify_header(&mut next, &included.signed_header, &included.validators)?;
     let proof: TransactionProof = decode("transaction proof", &included.borsh_proof)?;
-    let index = proof.verify(hash, &header)?;
+    proof.verify(hash, &header)?;
     *trusted = next;
     Ok(Inclusion {
         header,
-        index,
         code: included.code,
         log: included.log.clone(),
     })

@@ -6,10 +6,7 @@
 //!           └ opens                └ closes: finish, cursor = first item without room, or (b+1, 0)
 //! ```
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use alloy_primitives::{B256, keccak256};
 use bytes::Bytes;
@@ -278,15 +275,6 @@ impl Assembler {
             extra,
             trusted,
         })
-    }
-
-    /// How many items wait, by height.
-    #[must_use]
-    pub fn backlog(&self) -> BTreeMap<Height, usize> {
-        self.pending
-            .iter()
-            .map(|list| (list.height, list.items.len()))
-            .collect()
     }
 }
 

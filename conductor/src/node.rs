@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -9,11 +10,11 @@ use std::{
 use alloy_primitives::B256;
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::{self, State},
     http::StatusCode,
     routing::get,
 };
-use counterpoint_core::{light::TrustedState, registry::RollupConfig};
+use counterpoint_core::{light::TrustedState, primitive::RollupId, registry::RollupConfig};
 use counterpoint_service::{
     Probes, Readiness, probes,
     sequencer::{Client, ClientError, Follower, VerifiedBlock},
@@ -23,14 +24,14 @@ use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     Config,
     assembly::{Assembler, Closed, Skip},
     chain_spec::Specification,
-    engine::{Driver, EngineClient, EngineError, ExecutionClient},
-    evm::{DiskStore, Store, StoreError},
+    engine::{Driver, DriverError, EngineClient, EngineError, ExecutionClient},
+    evm::{DiskStore, RollupBlock, Store, StoreError},
     progress::{Progress, read_block},
 };
 
@@ -90,7 +91,10 @@ fn routes(board: &Board, readiness: Readiness, metrics: PrometheusHandle) -> Rou
 }
 
 /// Why a transaction is in no block, if it was skipped not long ago.
-async fn skip(State(board): State<Board>, Path(hash): Path<B256>) -> (StatusCode, Json<Value>) {
+async fn skip(
+    State(board): State<Board>,
+    extract::Path(hash): extract::Path<B256>,
+) -> (StatusCode, Json<Value>) {
     let shown = board.lock().unwrap_or_else(PoisonError::into_inner);
     match shown.recent.iter().rev().find(|skip| skip.hash == hash) {
         Some(skip) => (
@@ -117,7 +121,7 @@ async fn conduct(config: &Config, readiness: &Readiness, board: &Board) -> eyre:
     let client = EngineClient::new(&config.engine_url, &config.jwt_file)?;
 
     let rollup = registered(&sequencer, &config.rollup, &genesis).await?;
-    check_registration(&rollup, &specification)?;
+    check_registration(&rollup, &config.rollup, &specification)?;
     check_client(&client, &specification, readiness).await?;
 
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir)?);
@@ -128,13 +132,14 @@ async fn conduct(config: &Config, readiness: &Readiness, board: &Board) -> eyre:
         &genesis,
     )?;
     info!(head = progress.header.number, hash = %progress.hash, "starting from");
-    let driver = Driver::new(client, specification.clone(), progress.head());
+    let driver = Driver::new(client, specification.clone());
     let mut conductor = Conductor {
         specification,
         store,
         progress,
         driver,
         client_head: 0,
+        data_dir: &config.data_dir,
         readiness,
         board,
     };
@@ -168,8 +173,33 @@ async fn registered(
     }
 }
 
-fn check_registration(rollup: &RollupConfig, specification: &Specification) -> eyre::Result<()> {
+/// Whether a configuration is the one that the genesis file was made for. A node's word at the
+/// start, and proven with every block.
+fn check_registration(
+    rollup: &RollupConfig,
+    name: &str,
+    specification: &Specification,
+) -> eyre::Result<()> {
     let spec = specification.chain_spec();
+    let header = specification.genesis_header();
+    eyre::ensure!(
+        rollup.name == name && rollup.rollup_id == RollupId::from_name(name),
+        "asked for rollup {name}, the sequencer told of {} ({})",
+        rollup.name,
+        rollup.rollup_id
+    );
+    eyre::ensure!(
+        rollup.gas_limit == header.gas_limit,
+        "gas_limit: registered {}, rollup_genesis says {}",
+        rollup.gas_limit,
+        header.gas_limit
+    );
+    eyre::ensure!(
+        rollup.genesis_time == header.timestamp,
+        "genesis_time: registered {}, rollup_genesis says {}",
+        rollup.genesis_time,
+        header.timestamp
+    );
     eyre::ensure!(
         rollup.evm_chain_id == spec.evm_chain_id,
         "evm_chain_id: registered {}, rollup_genesis says {}",
@@ -238,6 +268,8 @@ struct Conductor<'a, C> {
     driver: Driver<C>,
     /// The client's head when we started; nothing up to it is handed in again.
     client_head: u64,
+    /// Where evidence is kept.
+    data_dir: &'a Path,
     readiness: &'a Readiness,
     board: &'a Board,
 }
@@ -248,7 +280,7 @@ impl<C: ExecutionClient> Conductor<'_, C> {
         let ours = self.progress.head();
         let source = source(&self.store);
         self.driver.resend(ours.number + 1, &source).await?;
-        if let Some(theirs) = self.driver.client().block(Some(ours.number)).await? {
+        if let Some(theirs) = self.driver.block(Some(ours.number)).await? {
             eyre::ensure!(
                 theirs.hash == ours.hash,
                 "the client has block {} as {}, we executed {}: one of them is not of this rollup",
@@ -257,7 +289,7 @@ impl<C: ExecutionClient> Conductor<'_, C> {
                 ours.hash
             );
         }
-        if let Some(latest) = self.driver.client().block(None).await? {
+        if let Some(latest) = self.driver.block(None).await? {
             self.client_head = latest.number;
         }
         self.readiness.met(CLIENT);
@@ -267,6 +299,7 @@ impl<C: ExecutionClient> Conductor<'_, C> {
     /// Executes every list from the cursor on.
     async fn follow(&mut self, sequencer: Client, rollup: &RollupConfig) -> eyre::Result<()> {
         let cursor = self.progress.cursor();
+        let mut checked = None;
         let mut follower = Follower::new(
             sequencer,
             rollup.rollup_id,
@@ -281,6 +314,10 @@ impl<C: ExecutionClient> Conductor<'_, C> {
             let reason = "no verified block arrives";
             let next = self.readiness.watch(SEQUENCER, LATE, reason, next).await;
             let VerifiedBlock { list, config } = next?;
+            if checked.as_ref() != Some(&config) {
+                check_registration(&config, &rollup.name, &self.specification)?;
+                checked = Some(config.clone());
+            }
             let height = list.header().height();
             gauge!("conductor_sequencer_height").set(to_f64(height.get()));
             let closed = tokio::task::block_in_place(|| {
@@ -306,7 +343,7 @@ impl<C: ExecutionClient> Conductor<'_, C> {
         if let Some(theirs) = self.known_to_client(number).await? {
             eyre::ensure!(
                 theirs == hash,
-                crate::engine::DriverError::Divergence {
+                DriverError::Divergence {
                     number,
                     theirs,
                     ours: hash
@@ -316,9 +353,11 @@ impl<C: ExecutionClient> Conductor<'_, C> {
             let source = source(&self.store);
             let submitted = self.driver.submit(hash, &built.block, &source);
             let reason = format!("the execution client has not taken block {number} yet");
-            self.readiness
-                .watch(CLIENT, LATE, &reason, submitted)
-                .await?;
+            let submitted = self.readiness.watch(CLIENT, LATE, &reason, submitted).await;
+            if let Err(DriverError::Invalid { .. }) = &submitted {
+                keep_evidence(self.data_dir, hash, &built.block)?;
+            }
+            submitted?;
         }
         histogram!("conductor_submit_seconds").record(started.elapsed());
         let (transactions, gas_used) = (
@@ -330,7 +369,8 @@ impl<C: ExecutionClient> Conductor<'_, C> {
         self.progress = tokio::task::block_in_place(|| {
             Progress::commit(built, extra, trusted, specification, store)
         })?;
-        info!(number, %hash, transactions, gas_used, cursor = ?extra.cursor, "executed");
+        let (cursor_height, cursor_index) = (extra.cursor.height, extra.cursor.index);
+        info!(number, %hash, transactions, gas_used, %cursor_height, cursor_index, "executed");
         self.show(timestamp);
         counter!("conductor_transactions_total").increment(transactions as u64);
         gauge!("conductor_block_number").set(to_f64(number));
@@ -343,12 +383,8 @@ impl<C: ExecutionClient> Conductor<'_, C> {
         if number > self.client_head {
             return Ok(None);
         }
-        Ok(self
-            .driver
-            .client()
-            .block(Some(number))
-            .await?
-            .map(|block| block.hash))
+        let block = self.driver.block(Some(number)).await?;
+        Ok(block.map(|block| block.hash))
     }
 
     fn show(&self, timestamp: u64) {
@@ -357,18 +393,14 @@ impl<C: ExecutionClient> Conductor<'_, C> {
             .unwrap_or_default();
         let lag_secs = now.as_secs().saturating_sub(timestamp);
         gauge!("conductor_lag_seconds").set(to_f64(lag_secs));
-        let ExtraDataView {
-            next_opening,
-            height,
-            index,
-        } = self.progress.extra.into();
+        let extra = &self.progress.extra;
         let mut shown = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         shown.status = json!({
             "number": self.progress.header.number,
             "hash": self.progress.hash,
             "lag_secs": lag_secs,
-            "next_opening": next_opening,
-            "cursor": { "height": height, "index": index },
+            "next_opening": extra.next_opening,
+            "cursor": { "height": extra.cursor.height, "index": extra.cursor.index },
         });
     }
 
@@ -389,27 +421,18 @@ impl<C: ExecutionClient> Conductor<'_, C> {
     }
 }
 
-/// The numbers of an `extraData`, for showing.
-struct ExtraDataView {
-    next_opening: u64,
-    height: u64,
-    index: u32,
-}
-
-impl From<counterpoint_core::cursor::ExtraData> for ExtraDataView {
-    fn from(extra: counterpoint_core::cursor::ExtraData) -> Self {
-        let (height, index) = (extra.cursor.height.get(), extra.cursor.index);
-        Self {
-            next_opening: extra.next_opening.get(),
-            height,
-            index,
-        }
-    }
+/// Keeps a block that the client calls invalid, for whoever finds out which of us is wrong.
+fn keep_evidence(data_dir: &Path, hash: B256, block: &RollupBlock) -> eyre::Result<()> {
+    let path = data_dir.join(format!("invalid-{}-{hash}.rlp", block.header.number));
+    std::fs::write(&path, alloy_rlp::encode(block))
+        .wrap_err_with(|| format!("failed to write {}", path.display()))?;
+    error!(path = %path.display(), "kept the block that the execution client calls invalid");
+    Ok(())
 }
 
 fn source(
     store: &Arc<dyn Store>,
-) -> impl Fn(u64) -> Result<(B256, crate::evm::RollupBlock), StoreError> + Send + Sync + use<> {
+) -> impl Fn(u64) -> Result<(B256, RollupBlock), StoreError> + Send + Sync + use<> {
     let store = Arc::clone(store);
     move |number| read_block(store.as_ref(), number)
 }

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use alloy_consensus::{Transaction, TxEip1559};
 use alloy_primitives::{Address, B256, TxKind, U256, hex};
 use counterpoint_core::primitive::EvmAddress;

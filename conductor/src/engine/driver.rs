@@ -75,8 +75,6 @@ pub enum Progress {
 pub struct Driver<C> {
     client: C,
     specification: Specification,
-    /// The highest block that was ever finalized by us; it never moves back.
-    finalized: BlockId,
 }
 
 /// Reads a block that was executed before.
@@ -84,20 +82,27 @@ pub(crate) type BlockSource<'a> =
     &'a (dyn Fn(u64) -> Result<(B256, RollupBlock), crate::evm::StoreError> + Send + Sync);
 
 impl<C: ExecutionClient> Driver<C> {
-    /// A driver whose last executed block is `head`.
+    /// A driver of one client.
     #[must_use]
-    pub fn new(client: C, specification: Specification, head: BlockId) -> Self {
+    pub fn new(client: C, specification: Specification) -> Self {
         Self {
             client,
             specification,
-            finalized: head,
         }
     }
 
-    /// The client.
-    #[must_use]
-    pub fn client(&self) -> &C {
-        &self.client
+    /// A block of the client by number, or its latest; a client that is away is waited for.
+    ///
+    /// # Errors
+    /// [`DriverError::Configuration`] if it can never answer.
+    pub async fn block(&self, number: Option<u64>) -> Result<Option<BlockId>, DriverError> {
+        let mut pause = MIN_PAUSE;
+        loop {
+            match self.client.block(number).await {
+                Ok(block) => return Ok(block),
+                Err(error) => wait_or_halt(error.into(), &mut pause).await?,
+            }
+        }
     }
 
     /// Makes `block` the client's head, over restarts and lost connections, sending ancestors
@@ -106,7 +111,7 @@ impl<C: ExecutionClient> Driver<C> {
     /// # Errors
     /// [`DriverError`] halts the rollup; a client that is away is waited for.
     pub async fn submit(
-        &mut self,
+        &self,
         hash: B256,
         block: &RollupBlock,
         source: BlockSource<'_>,
@@ -124,87 +129,55 @@ impl<C: ExecutionClient> Driver<C> {
         }
     }
 
-    /// One round of newPayload and forkchoiceUpdated.
-    async fn try_submit(&mut self, hash: B256, block: &RollupBlock) -> Result<Progress, Failure> {
+    /// One round of newPayload and forkchoiceUpdated. Blocks only come in the order of numbers, so
+    /// head, safe and finalized move forward together.
+    async fn try_submit(&self, hash: B256, block: &RollupBlock) -> Result<Progress, Failure> {
         let number = block.header.number;
-        let fork = self.specification.fork_at(block.header.timestamp).fork;
-        debug!(number, method = methods(fork).new_payload, "submitting");
-        let status = self.client.new_payload(block, hash, fork).await?;
-        match status.status {
-            PayloadStatusEnum::Valid => {}
-            PayloadStatusEnum::Syncing | PayloadStatusEnum::Accepted => {
-                return Ok(Progress::NeedsAncestors);
-            }
-            PayloadStatusEnum::Invalid {
-                validation_error: reason,
-            } => {
-                return Err(DriverError::Invalid {
-                    number,
-                    hash,
-                    reason,
-                }
-                .into());
-            }
-        }
-        let last = if self.finalized.number > number {
-            self.finalized.hash
-        } else {
-            hash
-        };
-        let state = ForkchoiceState {
-            head_block_hash: hash,
-            safe_block_hash: last,
-            finalized_block_hash: last,
-        };
-        let updated = self.client.forkchoice(state).await?;
-        match updated.payload_status.status {
-            PayloadStatusEnum::Valid => {
-                if number >= self.finalized.number {
-                    self.finalized = BlockId { number, hash };
-                }
-                Ok(Progress::Done)
-            }
+        let judge = |status: PayloadStatusEnum| match status {
+            PayloadStatusEnum::Valid => Ok(Progress::Done),
             PayloadStatusEnum::Syncing | PayloadStatusEnum::Accepted => {
                 Ok(Progress::NeedsAncestors)
             }
             PayloadStatusEnum::Invalid {
                 validation_error: reason,
-            } => Err(DriverError::Invalid {
+            } => Err(Failure::Halt(DriverError::Invalid {
                 number,
                 hash,
                 reason,
-            }
-            .into()),
+            })),
+        };
+        let fork = self.specification.fork_at(block.header.timestamp).fork;
+        debug!(number, method = methods(fork).new_payload, "submitting");
+        let status = self.client.new_payload(block, hash, fork).await?;
+        if judge(status.status)? == Progress::NeedsAncestors {
+            return Ok(Progress::NeedsAncestors);
         }
+        let state = ForkchoiceState {
+            head_block_hash: hash,
+            safe_block_hash: hash,
+            finalized_block_hash: hash,
+        };
+        let updated = self.client.forkchoice(state).await?;
+        judge(updated.payload_status.status)
     }
 
     /// Sends every block that the client lacks below `until`, oldest first.
     ///
     /// # Errors
     /// [`DriverError`] halts the rollup.
-    pub async fn resend(&mut self, until: u64, source: BlockSource<'_>) -> Result<(), DriverError> {
+    pub async fn resend(&self, until: u64, source: BlockSource<'_>) -> Result<(), DriverError> {
         let mut pause = MIN_PAUSE;
         let mut stuck = 0;
         loop {
-            let latest = match self.client.block(None).await {
-                Ok(Some(latest)) => latest,
-                Ok(None) => BlockId {
-                    number: 0,
-                    hash: self.specification.genesis_header().hash_slow(),
-                },
-                Err(error) => {
-                    wait_or_halt(error.into(), &mut pause).await?;
-                    continue;
-                }
-            };
-            if latest.number + 1 >= until {
+            let latest = self.block(None).await?.map_or(0, |latest| latest.number);
+            if latest + 1 >= until {
                 return Ok(());
             }
             info!(
-                from = latest.number + 1,
+                from = latest + 1,
                 until, "execution client lacks blocks, sending again"
             );
-            let sent = self.send_range(latest.number + 1, until, source).await;
+            let sent = self.send_range(latest + 1, until, source).await;
             let after = match sent {
                 Ok(()) => self.client.block(None).await.ok().flatten(),
                 Err(error) => {
@@ -212,10 +185,10 @@ impl<C: ExecutionClient> Driver<C> {
                     continue;
                 }
             };
-            if after.is_some_and(|after| after.number <= latest.number) {
+            if after.is_some_and(|after| after.number <= latest) {
                 stuck += 1;
                 if stuck >= JAM_BLOCKS {
-                    return Err(DriverError::Jammed { at: latest.number });
+                    return Err(DriverError::Jammed { at: latest });
                 }
                 back_off(&mut pause).await;
             }
@@ -225,34 +198,16 @@ impl<C: ExecutionClient> Driver<C> {
     /// Sends a range without regard to whether the client's head moves: after a crash it may say
     /// VALID to blocks it knows and refuse forkchoice until one is new to it.
     async fn send_range(
-        &mut self,
+        &self,
         from: u64,
         until: u64,
         source: BlockSource<'_>,
     ) -> Result<(), Failure> {
         for number in from..until {
             let (hash, block) = source(number).map_err(DriverError::Source)?;
-            let fork = self.specification.fork_at(block.header.timestamp).fork;
-            let status = self.client.new_payload(&block, hash, fork).await?;
-            if let PayloadStatusEnum::Invalid {
-                validation_error: reason,
-            } = status.status
-            {
-                return Err(DriverError::Invalid {
-                    number,
-                    hash,
-                    reason,
-                }
-                .into());
-            }
-            let state = ForkchoiceState {
-                head_block_hash: hash,
-                safe_block_hash: hash,
-                finalized_block_hash: hash,
-            };
-            match self.client.forkchoice(state).await {
-                Ok(_) | Err(EngineError::Rpc { .. }) => {}
-                Err(error) => return Err(error.into()),
+            match self.try_submit(hash, &block).await {
+                Ok(_) | Err(Failure::Again(EngineError::Rpc { .. })) => {}
+                Err(failure) => return Err(failure),
             }
         }
         Ok(())

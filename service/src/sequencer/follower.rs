@@ -8,7 +8,7 @@ use counterpoint_core::{
 };
 use counterpoint_proto::sequencer::{RollupBlock, get_transaction_response::Included};
 use tonic::Streaming;
-use tracing::{debug, warn};
+use tracing::{info, warn};
 
 use super::Client;
 
@@ -138,25 +138,24 @@ impl Follower {
         if self.stream.is_none() {
             match self.client.stream(self.next, &self.rollup_id).await {
                 Ok(stream) => self.stream = Some(stream),
-                Err(error) => {
-                    debug!(%error, "no stream");
-                    return None;
-                }
+                Err(error) => return self.leave(&error),
             }
         }
         let message = tokio::time::timeout(SILENCE, self.stream.as_mut()?.message()).await;
         match message {
             Ok(Ok(Some(message))) => Some(message),
-            Ok(Ok(None)) => None,
-            Ok(Err(status)) => {
-                debug!(%status, "stream ended");
-                None
-            }
-            Err(_) => {
-                self.client.skip_current();
-                None
-            }
+            Ok(Ok(None)) => self.leave(&"the stream ended"),
+            Ok(Err(status)) => self.leave(&status),
+            Err(_) => self.leave(&"the stream is silent"),
         }
+    }
+
+    /// Another node is asked next, whatever this one's reason was.
+    fn leave(&self, reason: &dyn std::fmt::Display) -> Option<RollupBlock> {
+        let (url, height) = (self.client.current_url(), self.next);
+        info!(url, %height, %reason, "no more blocks from this node");
+        self.client.skip_current();
+        None
     }
 
     async fn retry(&mut self) {

@@ -144,24 +144,20 @@ fn source(number: u64) -> Result<(B256, RollupBlock), StoreError> {
 }
 
 fn driver() -> Driver<MockClient> {
-    let head = BlockId {
-        number: 0,
-        hash: specification().genesis_header().hash_slow(),
-    };
-    Driver::new(MockClient::new(), specification(), head)
+    Driver::new(MockClient::new(), specification())
 }
 
-async fn submit(driver: &mut Driver<MockClient>, number: u64) -> Result<(), DriverError> {
+async fn submit(driver: &Driver<MockClient>, number: u64) -> Result<(), DriverError> {
     let (hash, block) = block(number);
     driver.submit(hash, &block, &source).await
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_block_becomes_head_safe_and_finalized() {
-    let mut driver = driver();
-    submit(&mut driver, 1).await.unwrap();
-    submit(&mut driver, 2).await.unwrap();
-    let state = driver.client().state();
+    let driver = driver();
+    submit(&driver, 1).await.unwrap();
+    submit(&driver, 2).await.unwrap();
+    let state = driver.client.state();
     assert_eq!(state.head.number, 2);
     let last = state.forkchoices.last().unwrap();
     let hash = block(2).0;
@@ -177,24 +173,24 @@ async fn a_block_becomes_head_safe_and_finalized() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_lost_blocks_gets_them_again_oldest_first() {
-    let mut driver = driver();
-    submit(&mut driver, 4).await.unwrap();
-    let state = driver.client().state();
+    let driver = driver();
+    submit(&driver, 4).await.unwrap();
+    let state = driver.client.state();
     assert_eq!(state.payloads, [4, 1, 2, 3, 4]);
     assert_eq!(state.head.number, 4);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_can_pass_is_tried_again() {
-    let mut driver = driver();
+    let driver = driver();
     {
-        let mut state = driver.client().state();
+        let mut state = driver.client.state();
         let syncing = Script::Say(PayloadStatusEnum::Syncing);
         state.on_payload = vec![Script::HangUp, syncing, Script::Fail(-38_003)].into();
         state.on_forkchoice = vec![Script::HangUp, Script::Fail(-38_002)].into();
     }
-    submit(&mut driver, 1).await.unwrap();
-    assert_eq!(driver.client().state().payloads.len(), 6);
+    submit(&driver, 1).await.unwrap();
+    assert_eq!(driver.client.state().payloads.len(), 6);
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,33 +198,29 @@ async fn invalid_halts_and_changes_nothing() {
     let invalid = Script::Say(PayloadStatusEnum::Invalid {
         validation_error: "bad state root".into(),
     });
-    let mut driver = driver();
-    driver
-        .client()
-        .state()
-        .on_payload
-        .push_back(invalid.clone());
-    let error = submit(&mut driver, 1).await.unwrap_err().to_string();
+    let driver = driver();
+    driver.client.state().on_payload.push_back(invalid.clone());
+    let error = submit(&driver, 1).await.unwrap_err().to_string();
     assert!(error.ends_with("invalid: bad state root"), "{error}");
-    assert!(driver.client().state().forkchoices.is_empty());
-    driver.client().state().on_forkchoice.push_back(invalid);
+    assert!(driver.client.state().forkchoices.is_empty());
+    driver.client.state().on_forkchoice.push_back(invalid);
     assert!(matches!(
-        submit(&mut driver, 1).await,
+        submit(&driver, 1).await,
         Err(DriverError::Invalid { .. })
     ));
-    assert_eq!(driver.client().state().head.number, 0);
+    assert_eq!(driver.client.state().head.number, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_can_never_work_is_a_mistake_of_configuration() {
     for code in [-38_005, -32_601, -32_602] {
-        let mut driver = driver();
+        let driver = driver();
         driver
-            .client()
+            .client
             .state()
             .on_payload
             .push_back(Script::Fail(code));
-        let error = submit(&mut driver, 1).await;
+        let error = submit(&driver, 1).await;
         assert!(
             matches!(error, Err(DriverError::Configuration(_))),
             "{code}"
@@ -238,20 +230,20 @@ async fn what_can_never_work_is_a_mistake_of_configuration() {
 
 #[tokio::test(start_paused = true)]
 async fn a_jammed_client_is_recognised() {
-    let mut driver = driver();
-    driver.client().state().jammed = true;
+    let driver = driver();
+    driver.client.state().jammed = true;
     let error = driver.resend(5, &source).await.unwrap_err();
     assert!(matches!(error, DriverError::Jammed { at: 0 }), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_syncs_for_ever_is_asked_slowly() {
-    let mut driver = driver();
+    let driver = driver();
     let syncing = Script::Say(PayloadStatusEnum::Syncing);
-    driver.client().state().on_payload = vec![syncing; 1_000].into();
-    let asked = tokio::time::timeout(Duration::from_secs(60), submit(&mut driver, 1)).await;
+    driver.client.state().on_payload = vec![syncing; 1_000].into();
+    let asked = tokio::time::timeout(Duration::from_secs(60), submit(&driver, 1)).await;
     assert!(asked.is_err());
-    let payloads = driver.client().state().payloads.len();
+    let payloads = driver.client.state().payloads.len();
     assert!(
         (20..50).contains(&payloads),
         "asked {payloads} times in a minute"

@@ -21,17 +21,22 @@ mod upstream;
 use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
 
 pub use config::{Args, Config, RollupSettings};
-use counterpoint_core::{key::SecretKey, light::TrustedState, registry::RollupConfig};
+use counterpoint_core::{
+    key::SecretKey,
+    light::TrustedState,
+    primitive::{Height, RollupId},
+    registry::RollupConfig,
+};
 use counterpoint_service::{
     Probes, Readiness, probes,
-    sequencer::{Client, ClientError},
+    sequencer::{Client, ClientError, Follower},
 };
 use eyre::{WrapErr, bail, eyre};
 use futures::future::try_join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     bundle::{Share, Shares},
@@ -94,7 +99,7 @@ async fn serve(
     let (mut rollups, mut shares) = (BTreeMap::new(), Shares::new());
     let mut trackers = Vec::new();
     for settings in &config.rollups {
-        let registered = registered(&client, &settings.name).await?;
+        let registered = registered(&client, &settings.name, trust.state()).await?;
         let upstream = Upstream::new(&settings.execution_url)?;
         let id = registered.rollup_id;
         shares.insert(id, Share::of(&registered));
@@ -125,15 +130,24 @@ async fn serve(
     Ok(())
 }
 
-/// Asks until the sequencer answers and the rollup takes items; that it is unknown is an answer.
-async fn registered(client: &Client, name: &str) -> eyre::Result<RollupConfig> {
+/// Waits until a rollup takes items, and gives its configuration as a verified block proves it.
+async fn registered(
+    client: &Client,
+    name: &str,
+    trusted: &TrustedState,
+) -> eyre::Result<RollupConfig> {
     loop {
         let asked = async { Ok((client.rollup(name).await?, client.info().await?.height)) };
         match asked.await {
-            Ok((rollup, height)) if rollup.first_height.get() <= height + 1 => return Ok(rollup),
+            Ok((rollup, height)) if rollup.first_height.get() <= height => {
+                let at = Height::new(height.max(trusted.height().get().saturating_add(1)));
+                let id = RollupId::from_name(name);
+                let mut follower = Follower::new(client.clone(), id, trusted.clone(), at);
+                return Ok(follower.next().await?.config);
+            }
             Ok((rollup, height)) => {
                 let first = rollup.first_height;
-                warn!(rollup = name, %first, height, "waiting for the rollup to start");
+                info!(rollup = name, %first, height, "waiting for the rollup to start");
             }
             Err(error) if ClientError::is_not_found(&error) => {
                 bail!("no rollup {name} is registered at the sequencer: register it first");

@@ -37,6 +37,8 @@ pub(crate) const FUNDS: &str = "funds";
 
 /// Heights that a version of a batch stays valid; short, so that a lost one is soon replaced.
 const VALID_HEIGHTS: u64 = 100;
+/// How far ahead of the tip the sequencer lets `valid_until` lie.
+const MAX_VALID_HEIGHTS: u64 = 600;
 /// How long a young batch waits for company.
 const LINGER: Duration = Duration::from_millis(5);
 /// Pause between two looks for a batch.
@@ -125,18 +127,20 @@ impl Submitter {
             tokio::time::sleep(RETRY).await;
             return Ok(());
         }
+        debug!(nonce, items = items.len(), "batch");
+        counter!("composer_batches_total").increment(1);
         let batch = Batch {
             nonce,
             seqs: items.iter().map(|item| item.seq).collect(),
-            variants: Vec::new(),
+            hashes: Vec::new(),
+            newest: Bytes::new(),
         };
-        debug!(nonce, items = items.len(), "batch");
-        counter!("composer_batches_total").increment(1);
-        self.sign(&batch, &items, &info).await?;
+        self.sign(batch, &items, info.height).await?;
         Ok(())
     }
 
-    /// The chain's tip and the account's nonce; checks on the way whether it can pay.
+    /// The chain's tip and the nonce after all that the account has sent; checks on the way whether
+    /// it can pay.
     async fn look(&self) -> Result<(GetInfoResponse, u64), Failure> {
         let address = self.key.public_key().address();
         let info = self.client.info().await?;
@@ -149,67 +153,52 @@ impl Submitter {
         } else {
             self.readiness.met(FUNDS);
         }
-        Ok((info, account.nonce))
+        Ok((info, account.pending_nonce))
     }
 
-    /// Signs a version of a batch that is valid from now on, and writes it down.
-    async fn sign(
-        &self,
-        batch: &Batch,
-        items: &[Item],
-        info: &GetInfoResponse,
-    ) -> Result<SignedTransaction, Failure> {
+    /// Signs a version of a batch that is valid from `height` on, and writes it down.
+    async fn sign(&self, mut batch: Batch, items: &[Item], height: u64) -> Result<Batch, Failure> {
         let body = TransactionBody {
-            chain_id: info.chain_id.clone(),
+            chain_id: self.trust.state().chain_id().to_owned(),
             signer: self.key.public_key(),
             nonce: Nonce::new(batch.nonce),
             tip_per_byte: 0,
+            // What a batch costs is the chain's rule; a bound of ours could only strand it.
             max_fee: Amount::new(u128::MAX),
-            valid_until: Height::new(info.height + VALID_HEIGHTS),
+            valid_until: Height::new(height.saturating_add(VALID_HEIGHTS)),
             actions: actions(items).map_err(|error| Failure::Fatal(error.into()))?,
         };
         let tx = SignedTransaction::sign(body, &self.key)
             .map_err(|error| Failure::Fatal(error.into()))?;
-        let variant = tx.as_bytes().clone();
-        let written = self
-            .queue
-            .signed(batch.nonce, batch.seqs.clone(), variant)
-            .await;
+        batch.hashes.push(tx.hash());
+        batch.newest = tx.as_bytes().clone();
+        let written = self.queue.signed(batch.clone()).await;
         written.map_err(|error| Failure::Fatal(error.into()))?;
-        Ok(tx)
+        Ok(batch)
     }
 
     /// Sends a batch until one of its versions is verifiably in a block.
-    async fn settle(&mut self, batch: Batch) -> Result<(), Failure> {
+    async fn settle(&mut self, mut batch: Batch) -> Result<(), Failure> {
         let started = std::time::Instant::now();
-        let mut newest = batch.variants.last().cloned().unwrap_or_default();
-        let mut hashes: Vec<Hash> = batch
-            .variants
-            .iter()
-            .map(|variant| Hash::digest(&[variant]))
-            .collect();
         loop {
-            self.send(&newest).await?;
+            self.send(&batch.newest).await?;
             for _ in 0..RESEND_AFTER {
-                for hash in &hashes {
+                for hash in &batch.hashes {
                     if let Some((inclusion, trusted)) = self.find(hash).await? {
                         histogram!("composer_inclusion_seconds").record(started.elapsed());
-                        let placed = self.place(&batch, &inclusion).await?;
+                        let lost = self.place(&batch, &inclusion).await?;
                         // Only now: nothing below what is trusted can be verified any more.
                         self.trust.advance(trusted).map_err(Failure::Fatal)?;
-                        return placed;
+                        return all_placed(batch.nonce, &inclusion, lost);
                     }
                 }
                 tokio::time::sleep(POLL).await;
             }
-            let info = self.client.info().await?;
-            let valid_until = decode_valid_until(&newest);
-            if valid_until.is_none_or(|until| until < info.height) {
+            let height = self.client.info().await?.height;
+            if !is_valid_at(&batch.newest, height) {
                 info!(nonce = batch.nonce, "batch expired, signing it again");
                 let items = self.queue.items(&batch.seqs);
-                let tx = self.sign(&batch, &items, &info).await?;
-                newest = tx.as_bytes().clone();
-                hashes.push(tx.hash());
+                batch = self.sign(batch, &items, height).await?;
             }
         }
     }
@@ -249,13 +238,8 @@ impl Submitter {
     }
 
     /// Finds each item in its rollup's verified list of that height, and writes the places down.
-    ///
-    /// The inner result is what the chain made of the batch, the outer one whether that is known.
-    async fn place(
-        &self,
-        batch: &Batch,
-        inclusion: &Inclusion,
-    ) -> Result<Result<(), Failure>, Failure> {
+    /// Gives how many are in none, since the batch failed.
+    async fn place(&self, batch: &Batch, inclusion: &Inclusion) -> Result<usize, Failure> {
         let height = inclusion.header.height();
         let mut by_rollup: BTreeMap<RollupId, Vec<Item>> = BTreeMap::new();
         for item in self.queue.items(&batch.seqs) {
@@ -264,10 +248,7 @@ impl Submitter {
         let mut places = Vec::new();
         for (rollup, items) in by_rollup {
             let list = self.list(&rollup, inclusion).await?;
-            places.extend(find_run(
-                &items,
-                list.as_ref().map_or(&[], VerifiedList::items),
-            ));
+            places.extend(find_run(&items, list.items()));
         }
         let lost = places.iter().filter(|(_, index)| index.is_none()).count();
         let (nonce, items) = (batch.nonce, places.len() - lost);
@@ -275,28 +256,23 @@ impl Submitter {
         counter!("composer_sequenced_transactions_total").increment(items as u64);
         let written = self.queue.included(nonce, height, places).await;
         written.map_err(|error| Failure::Fatal(error.into()))?;
-        if lost > 0 {
-            let (code, log) = (inclusion.code, &inclusion.log);
-            let reason = eyre!("batch {nonce} failed with code {code}: {log}; queued again");
-            return Ok(Err(Failure::Passing(reason)));
-        }
-        Ok(Ok(()))
+        Ok(lost)
     }
 
-    /// A rollup's list at the inclusion's height, verified; nothing if it has none there.
+    /// A rollup's list at the inclusion's height, verified. That a node has none proves nothing: it
+    /// may be a block behind, or lie.
     async fn list(
         &self,
         rollup: &RollupId,
         inclusion: &Inclusion,
-    ) -> Result<Option<VerifiedList>, Failure> {
-        let block = match self
-            .client
-            .rollup_block(inclusion.header.height(), rollup)
-            .await
-        {
+    ) -> Result<VerifiedList, Failure> {
+        let height = inclusion.header.height();
+        let block = match self.client.rollup_block(height, rollup).await {
             Ok(block) => block,
-            Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                self.client.skip_current();
+                return Err(error.into());
+            }
         };
         let verify = || -> eyre::Result<VerifiedList> {
             let proof = LeafProof::try_from_slice(&block.borsh_leaf_proof)?;
@@ -306,7 +282,7 @@ impl Submitter {
                 .verify_list(items)?)
         };
         match verify().wrap_err("bad proof of a list") {
-            Ok(list) => Ok(Some(list)),
+            Ok(list) => Ok(list),
             Err(error) => {
                 self.client.skip_current();
                 Err(Failure::Passing(error))
@@ -332,9 +308,21 @@ fn find_run(items: &[Item], list: &[RollupItem]) -> Vec<(u64, Option<u32>)> {
     items.iter().enumerate().map(place).collect()
 }
 
-fn decode_valid_until(variant: &Bytes) -> Option<u64> {
-    let tx = SignedTransaction::decode(variant).ok()?;
-    Some(tx.body().valid_until.get())
+/// Whether a batch that is in a block did all that it should.
+fn all_placed(nonce: u64, inclusion: &Inclusion, lost: usize) -> Result<(), Failure> {
+    if lost == 0 {
+        return Ok(());
+    }
+    let (code, log) = (inclusion.code, &inclusion.log);
+    let reason = eyre!("batch {nonce} failed with code {code}: {log}; {lost} items wait again");
+    Err(Failure::Passing(reason))
+}
+
+/// Whether the next blocks can hold a version of a batch, the tip being at `height`.
+fn is_valid_at(version: &Bytes, height: u64) -> bool {
+    let limit = height.saturating_add(MAX_VALID_HEIGHTS);
+    SignedTransaction::decode(version)
+        .is_ok_and(|tx| (height..=limit).contains(&tx.body().valid_until.get()))
 }
 
 /// Metrics are floating-point numbers; a balance may be rounded.

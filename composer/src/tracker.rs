@@ -56,7 +56,7 @@ impl Tracker {
             return Ok(());
         }
         // Read before the receipts: what lies before the cursor has its receipt by then, or none.
-        let progress = self.upstream.progress().await?;
+        let progress = self.upstream.head().await?.progress;
         for (seq, hash, place) in waiting {
             if let Some(receipt) = self.upstream.receipt(hash).await? {
                 let execution = Execution {

@@ -1,14 +1,21 @@
 //! A rollup's execution client, asked by JSON-RPC in bounded time.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use alloy_eips::eip1559::{BaseFeeParams, calc_next_block_base_fee};
 use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use counterpoint_core::cursor::ExtraData;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the last block is taken for the last.
+const HEAD_AGE: Duration = Duration::from_millis(200);
 /// Longest answer, in bytes.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
 
@@ -31,6 +38,8 @@ pub(crate) enum UpstreamError {
 pub(crate) struct Upstream {
     http: reqwest::Client,
     url: String,
+    /// Asked for by every sender, so it is kept for a moment.
+    head: Arc<Mutex<Option<(Instant, Head)>>>,
 }
 
 /// What intake must know of a sender.
@@ -52,9 +61,24 @@ pub(crate) struct Receipt {
     pub(crate) status: U64,
 }
 
+/// The last executed block, as far as we look at it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    /// Its timestamp, in seconds.
+    pub(crate) timestamp: u64,
+    /// The base fee of the block after it, in wei.
+    pub(crate) next_base_fee: u64,
+    /// How far execution has come; nothing while it is the genesis block.
+    pub(crate) progress: Option<ExtraData>,
+}
+
 #[derive(Deserialize)]
-struct Head {
-    #[serde(rename = "extraData")]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    timestamp: U64,
+    gas_used: U64,
+    gas_limit: U64,
+    base_fee_per_gas: U64,
     extra_data: Bytes,
 }
 
@@ -71,6 +95,7 @@ impl Upstream {
         Ok(Self {
             http,
             url: url.to_owned(),
+            head: Arc::default(),
         })
     }
 
@@ -142,14 +167,37 @@ impl Upstream {
         self.read("eth_getTransactionReceipt", json!([hash])).await
     }
 
-    /// How far execution has come, as the last block says; nothing while it is the genesis block.
+    /// The last executed block, at most [`HEAD_AGE`] ago.
     ///
     /// # Errors
     /// [`UpstreamError`] if the client does not say.
-    pub(crate) async fn progress(&self) -> Result<Option<ExtraData>, UpstreamError> {
-        let head: Head = self
-            .read("eth_getBlockByNumber", json!(["latest", false]))
-            .await?;
-        Ok(ExtraData::decode(&head.extra_data).ok())
+    pub(crate) async fn recent_head(&self) -> Result<Head, UpstreamError> {
+        let mut kept = self.head.lock().await;
+        if let Some((_, head)) = kept.filter(|(since, _)| since.elapsed() < HEAD_AGE) {
+            return Ok(head);
+        }
+        let head = self.head().await?;
+        *kept = Some((Instant::now(), head));
+        Ok(head)
+    }
+
+    /// The last executed block.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] if the client does not say.
+    pub(crate) async fn head(&self) -> Result<Head, UpstreamError> {
+        let latest = json!(["latest", false]);
+        let header: Header = self.read("eth_getBlockByNumber", latest).await?;
+        let next_base_fee = calc_next_block_base_fee(
+            header.gas_used.to(),
+            header.gas_limit.to(),
+            header.base_fee_per_gas.to(),
+            BaseFeeParams::ethereum(),
+        );
+        Ok(Head {
+            timestamp: header.timestamp.to(),
+            next_base_fee,
+            progress: ExtraData::decode(&header.extra_data).ok(),
+        })
     }
 }

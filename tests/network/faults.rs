@@ -17,7 +17,8 @@ use serde_json::json;
 use crate::support::{Network, PATIENCE, raw_transfer, receipt, wait_for};
 
 /// The processes that die in turn, and how long each stays dead.
-const VICTIMS: [(&str, u64); 7] = [
+const VICTIMS: [(&str, u64); 8] = [
+    ("val-0-app", 2), // The one that every client asks first.
     ("val-1-app", 2),
     ("val-2-cometbft", 2),
     ("composer", 1),

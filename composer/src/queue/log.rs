@@ -5,17 +5,21 @@
 //! last frame, which nobody was told of, is cut off at start; damage before it is an error.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use tokio::sync::{mpsc, oneshot};
 
-/// Longest record, in bytes: a signed batch and what it is made of.
-const MAX_RECORD_BYTES: usize = 4 << 20;
+/// Longest record, in bytes: what compaction keeps of a full queue.
+const MAX_RECORD_BYTES: usize = 8 << 20;
 /// Appends that wait for the writer.
 const MAX_WAITING: usize = 8_192;
 /// Bytes before a record: its length and its checksum.
@@ -31,6 +35,12 @@ pub(crate) enum LogError {
         path: PathBuf,
         /// What failed.
         source: io::Error,
+    },
+    /// Another composer uses the directory.
+    #[error("{} is in use by another process: give every composer a data_dir of its own", path.display())]
+    Locked {
+        /// The file that is locked.
+        path: PathBuf,
     },
     /// A record that was acknowledged is damaged.
     #[error(
@@ -63,6 +73,10 @@ enum Command {
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
     commands: mpsc::Sender<Command>,
+    /// Bytes appended since the log was opened or replaced.
+    grown: Arc<AtomicU64>,
+    /// Held as long as the log is used.
+    _lock: Arc<File>,
 }
 
 impl Log {
@@ -77,6 +91,13 @@ impl Log {
         };
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(at)?;
+        }
+        let lock_path = path.with_extension("lock");
+        let lock = File::create(&lock_path).map_err(at)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(LogError::Locked { path: lock_path }),
+            Err(TryLockError::Error(error)) => return Err(at(error)),
         }
         let mut file = OpenOptions::new()
             .read(true)
@@ -96,7 +117,18 @@ impl Log {
         let (commands, receiver) = mpsc::channel(MAX_WAITING);
         let path = path.to_owned();
         thread::spawn(move || write_all(&path, file, receiver));
-        Ok((Self { commands }, records))
+        let log = Self {
+            commands,
+            grown: Arc::default(),
+            _lock: Arc::new(lock),
+        };
+        Ok((log, records))
+    }
+
+    /// Bytes by which the log has grown since it was opened or replaced.
+    #[must_use]
+    pub(crate) fn grown(&self) -> u64 {
+        self.grown.load(Ordering::Relaxed)
     }
 
     /// Appends records together and waits until they are on disk.
@@ -104,8 +136,11 @@ impl Log {
     /// # Errors
     /// [`LogError::Stopped`] if they may not be.
     pub(crate) async fn append<R: BorshSerialize>(&self, records: &[R]) -> Result<(), LogError> {
-        self.send(records, |frames, done| Command::Append { frames, done })
-            .await
+        self.send(records, |frames, done| {
+            self.grown.fetch_add(frames.len() as u64, Ordering::Relaxed);
+            Command::Append { frames, done }
+        })
+        .await
     }
 
     /// Replaces everything by `records`, in one step that a crash cannot split.
@@ -113,6 +148,7 @@ impl Log {
     /// # Errors
     /// [`LogError::Stopped`] if the old log may still be there; it is never damaged.
     pub(crate) async fn replace<R: BorshSerialize>(&self, records: &[R]) -> Result<(), LogError> {
+        self.grown.store(0, Ordering::Relaxed);
         self.send(records, |frames, done| Command::Replace { frames, done })
             .await
     }
@@ -144,6 +180,9 @@ impl Log {
 fn read_all<R: BorshDeserialize>(bytes: &[u8]) -> Result<(Vec<R>, usize), usize> {
     let (mut records, mut offset) = (Vec::new(), 0);
     while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
+        if rest.iter().all(|byte| *byte == 0) {
+            break; // A power loss may leave the file longer than what was written.
+        }
         let Some((head, rest)) = rest.split_at_checked(HEAD_BYTES) else {
             break;
         };
@@ -154,7 +193,7 @@ fn read_all<R: BorshDeserialize>(bytes: &[u8]) -> Result<(Vec<R>, usize), usize>
             u32::from_le_bytes(digits.unwrap_or_default())
         };
         let (length, checksum) = (number(0) as usize, number(4));
-        if length > MAX_RECORD_BYTES {
+        if !(1..=MAX_RECORD_BYTES).contains(&length) {
             // A torn write leaves zeroes or nothing behind, never a length like this.
             return Err(offset);
         }
@@ -286,6 +325,8 @@ mod tests {
             assert_eq!(found, records()[..found.len()]);
             let whole = read_all::<Record>(&bytes[..end]).unwrap().0;
             assert_eq!(whole.len(), found.len());
+            let padded = [&bytes[..end], &[0; 20]].concat();
+            assert_eq!(read_all::<Record>(&padded).unwrap(), (found, end));
         }
         assert_eq!(read_all::<Record>(&bytes).unwrap().0, records());
     }
@@ -295,6 +336,17 @@ mod tests {
         let mut bytes = written(&records()).await;
         bytes[HEAD_BYTES + 2] ^= 1;
         assert_eq!(read_all::<Record>(&bytes).unwrap_err(), 0);
+    }
+
+    #[tokio::test]
+    async fn only_one_process_uses_a_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("queue.log");
+        let (log, _) = Log::open::<Record>(&path).unwrap();
+        let second = Log::open::<Record>(&path);
+        assert!(matches!(second, Err(LogError::Locked { .. })));
+        drop(log);
+        assert!(Log::open::<Record>(&path).is_ok());
     }
 
     #[tokio::test]

@@ -18,16 +18,18 @@ use std::{
 
 use alloy_consensus::{Transaction, TxEnvelope, transaction::SignerRecoverable};
 use alloy_eips::eip2718::Decodable2718;
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U256};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use counterpoint_core::primitive::{Height, RollupId};
+use counterpoint_core::primitive::{Hash, Height, RollupId};
 pub(crate) use log::{Log, LogError};
 use metrics::gauge;
 use tokio::sync::{Notify, RwLock as AsyncRwLock};
 
 /// Most transactions that wait or are not finished.
 const MAX_ITEMS: usize = 100_000;
+/// Most of them from one sender to one rollup.
+pub(crate) const MAX_PER_SENDER: usize = 256;
 /// Most bytes of them.
 const MAX_BYTES: usize = 256 << 20;
 /// Finished transactions whose status is remembered.
@@ -36,6 +38,8 @@ const MAX_FINISHED: usize = 50_000;
 const MAX_REPLACED: usize = 50_000;
 /// Finished transactions after which the log is written anew.
 const COMPACT_AFTER: usize = 20_000;
+/// Bytes by which the log may grow before it is written anew: it is read whole at a start.
+const COMPACT_BYTES: u64 = 1 << 30;
 
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -48,18 +52,33 @@ enum Record {
     },
     /// A transaction gave its place to one with the same sender and nonce and a greater fee.
     Replaced { seq: u64, raw: Bytes },
-    /// A batch was signed, for the first time or once more; all variants have the same items.
-    Signed {
-        nonce: u64,
-        seqs: Vec<u64>,
-        variant: Bytes,
-    },
+    /// A batch was signed, for the first time or once more.
+    Signed(Batch),
     /// A batch is in a verified block; where its items are, or nothing for those it did not place.
     Included {
         nonce: u64,
         height: u64,
         places: Vec<(u64, Option<u32>)>,
     },
+    /// What compaction keeps beside the transactions themselves.
+    Kept {
+        next_nonce: Option<u64>,
+        open: Option<Batch>,
+        placed: Vec<(u64, Place)>,
+    },
+}
+
+/// A transaction as intake has checked it.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    /// Its rollup.
+    pub(crate) rollup: RollupId,
+    /// As it was sent.
+    pub(crate) raw: Bytes,
+    /// Decoded.
+    pub(crate) tx: TxEnvelope,
+    /// Who signed.
+    pub(crate) sender: Address,
 }
 
 /// A transaction that was acknowledged.
@@ -95,7 +114,7 @@ pub(crate) enum Stage {
 }
 
 /// Where a list holds a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
 pub(crate) struct Place {
     /// The sequencer's height.
     pub(crate) height: Height,
@@ -113,14 +132,16 @@ pub(crate) struct Execution {
 }
 
 /// A signed batch whose inclusion is not verified yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(crate) struct Batch {
     /// The account's nonce.
     pub(crate) nonce: u64,
     /// Its items.
     pub(crate) seqs: Vec<u64>,
-    /// Every version that was ever signed; any of them may be in a block.
-    pub(crate) variants: Vec<Bytes>,
+    /// Hashes of all versions that were ever signed; any of them may be in a block.
+    pub(crate) hashes: Vec<Hash>,
+    /// The last version.
+    pub(crate) newest: Bytes,
 }
 
 /// Why a transaction is not accepted by the queue.
@@ -129,6 +150,9 @@ pub(crate) enum QueueError {
     /// There is no room.
     #[error("the composer is overloaded, try again later")]
     Full,
+    /// One sender holds as many places as one may.
+    #[error("account limit exceeded: {MAX_PER_SENDER} transactions of the sender are pending")]
+    Sender,
     /// What it should replace has left the queue.
     #[error("nonce too low: a transaction with this nonce is on its way to the sequencer")]
     TooLate,
@@ -140,7 +164,7 @@ pub(crate) enum QueueError {
 #[derive(Debug, Default)]
 struct State {
     items: BTreeMap<u64, Item>,
-    by_hash: HashMap<B256, u64>,
+    by_hash: HashMap<(RollupId, B256), u64>,
     by_sender: HashMap<(RollupId, Address), BTreeMap<u64, u64>>,
     queued: BTreeSet<u64>,
     open: Option<Batch>,
@@ -198,15 +222,22 @@ impl Queue {
     /// [`QueueError`] if there is no room, it comes too late to replace, or the disk fails.
     pub(crate) async fn accept(
         &self,
-        rollup: RollupId,
-        raw: Bytes,
+        checked: Checked,
         replaces: Option<u64>,
     ) -> Result<(), QueueError> {
         let _appending = self.appending.read().await;
-        let record = self.state().admit(rollup, raw, replaces)?;
-        self.log.append(std::slice::from_ref(&record)).await?;
+        let seq = self.state().admit(&checked, replaces)?;
+        let (rollup, raw) = (checked.rollup, checked.raw.clone());
+        let record = match replaces {
+            Some(_) => Record::Replaced { seq, raw },
+            None => Record::Accepted { seq, rollup, raw },
+        };
+        self.log.append(&[record]).await?;
         let mut state = self.state();
-        state.apply(record);
+        match replaces {
+            Some(_) => state.replace(seq, checked),
+            None => state.insert(seq, checked),
+        }
         gauge!("composer_queue_transactions").set(to_f64(state.live()));
         gauge!("composer_queue_bytes").set(to_f64(state.bytes));
         drop(state);
@@ -250,20 +281,15 @@ impl Queue {
     ///
     /// # Errors
     /// [`LogError`] if it may not be on disk; then it must not be sent.
-    pub(crate) async fn signed(
-        &self,
-        nonce: u64,
-        seqs: Vec<u64>,
-        variant: Bytes,
-    ) -> Result<(), LogError> {
-        let _appending = self.appending.read().await;
-        let record = Record::Signed {
-            nonce,
-            seqs,
-            variant,
-        };
+    pub(crate) async fn signed(&self, batch: Batch) -> Result<(), LogError> {
+        let appending = self.appending.read().await;
+        let record = Record::Signed(batch);
         self.log.append(std::slice::from_ref(&record)).await?;
         self.state().apply(record);
+        drop(appending);
+        if self.log.grown() > COMPACT_BYTES {
+            self.compact().await?;
+        }
         Ok(())
     }
 
@@ -311,13 +337,13 @@ impl Queue {
             .collect()
     }
 
-    /// A transaction by its hash.
+    /// A rollup's transaction by its hash.
     #[must_use]
-    pub(crate) fn get(&self, hash: &B256) -> Option<Item> {
+    pub(crate) fn get(&self, rollup: RollupId, hash: B256) -> Option<Item> {
         let state = self.state();
         state
             .by_hash
-            .get(hash)
+            .get(&(rollup, hash))
             .and_then(|seq| state.items.get(seq))
             .cloned()
     }
@@ -334,6 +360,24 @@ impl Queue {
         let state = self.state();
         let seq = state.by_sender.get(&(rollup, sender))?.get(&nonce)?;
         state.items.get(seq).cloned()
+    }
+
+    /// The most that a sender's unfinished transactions from a nonce on can cost, but for the one
+    /// with this `seq`.
+    #[must_use]
+    pub(crate) fn pending_cost(
+        &self,
+        rollup: RollupId,
+        sender: Address,
+        from: u64,
+        without: Option<u64>,
+    ) -> U256 {
+        let state = self.state();
+        let nonces = state.by_sender.get(&(rollup, sender));
+        let seqs = nonces.into_iter().flat_map(|nonces| nonces.range(from..));
+        let items = seqs.filter(|(_, seq)| Some(**seq) != without);
+        let costs = items.filter_map(|(_, seq)| Some(cost(&state.items.get(seq)?.tx)));
+        costs.fold(U256::ZERO, U256::saturating_add)
     }
 
     /// The nonce after those that wait here without a gap, from the account's own on.
@@ -400,52 +444,47 @@ impl State {
         self.items.len() - self.finished.len()
     }
 
-    /// The record of a new transaction, which is to be applied once it is on disk.
-    fn admit(
-        &mut self,
-        rollup: RollupId,
-        raw: Bytes,
-        replaces: Option<u64>,
-    ) -> Result<Record, QueueError> {
-        if let Some(seq) = replaces {
-            let waits = self.queued.contains(&seq);
-            return waits
-                .then_some(Record::Replaced { seq, raw })
-                .ok_or(QueueError::TooLate);
-        }
-        if self.live() >= MAX_ITEMS || self.bytes + raw.len() > MAX_BYTES {
+    /// The place of a new transaction, which is to be taken once its record is on disk.
+    fn admit(&mut self, checked: &Checked, replaces: Option<u64>) -> Result<u64, QueueError> {
+        let replaced = match replaces {
+            Some(seq) if self.queued.contains(&seq) => self.items.get(&seq),
+            Some(_) => return Err(QueueError::TooLate),
+            None => None,
+        };
+        let freed = replaced.map_or(0, |old| old.raw.len());
+        if self.bytes - freed + checked.raw.len() > MAX_BYTES {
             return Err(QueueError::Full);
+        }
+        if let Some(seq) = replaces {
+            return Ok(seq);
+        }
+        if self.live() >= MAX_ITEMS {
+            return Err(QueueError::Full);
+        }
+        let same = self.by_sender.get(&(checked.rollup, checked.sender));
+        if same.is_some_and(|nonces| nonces.len() >= MAX_PER_SENDER) {
+            return Err(QueueError::Sender);
         }
         let seq = self.next_seq;
         self.next_seq += 1;
-        Ok(Record::Accepted { seq, rollup, raw })
+        Ok(seq)
     }
 
+    /// Takes over what a record of the log says.
     fn apply(&mut self, record: Record) {
         match record {
-            Record::Accepted { seq, rollup, raw } => self.insert(seq, rollup, raw),
-            Record::Replaced { seq, raw } => self.replace(seq, raw),
-            Record::Signed {
-                nonce,
-                seqs,
-                variant,
-            } => {
-                for seq in &seqs {
-                    self.set_stage(*seq, Stage::Batched(nonce));
+            Record::Accepted { seq, rollup, raw } => {
+                if let Some(checked) = decode(rollup, raw) {
+                    self.insert(seq, checked);
                 }
-                match &mut self.open {
-                    Some(batch) if batch.nonce == nonce => batch.variants.push(variant),
-                    _ => {
-                        let variants = vec![variant];
-                        self.open = Some(Batch {
-                            nonce,
-                            seqs,
-                            variants,
-                        });
-                    }
-                }
-                self.next_nonce = Some(nonce + 1);
             }
+            Record::Replaced { seq, raw } => {
+                let rollup = self.items.get(&seq).map(|item| item.rollup);
+                if let Some(checked) = rollup.and_then(|rollup| decode(rollup, raw)) {
+                    self.replace(seq, checked);
+                }
+            }
+            Record::Signed(batch) => self.open(batch),
             Record::Included {
                 nonce,
                 height,
@@ -461,20 +500,38 @@ impl State {
                 self.open = self.open.take().filter(|batch| batch.nonce != nonce);
                 self.next_nonce = Some(nonce + 1);
             }
+            Record::Kept {
+                next_nonce,
+                open,
+                placed,
+            } => {
+                self.next_nonce = next_nonce;
+                open.into_iter().for_each(|batch| self.open(batch));
+                for (seq, place) in placed {
+                    self.set_stage(seq, Stage::Sequenced(place));
+                }
+            }
         }
     }
 
-    fn insert(&mut self, seq: u64, rollup: RollupId, raw: Bytes) {
+    fn open(&mut self, batch: Batch) {
+        for seq in &batch.seqs {
+            self.set_stage(*seq, Stage::Batched(batch.nonce));
+        }
+        self.next_nonce = Some(batch.nonce + 1);
+        self.open = Some(batch);
+    }
+
+    fn insert(&mut self, seq: u64, checked: Checked) {
+        let Checked {
+            rollup,
+            raw,
+            tx,
+            sender,
+        } = checked;
         self.next_seq = self.next_seq.max(seq + 1);
-        // It was decoded before it was accepted.
-        let Ok(tx) = TxEnvelope::decode_2718_exact(&raw) else {
-            return;
-        };
-        let Ok(sender) = tx.recover_signer() else {
-            return;
-        };
         self.bytes += raw.len();
-        self.by_hash.insert(*tx.tx_hash(), seq);
+        self.by_hash.insert((rollup, *tx.tx_hash()), seq);
         self.replaced.remove(tx.tx_hash());
         self.by_sender
             .entry((rollup, sender))
@@ -496,12 +553,12 @@ impl State {
 
     /// Puts another transaction into the place of one that waits: the sender's later ones stay
     /// behind it.
-    fn replace(&mut self, seq: u64, raw: Bytes) {
+    fn replace(&mut self, seq: u64, checked: Checked) {
         let Some(old) = self.items.remove(&seq) else {
             return;
         };
         let hash = *old.tx.tx_hash();
-        self.by_hash.remove(&hash);
+        self.forget_hash(&old);
         self.bytes -= old.raw.len();
         self.replaced.insert(hash);
         self.replaced_line.push_back(hash);
@@ -510,7 +567,15 @@ impl State {
         {
             self.replaced.remove(&oldest);
         }
-        self.insert(seq, old.rollup, raw);
+        self.insert(seq, checked);
+    }
+
+    /// A transaction that was skipped may have been sent again since, under another number.
+    fn forget_hash(&mut self, item: &Item) {
+        let key = (item.rollup, *item.tx.tx_hash());
+        if self.by_hash.get(&key) == Some(&item.seq) {
+            self.by_hash.remove(&key);
+        }
     }
 
     fn set_stage(&mut self, seq: u64, stage: Stage) {
@@ -548,62 +613,50 @@ impl State {
                 break;
             };
             if let Some(item) = self.items.remove(&oldest) {
-                self.by_hash.remove(item.tx.tx_hash());
+                self.forget_hash(&item);
             }
         }
     }
 
     /// Records that give this state again, without what is finished.
     fn records(&self) -> Vec<Record> {
-        let mut records = Vec::new();
-        let finished = |stage: &Stage| matches!(stage, Stage::Executed(..) | Stage::Skipped(_));
-        for item in self.items.values().filter(|item| !finished(&item.stage)) {
-            let (seq, rollup, raw) = (item.seq, item.rollup, item.raw.clone());
-            records.push(Record::Accepted { seq, rollup, raw });
-        }
-        // The nonce survives even if no batch is open.
-        if let Some(last) = self.next_nonce.and_then(|next| next.checked_sub(1)) {
-            let mut by_height: BTreeMap<u64, Vec<(u64, Option<u32>)>> = BTreeMap::new();
-            for item in self.items.values() {
-                if let Stage::Sequenced(place) = item.stage {
-                    let places = by_height.entry(place.height.get()).or_default();
-                    places.push((item.seq, Some(place.index)));
-                }
-            }
-            let included = by_height
-                .into_iter()
-                .map(|(height, places)| Record::Included {
-                    nonce: last,
-                    height,
-                    places,
-                });
-            records.extend(included);
-            if self.open.is_none() {
-                let (height, places) = (0, Vec::new());
-                records.push(Record::Included {
-                    nonce: last,
-                    height,
-                    places,
-                });
-            }
-        }
-        if let Some(Batch {
-            nonce,
-            seqs,
-            variants,
-        }) = &self.open
-        {
-            for variant in variants {
-                let (nonce, seqs, variant) = (*nonce, seqs.clone(), variant.clone());
-                records.push(Record::Signed {
-                    nonce,
-                    seqs,
-                    variant,
-                });
-            }
-        }
-        records
+        let finished = |item: &&Item| matches!(item.stage, Stage::Executed(..) | Stage::Skipped(_));
+        let live = || self.items.values().filter(|item| !finished(item));
+        let accepted = live().map(|item| Record::Accepted {
+            seq: item.seq,
+            rollup: item.rollup,
+            raw: item.raw.clone(),
+        });
+        let placed = live().filter_map(|item| match item.stage {
+            Stage::Sequenced(place) => Some((item.seq, place)),
+            _ => None,
+        });
+        let kept = Record::Kept {
+            next_nonce: self.next_nonce,
+            open: self.open.clone(),
+            placed: placed.collect(),
+        };
+        accepted.chain([kept]).collect()
     }
+}
+
+/// Decodes what was checked before it was accepted.
+fn decode(rollup: RollupId, raw: Bytes) -> Option<Checked> {
+    let tx = TxEnvelope::decode_2718_exact(&raw).ok()?;
+    let sender = tx.recover_signer().ok()?;
+    Some(Checked {
+        rollup,
+        raw,
+        tx,
+        sender,
+    })
+}
+
+/// The most that a transaction can cost its sender, in wei.
+#[must_use]
+pub(crate) fn cost(tx: &TxEnvelope) -> U256 {
+    let gas = U256::from(tx.gas_limit()).saturating_mul(U256::from(tx.max_fee_per_gas()));
+    gas.saturating_add(tx.value())
 }
 
 /// Metrics are floating-point numbers; what they count is far below their precision.

@@ -1,14 +1,14 @@
 //! Items for tests.
 
-use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope, transaction::SignerRecoverable};
-use alloy_eips::eip2718::{Decodable2718, Encodable2718};
+use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_eips::eip2718::Encodable2718;
 use alloy_network::TxSignerSync;
 use alloy_primitives::{Address, TxKind};
 use alloy_signer_local::PrivateKeySigner;
 use bytes::Bytes;
 use counterpoint_core::primitive::RollupId;
 
-use super::{Item, Stage};
+use super::{Checked, Item, Stage, decode};
 
 /// A signed transfer that offers `max_fee` per gas.
 pub(crate) fn raw(signer: u8, nonce: u64, max_fee: u128) -> Bytes {
@@ -28,11 +28,19 @@ pub(crate) fn raw(signer: u8, nonce: u64, max_fee: u128) -> Bytes {
         .into()
 }
 
+/// The same, checked.
+pub(crate) fn checked(rollup: RollupId, raw: Bytes) -> Checked {
+    decode(rollup, raw).unwrap()
+}
+
 /// A transaction that waits.
 pub(crate) fn item(seq: u64, rollup: RollupId) -> Item {
-    let raw = raw(1, seq, 10);
-    let tx = TxEnvelope::decode_2718_exact(&raw).unwrap();
-    let sender = tx.recover_signer().unwrap();
+    let Checked {
+        rollup,
+        raw,
+        tx,
+        sender,
+    } = checked(rollup, raw(1, seq, 10));
     Item {
         seq,
         rollup,

@@ -1,7 +1,25 @@
-use super::{testing::raw, *};
+use super::{
+    testing::{checked, raw},
+    *,
+};
 
 fn alpha() -> RollupId {
     RollupId::from_name("alpha")
+}
+
+fn tx(signer: u8, nonce: u64, max_fee: u128) -> Checked {
+    checked(alpha(), raw(signer, nonce, max_fee))
+}
+
+/// A batch that was signed once per version.
+fn batch(nonce: u64, seqs: &[u64], versions: &[&'static str]) -> Batch {
+    let hash = |version: &&str| Hash::digest(&[version.as_bytes()]);
+    Batch {
+        nonce,
+        seqs: seqs.to_vec(),
+        hashes: versions.iter().map(hash).collect(),
+        newest: versions.last().copied().unwrap_or_default().into(),
+    }
 }
 
 /// What a restart must find again, as far as it decides about sending.
@@ -30,23 +48,17 @@ async fn every_step_survives_a_restart() {
     let mut queue = Queue::open(directory.path()).unwrap();
     for step in 0..8 {
         match step {
-            0..3 => queue.accept(alpha(), raw(1, step, 10), None).await.unwrap(),
-            3 => queue
-                .signed(7, vec![0, 1], Bytes::from_static(b"first"))
-                .await
-                .unwrap(),
+            0..3 => queue.accept(tx(1, step, 10), None).await.unwrap(),
+            3 => queue.signed(batch(7, &[0, 1], &["first"])).await.unwrap(),
             4 => queue
-                .signed(7, vec![0, 1], Bytes::from_static(b"second"))
+                .signed(batch(7, &[0, 1], &["first", "second"]))
                 .await
                 .unwrap(),
             5 => {
                 let places = vec![(0, Some(4)), (1, None)];
                 queue.included(7, Height::new(9), places).await.unwrap();
             }
-            6 => queue
-                .signed(8, vec![1, 2], Bytes::from_static(b"third"))
-                .await
-                .unwrap(),
+            6 => queue.signed(batch(8, &[1, 2], &["third"])).await.unwrap(),
             _ => queue.compact().await.unwrap(),
         }
         let before = essence(&queue);
@@ -70,15 +82,9 @@ async fn what_fails_on_the_sequencer_is_queued_again_in_its_place() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
     for nonce in 0..3 {
-        queue
-            .accept(alpha(), raw(1, nonce, 10), None)
-            .await
-            .unwrap();
+        queue.accept(tx(1, nonce, 10), None).await.unwrap();
     }
-    queue
-        .signed(0, vec![0, 1], Bytes::from_static(b"batch"))
-        .await
-        .unwrap();
+    queue.signed(batch(0, &[0, 1], &["batch"])).await.unwrap();
     queue
         .included(0, Height::new(3), vec![(0, None), (1, None)])
         .await
@@ -97,52 +103,52 @@ async fn a_replacement_keeps_the_place_in_line() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
     for nonce in 0..2 {
-        queue
-            .accept(alpha(), raw(1, nonce, 10), None)
-            .await
-            .unwrap();
+        queue.accept(tx(1, nonce, 10), None).await.unwrap();
     }
     let old = queue.items(&[0])[0].clone();
     let better = raw(1, 0, 20);
     queue
-        .accept(alpha(), better.clone(), Some(0))
+        .accept(checked(alpha(), better.clone()), Some(0))
         .await
         .unwrap();
-    for queue in [&queue, &Queue::open(directory.path()).unwrap()] {
+    let check = |queue: &Queue| {
         assert_eq!(essence(queue).queued, vec![0, 1], "ahead of the next nonce");
         assert_eq!(queue.items(&[0])[0].raw, better);
         assert_eq!(queue.pending_nonce(alpha(), old.sender, 0), 2);
-        assert!(queue.get(old.tx.tx_hash()).is_none());
+        assert!(queue.get(alpha(), *old.tx.tx_hash()).is_none());
         assert!(queue.was_replaced(old.tx.tx_hash()));
         assert_eq!(queue.live(), 2);
-    }
+    };
+    check(&queue);
+    drop(queue);
+    check(&Queue::open(directory.path()).unwrap());
 }
 
 #[tokio::test]
 async fn what_is_in_a_batch_is_not_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
-    queue.accept(alpha(), raw(1, 0, 10), None).await.unwrap();
+    queue.accept(tx(1, 0, 10), None).await.unwrap();
     assert_eq!(take_all(&queue, 3).await, vec![0]);
-    let late = queue.accept(alpha(), raw(1, 0, 20), Some(0)).await;
+    let late = queue.accept(tx(1, 0, 20), Some(0)).await;
     assert!(matches!(late, Err(QueueError::TooLate)));
     assert!(take_all(&queue, 3).await.is_empty());
     // It was never signed, so nobody can have sent it: after a restart it waits again.
     drop(queue);
     let queue = Queue::open(directory.path()).unwrap();
     assert_eq!(essence(&queue).queued, vec![0]);
-    queue.accept(alpha(), raw(1, 0, 20), Some(0)).await.unwrap();
+    queue.accept(tx(1, 0, 20), Some(0)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_batch_waits_for_replacements_that_have_begun() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
-    queue.accept(alpha(), raw(1, 0, 10), None).await.unwrap();
+    queue.accept(tx(1, 0, 10), None).await.unwrap();
     let better = raw(1, 0, 20);
     let (replaced, taken) = tokio::join!(
         biased;
-        queue.accept(alpha(), better.clone(), Some(0)),
+        queue.accept(checked(alpha(), better.clone()), Some(0)),
         queue.take(0, |waiting| waiting.cloned().collect()),
     );
     replaced.unwrap();
@@ -153,12 +159,9 @@ async fn a_batch_waits_for_replacements_that_have_begun() {
 async fn finished_transactions_keep_their_status_and_not_their_place() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
-    queue.accept(alpha(), raw(1, 0, 10), None).await.unwrap();
+    queue.accept(tx(1, 0, 10), None).await.unwrap();
     let hash = *queue.items(&[0])[0].tx.tx_hash();
-    queue
-        .signed(0, vec![0], Bytes::from_static(b"batch"))
-        .await
-        .unwrap();
+    queue.signed(batch(0, &[0], &["batch"])).await.unwrap();
     queue
         .included(0, Height::new(3), vec![(0, Some(0))])
         .await
@@ -173,8 +176,53 @@ async fn finished_transactions_keep_their_status_and_not_their_place() {
         .await
         .unwrap();
     assert_eq!(
-        queue.get(&hash).unwrap().stage,
+        queue.get(alpha(), hash).unwrap().stage,
         Stage::Executed(place, execution)
     );
     assert_eq!((queue.live(), queue.sequenced(alpha(), 9).len()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_was_skipped_can_be_sent_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Queue::open(directory.path()).unwrap();
+    let again = tx(1, 0, 10);
+    let hash = *again.tx.tx_hash();
+    queue.accept(again.clone(), None).await.unwrap();
+    let place = Place {
+        height: Height::new(3),
+        index: 0,
+    };
+    queue.finish(0, Stage::Skipped(place)).await.unwrap();
+    assert_eq!(
+        queue.get(alpha(), hash).unwrap().stage,
+        Stage::Skipped(place)
+    );
+    queue.accept(again, None).await.unwrap();
+    assert_eq!(queue.get(alpha(), hash).unwrap().stage, Stage::Queued);
+    let beta = RollupId::from_name("beta");
+    assert!(queue.get(beta, hash).is_none(), "every rollup has its own");
+}
+
+#[tokio::test]
+async fn one_sender_holds_only_its_share() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Queue::open(directory.path()).unwrap();
+    let mut state = queue.state();
+    for nonce in 0..MAX_PER_SENDER as u64 {
+        let seq = state.admit(&tx(1, nonce, 10), None).unwrap();
+        state.insert(seq, tx(1, nonce, 10));
+    }
+    let more = tx(1, MAX_PER_SENDER as u64, 10);
+    assert!(matches!(state.admit(&more, None), Err(QueueError::Sender)));
+    assert!(
+        state.admit(&tx(1, 3, 20), Some(3)).is_ok(),
+        "replacing is no more"
+    );
+    assert!(state.admit(&tx(2, 0, 10), None).is_ok());
+    let sender = more.sender;
+    drop(state);
+    let each = U256::from(210_000);
+    let cost = queue.pending_cost(alpha(), sender, 250, Some(255));
+    assert_eq!(cost, each * U256::from(5));
 }

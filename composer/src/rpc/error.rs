@@ -62,7 +62,7 @@ impl From<QueueError> for RpcError {
     fn from(error: QueueError) -> Self {
         match error {
             QueueError::Full => Self::overloaded(error.to_string()),
-            QueueError::TooLate => Self::transaction(error.to_string()),
+            QueueError::TooLate | QueueError::Sender => Self::transaction(error.to_string()),
             QueueError::Log(error) => Self::internal(error),
         }
     }

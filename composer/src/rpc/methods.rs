@@ -10,10 +10,10 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::{
     error::RpcError,
-    validate::{check_account, check_replacement, decode},
+    validate::{check_balance, check_fees, check_lag, check_nonce, check_replacement, decode},
 };
 use crate::{
-    queue::{Item, Queue, QueueError, Stage},
+    queue::{Checked, Item, Queue, QueueError, Stage},
     upstream::Upstream,
 };
 
@@ -55,8 +55,9 @@ const PASSED_ON: [&str; 34] = [
     "web3_sha3",
 ];
 
-/// Senders whose transactions are checked at the same time; one sender's never are.
-const STRIPES: usize = 64;
+/// Senders whose transactions are checked at the same time; one sender's never are. As many as a
+/// byte has values.
+const STRIPES: usize = 256;
 /// Most transactions that are being checked or written, of one rollup.
 const MAX_INTAKE: usize = 4_096;
 
@@ -68,7 +69,7 @@ pub(crate) struct Rollup {
     upstream: Upstream,
     conductor: Option<String>,
     http: reqwest::Client,
-    senders: Vec<Mutex<()>>,
+    senders: [Mutex<()>; STRIPES],
     intake: Arc<Semaphore>,
 }
 
@@ -79,14 +80,13 @@ impl Rollup {
         upstream: Upstream,
         conductor: Option<String>,
     ) -> Self {
-        let senders = (0..STRIPES).map(|_| Mutex::new(())).collect();
         Self {
             config,
             queue,
             upstream,
             conductor,
             http: reqwest::Client::new(),
-            senders,
+            senders: [const { Mutex::const_new(()) }; STRIPES],
             intake: Arc::new(Semaphore::new(MAX_INTAKE)),
         }
     }
@@ -146,18 +146,19 @@ impl Rollup {
     async fn try_send(&self, raw: &[u8]) -> Result<B256, RpcError> {
         let (tx, sender) = decode(raw, &self.config)?;
         let (hash, rollup) = (*tx.tx_hash(), self.config.rollup_id);
-        let stripe = usize::from(sender[19]) % STRIPES;
-        let _sender = match self.senders.get(stripe) {
-            Some(lock) => Some(lock.lock().await),
-            None => None,
-        };
-        if self.queue.get(&hash).is_some() {
+        // The last byte of an address, whose greatest value is the last place.
+        let _sender = self.senders[usize::from(sender[19])].lock().await;
+        let known = self.queue.get(rollup, hash);
+        if known.is_some_and(|item| !matches!(item.stage, Stage::Skipped(_))) {
             self.queue.barrier().await.map_err(RpcError::internal)?;
             return Ok(hash);
         }
+        let head = self.upstream.recent_head().await?;
+        check_lag(&head, &self.config)?;
+        check_fees(&tx, sender, head.next_base_fee, &self.config)?;
         let account = self.upstream.account(sender).await?;
         let pending = self.queue.pending_nonce(rollup, sender, account.nonce);
-        check_account(&tx, &account, pending)?;
+        check_nonce(tx.nonce(), account.nonce, pending)?;
         let replaces = match self.queue.by_nonce(rollup, sender, tx.nonce()) {
             None => None,
             Some(Item {
@@ -171,8 +172,17 @@ impl Rollup {
             }
             Some(_) => return Err(QueueError::TooLate.into()),
         };
-        let raw = bytes::Bytes::copy_from_slice(raw);
-        self.queue.accept(rollup, raw, replaces).await?;
+        let queued = self
+            .queue
+            .pending_cost(rollup, sender, account.nonce, replaces);
+        check_balance(&tx, account.balance, queued)?;
+        let checked = Checked {
+            rollup,
+            raw: bytes::Bytes::copy_from_slice(raw),
+            tx,
+            sender,
+        };
+        self.queue.accept(checked, replaces).await?;
         Ok(hash)
     }
 
@@ -201,7 +211,9 @@ impl Rollup {
         if !executed.is_null() {
             return Ok(executed);
         }
-        let Some(item) = self.queue.get(&hash) else {
+        let known = self.queue.get(self.config.rollup_id, hash);
+        let pending = known.filter(|item| !matches!(item.stage, Stage::Skipped(_)));
+        let Some(item) = pending else {
             return Ok(Value::Null);
         };
         let inner = alloy_consensus::transaction::Recovered::new_unchecked(item.tx, item.sender);
@@ -219,7 +231,7 @@ impl Rollup {
 
     /// Where a transaction stands, as far as this composer knows.
     async fn status(&self, hash: B256) -> Value {
-        let Some(item) = self.queue.get(&hash) else {
+        let Some(item) = self.queue.get(self.config.rollup_id, hash) else {
             if self.queue.was_replaced(&hash) {
                 return json!({ "hash": hash, "status": "rejected", "reason": "replaced" });
             }

@@ -1,13 +1,19 @@
 //! What a transaction must be before it is acknowledged: the conductor's rules, in geth's words.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use alloy_consensus::{Transaction, TxEnvelope, transaction::SignerRecoverable};
 use alloy_eips::eip2718::{Decodable2718, Encodable2718};
 use alloy_primitives::{Address, U256};
 use counterpoint_core::{action::SubmitData, registry::RollupConfig};
 
 use super::error::RpcError;
-use crate::upstream::Account;
+use crate::{queue::cost, upstream::Head};
 
+/// Slots that a rollup's execution may lag.
+const MAX_LAG_SLOTS: u64 = 5;
+/// Seconds on top, for sequencer blocks that are slower than slots.
+const LAG_GRACE_SECS: u64 = 10;
 /// Longest init code (EIP-3860).
 const MAX_INITCODE_BYTES: usize = 49_152;
 
@@ -67,11 +73,8 @@ fn check_gas_and_fees(tx: &TxEnvelope, config: &RollupConfig) -> Result<(), RpcE
              maxFeePerGas: {cap}"
         ));
     }
-    if tip.unwrap_or(cap) < u128::from(config.min_tip_wei) {
-        let (have, need) = (tip.unwrap_or(cap), config.min_tip_wei);
-        return refuse(format!(
-            "transaction underpriced: tip needed {need}, tip permitted {have}"
-        ));
+    if tx.authorization_list().is_some_and(<[_]>::is_empty) {
+        return refuse("EIP-7702 transaction with empty auth list".into());
     }
     if tx.is_create() && tx.input().len() > MAX_INITCODE_BYTES {
         let size = tx.input().len();
@@ -121,30 +124,72 @@ fn intrinsic_gas(tx: &TxEnvelope) -> (u64, u64) {
     )
 }
 
-/// Applies the rules that need the sender's account; `pending` is the nonce after what waits.
-pub(crate) fn check_account(
-    tx: &TxEnvelope,
-    account: &Account,
-    pending: u64,
-) -> Result<(), RpcError> {
-    let (nonce, next) = (tx.nonce(), account.nonce);
-    if nonce < next {
-        let reason = format!("nonce too low: next nonce {next}, tx nonce {nonce}");
-        return Err(RpcError::transaction(reason));
-    }
-    if nonce > pending {
-        let reason = format!("nonce too high: next nonce {pending}, tx nonce {nonce}");
-        return Err(RpcError::transaction(reason));
-    }
-    let gas = U256::from(tx.gas_limit()).saturating_mul(U256::from(tx.max_fee_per_gas()));
-    let cost = gas.saturating_add(tx.value());
-    if account.balance < cost {
-        let (have, short) = (account.balance, cost - account.balance);
-        return Err(RpcError::transaction(format!(
-            "insufficient funds for gas * price + value: balance {have}, tx cost {cost}, overshot {short}"
+/// Refuses while the rollup's execution lags: what is taken in now might wait too long.
+pub(crate) fn check_lag(head: &Head, config: &RollupConfig) -> Result<(), RpcError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let lag = now
+        .unwrap_or_default()
+        .as_secs()
+        .saturating_sub(head.timestamp);
+    let limit = MAX_LAG_SLOTS * u64::from(config.slot_secs.get()) + LAG_GRACE_SECS;
+    if lag > limit {
+        return Err(RpcError::overloaded(format!(
+            "the rollup's execution is {lag} s behind, try again later"
         )));
     }
     Ok(())
+}
+
+/// Applies the rules that need the base fee of the next block.
+pub(crate) fn check_fees(
+    tx: &TxEnvelope,
+    sender: Address,
+    base_fee: u64,
+    config: &RollupConfig,
+) -> Result<(), RpcError> {
+    let cap = tx.max_fee_per_gas();
+    let Some(tip) = tx.effective_tip_per_gas(base_fee) else {
+        return Err(RpcError::transaction(format!(
+            "max fee per gas less than block base fee: address {sender}, maxFeePerGas: {cap}, \
+             baseFee: {base_fee}"
+        )));
+    };
+    let need = config.min_tip_wei;
+    if tip < u128::from(need) {
+        return Err(RpcError::transaction(format!(
+            "transaction underpriced: tip needed {need}, tip permitted {tip}"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether a nonce is the sender's next: `next` as executed, `pending` after what waits here.
+pub(crate) fn check_nonce(nonce: u64, next: u64, pending: u64) -> Result<(), RpcError> {
+    let (what, next) = match nonce {
+        nonce if nonce < next => ("low", next),
+        nonce if nonce > pending => ("high", pending),
+        _ => return Ok(()),
+    };
+    Err(RpcError::transaction(format!(
+        "nonce too {what}: next nonce {next}, tx nonce {nonce}"
+    )))
+}
+
+/// Whether the sender can pay for this and for all that waits already.
+pub(crate) fn check_balance(tx: &TxEnvelope, balance: U256, queued: U256) -> Result<(), RpcError> {
+    let cost = cost(tx);
+    let total = queued.saturating_add(cost);
+    if balance >= total {
+        return Ok(());
+    }
+    let short = total.saturating_sub(balance);
+    let reason = if queued.is_zero() {
+        format!("balance {balance}, tx cost {cost}, overshot {short}")
+    } else {
+        format!("balance {balance}, queued cost {queued}, tx cost {cost}, overshot {short}")
+    };
+    let what = "insufficient funds for gas * price + value";
+    Err(RpcError::transaction(format!("{what}: {reason}")))
 }
 
 /// Whether `new` pays a tenth more than `old`, as geth asks of a replacement.

@@ -90,10 +90,6 @@ fn mistakes_are_named_as_geth_names_them() {
         |tx| tx.max_fee_per_gas = 9,
         "max priority fee per gas higher than max fee per gas",
     );
-    check(
-        |tx| tx.max_priority_fee_per_gas = 4,
-        "transaction underpriced",
-    );
     let data = |tx: &mut TxEip1559| tx.input = Bytes::from(vec![1; 1_000]);
     check(
         |tx| {
@@ -133,12 +129,8 @@ fn broken_bytes_are_refused() {
 }
 
 #[track_caller]
-fn check_with(nonce: u64, balance: u64, pending: u64, expect: &str) {
-    let account = Account {
-        nonce,
-        balance: U256::from(balance),
-    };
-    let text = match check_account(&sign(tx()), &account, pending) {
+fn refused(result: Result<(), RpcError>, expect: &str) {
+    let text = match result {
         Ok(()) => "ok".to_owned(),
         Err(error) => error.into_value()["message"].as_str().unwrap().to_owned(),
     };
@@ -149,17 +141,70 @@ fn check_with(nonce: u64, balance: u64, pending: u64, expect: &str) {
 }
 
 #[test]
-fn accounts_must_be_able_to_send() {
-    check_with(3, 2_101_000, 3, "ok");
-    check_with(
-        3,
-        2_100_999,
-        3,
-        "insufficient funds for gas * price + value: balance 2100999",
+fn a_nonce_is_the_next_or_replaces() {
+    refused(check_nonce(3, 3, 3), "ok");
+    refused(check_nonce(3, 1, 3), "ok");
+    refused(
+        check_nonce(3, 4, 4),
+        "nonce too low: next nonce 4, tx nonce 3",
     );
-    check_with(4, 2_101_000, 4, "nonce too low: next nonce 4, tx nonce 3");
-    check_with(1, 2_101_000, 2, "nonce too high: next nonce 2, tx nonce 3");
-    check_with(1, 2_101_000, 3, "ok");
+    refused(
+        check_nonce(3, 1, 2),
+        "nonce too high: next nonce 2, tx nonce 3",
+    );
+}
+
+#[test]
+fn senders_must_be_able_to_pay_for_all_that_waits() {
+    let check = |balance: u64, queued: u64| {
+        check_balance(&sign(tx()), U256::from(balance), U256::from(queued))
+    };
+    let what = "insufficient funds for gas * price + value: balance ";
+    refused(check(2_101_000, 0), "ok");
+    refused(
+        check(2_100_999, 0),
+        &format!("{what}2100999, tx cost 2101000, overshot 1"),
+    );
+    refused(check(2_101_009, 9), "ok");
+    refused(
+        check(2_101_008, 9),
+        &format!("{what}2101008, queued cost 9, tx cost 2101000, overshot 1"),
+    );
+}
+
+#[test]
+fn fees_must_reach_the_next_block() {
+    let check = |base_fee| check_fees(&sign(tx()), Address::ZERO, base_fee, &config());
+    refused(check(90), "ok");
+    refused(check(95), "ok"); // The cap leaves room for the least tip.
+    refused(
+        check(96),
+        "transaction underpriced: tip needed 5, tip permitted 4",
+    );
+    refused(
+        check(101),
+        "max fee per gas less than block base fee: address 0x",
+    );
+}
+
+#[test]
+fn a_rollup_that_lags_takes_nothing_in() {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let head = |lag| Head {
+        timestamp: now - lag,
+        next_base_fee: 1,
+        progress: None,
+    };
+    refused(check_lag(&head(14), &config()), "ok");
+    refused(
+        check_lag(&head(17), &config()),
+        "the rollup's execution is 1",
+    );
+    let error = check_lag(&head(100), &config()).unwrap_err();
+    assert_eq!(error.into_value()["code"], -32_005);
 }
 
 #[test]

@@ -49,6 +49,9 @@ enum Command {
     Genesis(cmd::genesis::GenesisCommand),
     /// Measure a running network.
     Bench(cmd::bench::BenchArgs),
+    /// Become a part of a development network.
+    #[command(hide = true)]
+    Child(cmd::child::ChildArgs),
 }
 
 /// Parses the command line and carries it out.
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Query(args) => block_on(cmd::query::run(args)),
         Command::Genesis(command) => cmd::genesis::run(command),
         Command::Bench(args) => block_on(cmd::bench::run(args)),
+        Command::Child(args) => cmd::child::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,16 +16,18 @@ use serde_json::json;
 
 use crate::support::{Network, PATIENCE, raw_transfer, receipt, wait_for};
 
-/// The processes that die in turn, and how long each stays dead.
-const VICTIMS: [(&str, u64); 8] = [
-    ("val-0-app", 2), // The one that every client asks first.
-    ("val-1-app", 2),
-    ("val-2-cometbft", 2),
-    ("composer", 1),
-    ("alpha-conductor", 1),
-    ("alpha-geth", 2),
-    ("beta-geth", 1),
-    ("val-0-cometbft", 2),
+/// The processes that die in turn, some of them together, and how long they stay dead.
+const VICTIMS: [(&[&str], u64); 10] = [
+    (&["val-0-app"], 2), // The one that every client asks first.
+    (&["val-1-app"], 2),
+    (&["val-2-cometbft"], 2),
+    (&["composer"], 1),
+    (&["alpha-conductor"], 1),
+    (&["alpha-geth"], 2),
+    (&["beta-geth"], 1),
+    (&["val-0-cometbft"], 2),
+    (&["val-3-app", "val-3-cometbft"], 1),
+    (&["beta-conductor", "beta-geth", "composer"], 1),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,12 +37,16 @@ async fn nothing_acknowledged_is_lost_and_nothing_runs_twice() {
     let traffic: Vec<_> = (0..2)
         .map(|rollup| tokio::spawn(send_until(Sender::of(&network, rollup), Arc::clone(&stop))))
         .collect();
-    for (name, seconds) in VICTIMS {
+    for (names, seconds) in VICTIMS {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        eprintln!("kill -9 {name}");
-        network.devnet.kill(name).await.unwrap();
+        eprintln!("kill -9 {}", names.join(", "));
+        for name in names {
+            network.devnet.kill(name).await.unwrap();
+        }
         tokio::time::sleep(Duration::from_secs(seconds)).await;
-        network.devnet.launch(name).await.unwrap();
+        for name in names {
+            network.devnet.launch(name).await.unwrap();
+        }
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     stop.store(true, Ordering::Relaxed);

@@ -3,4 +3,5 @@
 
 mod faults;
 mod road;
+mod supervisor;
 mod support;

@@ -1,9 +1,11 @@
 //! The whole road on one validator and two rollups: everything that a user does.
 
+use alloy_eips::{BlockNumberOrTag, eip7702::Authorization};
 use alloy_network::TransactionBuilder;
-use alloy_primitives::{Address, U256, hex, keccak256};
+use alloy_primitives::{Address, B256, U256, address, hex, keccak256};
 use alloy_provider::Provider;
 use alloy_rpc_types_eth::TransactionRequest;
+use alloy_signer::SignerSync;
 use bytes::Bytes;
 use counterpoint_core::{
     action::{Action, Deposit, SubmitData, Transfer},
@@ -23,6 +25,7 @@ async fn a_wallet_reaches_two_unmodified_geths() {
     let network = Network::start(1, 2).await;
     transfers_on_both_rollups(&network).await;
     contracts_deploy_and_answer(&network).await;
+    state_is_the_clients_state(&network).await;
     deposits_arrive_once(&network).await;
     invalid_items_are_skipped_with_reasons(&network).await;
     bad_input_is_refused_and_nothing_dies(&network).await;
@@ -70,6 +73,85 @@ async fn contracts_deploy_and_answer(network: &Network) {
     );
 }
 
+/// A contract that stores its second argument at its first, and one that sends its balance to
+/// nobody while it is being created, so that it never exists.
+const WRITER: &str = "6007600c60003960076000f360203560003555";
+const GONE_AT_BIRTH: &str = "60016000556000ff";
+
+/// Blocks with storage set, changed and cleared, contracts that die at birth, a delegation that is
+/// set and used, and system contracts that are read: geth computes every root anew.
+async fn state_is_the_clients_state(network: &Network) {
+    let (wallet, geth) = (network.wallet(0, 3), network.geth(0));
+    let run = async |request: TransactionRequest| {
+        let request = request.with_gas_limit(1_000_000);
+        let hash = *wallet.send_transaction(request).await.unwrap().tx_hash();
+        receipt(&geth, hash).await
+    };
+    let deploy =
+        |code: &str| TransactionRequest::default().with_deploy_code(hex::decode(code).unwrap());
+    let writer = run(deploy(WRITER)).await.contract_address.unwrap();
+    let write = |slot: u64, value: u64| {
+        let data = [B256::from(U256::from(slot)), B256::from(U256::from(value))].concat();
+        TransactionRequest::default()
+            .with_to(writer)
+            .with_input(data)
+    };
+    for (slot, value) in [
+        (1, 7),
+        (2, 8),
+        (3, 9),
+        (2, 0),
+        (1, 5),
+        (3, 0),
+        (1, 0),
+        (9, 1),
+    ] {
+        assert!(run(write(slot, value)).await.status());
+    }
+    let at = async |slot: u64| geth.get_storage_at(writer, U256::from(slot)).await.unwrap();
+    assert_eq!((at(1).await, at(9).await), (U256::ZERO, U256::from(1)));
+    let born = run(deploy(GONE_AT_BIRTH).with_value(U256::from(5))).await;
+    assert!(
+        geth.get_code_at(born.contract_address.unwrap())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let beacon = address!("000F3df6D732807Ef1319fB7B8bB8522d0Beac02");
+    let latest = geth
+        .get_block_by_number(BlockNumberOrTag::Latest)
+        .await
+        .unwrap()
+        .unwrap();
+    let asked = B256::from(U256::from(latest.header.timestamp));
+    let ask = TransactionRequest::default()
+        .with_to(beacon)
+        .with_input(asked.to_vec());
+    let root = geth.call(ask).await.unwrap();
+    assert_eq!(
+        root[..],
+        latest.header.parent_beacon_block_root.unwrap()[..]
+    );
+    // An account that delegates to the writer becomes one.
+    let signer = network.signer(4);
+    let authorization = Authorization {
+        chain_id: U256::from(network.info.rollups[0].evm_chain_id),
+        address: writer,
+        nonce: 0,
+    };
+    let signature = signer
+        .sign_hash_sync(&authorization.signature_hash())
+        .unwrap();
+    let mut delegate = write(4, 2).with_to(signer.address());
+    delegate.authorization_list = Some(vec![authorization.into_signed(signature)]);
+    assert!(run(delegate).await.status());
+    let stored = geth
+        .get_storage_at(signer.address(), U256::from(4))
+        .await
+        .unwrap();
+    assert_eq!(stored, U256::from(2));
+}
+
 async fn deposits_arrive_once(network: &Network) {
     let to = EvmAddress::new([0x22; 20]);
     let id = network.info.rollups[1].rollup_id;
@@ -80,7 +162,11 @@ async fn deposits_arrive_once(network: &Network) {
     };
     let inclusion = sequence(
         network,
-        vec![Action::Deposit(deposit), Action::Transfer(transfer)],
+        vec![
+            Action::Deposit(deposit.clone()),
+            Action::Transfer(transfer),
+            Action::Deposit(deposit),
+        ],
     )
     .await;
     assert_eq!(inclusion.code, 0);
@@ -92,7 +178,7 @@ async fn deposits_arrive_once(network: &Network) {
     .await;
     assert_eq!(
         balance,
-        U256::from(25_000_000_u64) * U256::from(1_000_000_000_u64)
+        U256::from(2 * 25_000_000_u64) * U256::from(1_000_000_000_u64)
     );
     let latest = geth.get_block_number().await.unwrap();
     let mut withdrawals = Vec::new();
@@ -104,10 +190,14 @@ async fn deposits_arrive_once(network: &Network) {
             .unwrap();
         withdrawals.extend(block.withdrawals.unwrap_or_default().into_inner());
     }
-    assert_eq!(withdrawals.len(), 1, "it arrives once");
+    let arrived: Vec<_> = withdrawals
+        .iter()
+        .map(|withdrawal| (withdrawal.index, withdrawal.amount))
+        .collect();
     assert_eq!(
-        (withdrawals[0].index, withdrawals[0].amount),
-        (0, 25_000_000)
+        arrived,
+        [(0, 25_000_000), (1, 25_000_000)],
+        "each arrives once"
     );
 }
 
@@ -231,18 +321,14 @@ async fn every_block_is_proven_from_genesis(network: &Network) {
 async fn heads_carry_the_cursor(network: &Network) {
     for rollup in 0..2 {
         let geth = network.geth(rollup);
-        let head = geth
-            .get_block_by_number(alloy_eips::BlockNumberOrTag::Latest)
-            .await;
+        let head = geth.get_block_by_number(BlockNumberOrTag::Latest).await;
         let head = head.unwrap().unwrap().header;
         let extra = ExtraData::decode(&head.extra_data).unwrap();
         assert_eq!(
             extra.cursor.height, extra.next_opening,
             "nothing is left over"
         );
-        let finalized = geth
-            .get_block_by_number(alloy_eips::BlockNumberOrTag::Finalized)
-            .await;
+        let finalized = geth.get_block_by_number(BlockNumberOrTag::Finalized).await;
         assert!(finalized.unwrap().unwrap().header.number + 1 >= head.number);
     }
 }

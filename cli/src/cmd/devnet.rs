@@ -6,19 +6,19 @@ use std::{
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
-use eyre::{WrapErr, bail, eyre};
+use eyre::{WrapErr, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::devnet::{
-    Application, Devnet, Info, MAX_BLOCK_BYTES, Options,
+    Application, Devnet, Info, MAX_BLOCK_BYTES, Options, clear,
     control::{Request, ask, listen, serve},
+    is_running,
     plan::Plan,
 };
 
 #[derive(Debug, Args)]
 #[command(
-    args_conflicts_with_subcommands = true,
     after_help = "Examples:\n  counterpoint devnet --validators 4 --rollups 2\n  counterpoint devnet status\n  counterpoint devnet kill val-0-app"
 )]
 pub(crate) struct DevnetArgs {
@@ -73,15 +73,26 @@ enum DevnetCommand {
     Reset,
 }
 
+impl DevnetArgs {
+    fn shapes_a_network(&self) -> bool {
+        let counts = self.validators.is_some() || self.rollups.is_some();
+        let times = self.slot_secs.is_some() || self.block_interval.is_some();
+        counts || times || self.base_port.is_some() || self.json
+    }
+}
+
 pub(crate) async fn run(args: DevnetArgs) -> eyre::Result<()> {
     let dir = args.dir.clone();
+    if args.command.is_some() && args.shapes_a_network() {
+        bail!("only --dir goes with a subcommand: the other flags shape a network that is started");
+    }
     match args.command {
         None => up(args).await,
         Some(DevnetCommand::Status) => status(&dir, &Request::Status).await,
         Some(DevnetCommand::Kill { name }) => status(&dir, &Request::Kill { name }).await,
         Some(DevnetCommand::Start { name }) => status(&dir, &Request::Start { name }).await,
         Some(DevnetCommand::Logs { name, follow }) => logs(&dir, &name, follow).await,
-        Some(DevnetCommand::Reset) => reset(&dir).await,
+        Some(DevnetCommand::Reset) => reset(&dir),
     }
 }
 
@@ -89,18 +100,19 @@ async fn up(args: DevnetArgs) -> eyre::Result<()> {
     std::fs::create_dir_all(&args.dir)
         .wrap_err_with(|| format!("failed to create {}", args.dir.display()))?;
     let dir = std::fs::canonicalize(&args.dir)?;
-    let listener = listen(&dir).await?;
-    let options = options(&args, dir)?;
+    let options = options(&args, dir.clone())?;
     let style = ProgressStyle::with_template("{spinner} [{elapsed}] {msg}")?;
     let progress = ProgressBar::new_spinner().with_style(style);
     progress.enable_steady_tick(Duration::from_millis(100));
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let say = |step: &str| progress.set_message(step.to_owned());
     let mut devnet = tokio::select! {
         started = Devnet::start(&options, &say) => started?,
         _ = interrupt.recv() => bail!("interrupted while starting"),
     };
+    let listener = listen(&dir)?;
     progress.finish_and_clear();
     let info = devnet.info();
     if args.json {
@@ -113,6 +125,7 @@ async fn up(args: DevnetArgs) -> eyre::Result<()> {
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
+            _ = hangup.recv() => break,
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted
                     && let Err(error) = serve(stream, &mut devnet).await
@@ -237,18 +250,15 @@ async fn logs(dir: &Path, name: &str, follow: bool) -> eyre::Result<()> {
     }
 }
 
-async fn reset(dir: &Path) -> eyre::Result<()> {
-    if ask(dir, &Request::Status).await.is_ok() {
+fn reset(dir: &Path) -> eyre::Result<()> {
+    if is_running(dir) {
         bail!(
             "the network in {} runs; stop it with Ctrl-C first",
             dir.display()
         );
     }
-    if !dir.join("plan.json").is_file() {
-        bail!("{} is no network's directory", dir.display());
-    }
-    std::fs::remove_dir_all(dir)
-        .map_err(|error| eyre!("failed to remove {}: {error}", dir.display()))
+    clear(dir)?;
+    std::fs::remove_dir_all(dir).wrap_err_with(|| format!("failed to remove {}", dir.display()))
 }
 
 /// `200ms` or `2s`, in milliseconds.

@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 pub(crate) mod bench;
+pub(crate) mod child;
 pub(crate) mod devnet;
 pub(crate) mod genesis;
 pub(crate) mod key;

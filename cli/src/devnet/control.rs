@@ -13,7 +13,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 
-use super::Devnet;
+use super::{Devnet, is_running, setup::socket};
 
 /// Longest line, in bytes.
 const MAX_LINE: u64 = 4_096;
@@ -49,18 +49,12 @@ pub struct Answer {
     pub processes: Vec<(String, Option<u32>)>,
 }
 
-/// Opens the socket of a network.
+/// Opens the socket of a network, whose directory this process has to itself.
 ///
 /// # Errors
-/// Another supervisor runs the same network.
-pub async fn listen(dir: &Path) -> eyre::Result<UnixListener> {
-    let path = socket(dir);
-    if UnixStream::connect(&path).await.is_ok() {
-        bail!(
-            "a network already runs in {}; stop it first, or use another --dir",
-            dir.display()
-        );
-    }
+/// The socket cannot be made.
+pub fn listen(dir: &Path) -> eyre::Result<UnixListener> {
+    let path = path(dir);
     let _ = fs::remove_file(&path);
     UnixListener::bind(&path).wrap_err_with(|| format!("failed to listen on {}", path.display()))
 }
@@ -112,9 +106,11 @@ pub async fn ask(dir: &Path, request: &Request) -> eyre::Result<Answer> {
         )
     };
     let dir = fs::canonicalize(dir).wrap_err_with(not_running)?;
-    let mut stream = UnixStream::connect(socket(&dir))
-        .await
-        .wrap_err_with(not_running)?;
+    let mut stream = match UnixStream::connect(path(&dir)).await {
+        Ok(stream) => stream,
+        Err(_) if is_running(&dir) => bail!("the network in {} is starting", dir.display()),
+        Err(_) => bail!("{}", not_running()),
+    };
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line).await?;
@@ -128,8 +124,6 @@ pub async fn ask(dir: &Path, request: &Request) -> eyre::Result<Answer> {
     Ok(answer)
 }
 
-/// Paths of sockets are short, directories may not be.
-fn socket(dir: &Path) -> PathBuf {
-    let digest = alloy_primitives::keccak256(dir.as_os_str().as_encoded_bytes());
-    std::env::temp_dir().join(format!("cpt-control-{}.sock", hex::encode(&digest[..8])))
+fn path(dir: &Path) -> PathBuf {
+    socket(dir.join("control.sock"))
 }

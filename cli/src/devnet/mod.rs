@@ -12,7 +12,7 @@ pub mod tools;
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -21,9 +21,11 @@ use eyre::{WrapErr, bail, eyre};
 pub use info::Info;
 pub use plan::{Application, MAX_BLOCK_BYTES, Options};
 use plan::{Plan, url};
-use process::{Process, Spec, end_orphan, start_time};
+use process::{Process, Spec};
 use setup::Layout;
 
+/// Marks a directory whose files are not all written.
+const INCOMPLETE: &str = "incomplete";
 /// How long a part may take to come up.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a part may take to stop.
@@ -38,6 +40,8 @@ pub struct Devnet {
     layout: Layout,
     processes: BTreeMap<String, Process>,
     http: reqwest::Client,
+    /// Held while the network runs, so that nobody else runs or removes it.
+    _lock: File,
 }
 
 /// Whether a part runs.
@@ -67,8 +71,8 @@ impl Devnet {
         fs::create_dir_all(&options.dir)
             .wrap_err_with(|| format!("failed to create {}", options.dir.display()))?;
         let dir = fs::canonicalize(&options.dir)?;
+        let lock = lock(&dir)?;
         let layout = Layout { dir };
-        end_orphans(&layout.dir)?;
         let plan = match Plan::read(&layout.dir)? {
             Some(plan) => {
                 say("resuming");
@@ -76,16 +80,13 @@ impl Devnet {
             }
             None => {
                 say("writing genesis, keys and configuration");
-                let plan = Plan::new(options)?;
-                setup::write(&plan, &layout, &geth)?;
-                plan.write(&layout.dir)?;
-                plan
+                create(options, &layout, &geth)?
             }
         };
         let specs = specs(&plan, &layout, options, &cometbft, &geth);
         let processes = specs
             .into_iter()
-            .map(|spec| (spec.name.clone(), Process::new(spec)))
+            .map(|spec| (spec.name.clone(), Process::new(spec, &options.program)))
             .collect();
         let http = reqwest::Client::builder()
             .timeout(Duration::from_secs(2))
@@ -95,6 +96,7 @@ impl Devnet {
             layout,
             processes,
             http,
+            _lock: lock,
         };
         if let Err(error) = devnet.bring_up(&options.application, say).await {
             devnet.stop().await?;
@@ -155,22 +157,7 @@ impl Devnet {
     }
 
     fn spawn(&mut self, name: &str) -> eyre::Result<()> {
-        self.process(name)?.start()?;
-        self.write_pids()
-    }
-
-    /// Keeps the ids of what runs, for the next start to end what this one may leave behind.
-    fn write_pids(&mut self) -> eyre::Result<()> {
-        let mut pids = BTreeMap::new();
-        for (name, process) in &mut self.processes {
-            if let Some(pid) = process.pid() {
-                pids.insert(name.clone(), (pid, start_time(pid)));
-            }
-        }
-        Ok(fs::write(
-            self.layout.dir.join("pids.json"),
-            serde_json::to_vec(&pids)?,
-        )?)
+        self.process(name)?.start()
     }
 
     /// Waits until a part says that it is ready.
@@ -267,7 +254,7 @@ impl Devnet {
                 }
             }
         }
-        self.write_pids()
+        Ok(())
     }
 
     /// Where a part's output goes.
@@ -279,17 +266,58 @@ impl Devnet {
     }
 }
 
-/// Ends what a supervisor that was killed has left running.
-fn end_orphans(dir: &Path) -> eyre::Result<()> {
-    let Ok(bytes) = fs::read(dir.join("pids.json")) else {
-        return Ok(());
-    };
-    let pids: BTreeMap<String, (u32, Option<u64>)> =
-        serde_json::from_slice(&bytes).unwrap_or_default();
-    for (pid, started) in pids.into_values() {
-        if let Some(started) = started {
-            end_orphan(pid, started)?;
-        }
+/// Takes a directory for this process alone.
+fn lock(dir: &Path) -> eyre::Result<File> {
+    let path = dir.join("lock");
+    let lock =
+        File::create(&path).wrap_err_with(|| format!("failed to create {}", path.display()))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => bail!(
+            "a network already runs in {}; stop it first, or use another --dir",
+            dir.display()
+        ),
+        Err(TryLockError::Error(error)) => Err(error).wrap_err_with(|| path.display().to_string()),
+    }
+}
+
+/// Whether a network runs in a directory, or is being started there.
+#[must_use]
+pub fn is_running(dir: &Path) -> bool {
+    File::open(dir.join("lock"))
+        .is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+/// Decides on a new network and writes all its files. A first start that was interrupted leaves a
+/// mark, and the next one starts over.
+fn create(options: &Options, layout: &Layout, geth: &Path) -> eyre::Result<Plan> {
+    let mark = layout.dir.join(INCOMPLETE);
+    if mark.exists() {
+        clear(&layout.dir)?;
+    }
+    fs::write(&mark, "")?;
+    let plan = Plan::new(options)?;
+    setup::write(&plan, layout, geth)?;
+    plan.write(&layout.dir)?;
+    fs::remove_file(mark)?;
+    Ok(plan)
+}
+
+/// Removes everything of a network but the lock.
+///
+/// # Errors
+/// The directory is not a network's, or something in it cannot be removed.
+pub fn clear(dir: &Path) -> eyre::Result<()> {
+    let ours = dir.join("plan.json").is_file() || dir.join(INCOMPLETE).is_file();
+    eyre::ensure!(ours, "{} is no network's directory", dir.display());
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let removed = match path.file_name() {
+            Some(name) if name == "lock" || name == INCOMPLETE => continue,
+            _ if path.is_dir() => fs::remove_dir_all(&path),
+            _ => fs::remove_file(&path),
+        };
+        removed.wrap_err_with(|| format!("failed to remove {}", path.display()))?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use eyre::{WrapErr, eyre};
+use eyre::WrapErr;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -32,14 +32,20 @@ pub struct Spec {
 #[derive(Debug)]
 pub struct Process {
     spec: Spec,
+    launcher: PathBuf,
     child: Option<Child>,
 }
 
 impl Process {
-    /// A process that is not started yet.
+    /// A process that is not started yet. `launcher` is a `counterpoint` program: it starts the
+    /// process so that it ends with this one.
     #[must_use]
-    pub fn new(spec: Spec) -> Self {
-        Self { spec, child: None }
+    pub fn new(spec: Spec, launcher: &Path) -> Self {
+        Self {
+            spec,
+            launcher: launcher.into(),
+            child: None,
+        }
     }
 
     /// Its name.
@@ -66,8 +72,10 @@ impl Process {
             .create(true)
             .append(true)
             .open(&self.spec.log)?;
-        let mut command = std::process::Command::new(&self.spec.program);
+        let mut command = std::process::Command::new(&self.launcher);
         command
+            .args(["child", "--parent", &std::process::id().to_string()])
+            .arg(&self.spec.program)
             .args(&self.spec.args)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -131,25 +139,4 @@ impl Process {
         let lines: Vec<&str> = text.lines().rev().take(5).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
-}
-
-/// When a process started, which tells it from a later one with the same id.
-#[must_use]
-pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold spaces; the start time is the 20th field after it.
-    let (_, after) = stat.rsplit_once(')')?;
-    after.split_whitespace().nth(19)?.parse().ok()
-}
-
-/// Ends a process that an earlier supervisor left behind.
-///
-/// # Errors
-/// It cannot be signalled.
-pub fn end_orphan(pid: u32, started: u64) -> eyre::Result<()> {
-    if start_time(pid) != Some(started) {
-        return Ok(());
-    }
-    let pid = Pid::from_raw(i32::try_from(pid)?);
-    kill(pid, Signal::SIGKILL).map_err(|errno| eyre!("failed to end process {pid}: {errno}"))
 }

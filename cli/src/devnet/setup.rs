@@ -60,12 +60,7 @@ impl Layout {
     /// The socket between CometBFT and the application. Paths of sockets are short.
     #[must_use]
     pub fn abci_socket(&self, validator: &str) -> PathBuf {
-        let beside = self.dir.join(validator).join("abci.sock");
-        if beside.as_os_str().len() <= MAX_SOCKET_PATH {
-            return beside;
-        }
-        let digest = alloy_primitives::keccak256(beside.as_os_str().as_encoded_bytes());
-        std::env::temp_dir().join(format!("cpt-{}.sock", hex::encode(&digest[..8])))
+        socket(self.dir.join(validator).join("abci.sock"))
     }
 
     /// The configuration file of one of our services.
@@ -115,6 +110,16 @@ impl Layout {
     pub fn log(&self, process: &str) -> PathBuf {
         self.dir.join("logs").join(format!("{process}.log"))
     }
+}
+
+/// A path for a socket: the wanted one, unless it is too long to be one.
+#[must_use]
+pub fn socket(wanted: PathBuf) -> PathBuf {
+    if wanted.as_os_str().len() <= MAX_SOCKET_PATH {
+        return wanted;
+    }
+    let digest = alloy_primitives::keccak256(wanted.as_os_str().as_encoded_bytes());
+    std::env::temp_dir().join(format!("cpt-{}.sock", hex::encode(&digest[..8])))
 }
 
 /// Writes a new network to disk.

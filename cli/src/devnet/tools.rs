@@ -35,7 +35,7 @@ pub const GETH: Tool = Tool {
 };
 
 /// The oldest Go that builds both.
-const MIN_GO: (u32, u32) = (1, 24);
+const MIN_GO: (u32, u32) = (1, 25);
 
 /// Where tools are kept: `$COUNTERPOINT_TOOLS`, or a cache of the user's.
 ///

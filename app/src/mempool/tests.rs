@@ -8,7 +8,7 @@ use tempfile::tempdir;
 use super::*;
 use crate::testing::{Node, address, batch, data, sign, transfer};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_local_transaction_is_offered_once_and_relayed_once_byte_for_byte() {
     let directories = [tempdir().unwrap(), tempdir().unwrap()];
     let a = Node::start(directories[0].path()).await;
@@ -31,7 +31,7 @@ async fn a_local_transaction_is_offered_once_and_relayed_once_byte_for_byte() {
     assert_eq!(next, Nonce::new(2));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_still_waits_is_offered_again_after_a_while() {
     let directory = tempdir().unwrap();
     let node = Node::start(directory.path()).await;
@@ -46,7 +46,7 @@ async fn what_still_waits_is_offered_again_after_a_while() {
     assert_eq!(node.reap().await, bundles);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn refusals_have_stable_codes() {
     let directory = tempdir().unwrap();
     let node = Node::start(directory.path()).await;
@@ -71,7 +71,7 @@ async fn refusals_have_stable_codes() {
     assert_eq!(check(&forged).await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn bundles_of_garbage_do_no_harm() {
     let directory = tempdir().unwrap();
     let node = Node::start(directory.path()).await;
@@ -89,7 +89,7 @@ async fn bundles_of_garbage_do_no_harm() {
     assert_eq!(node.mempool.size().0, 1, "a bundle in a bundle is junk");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_pool_asks_to_come_back() {
     let directory = tempdir().unwrap();
     let node = Node::start(directory.path()).await;
@@ -109,7 +109,7 @@ async fn a_full_pool_asks_to_come_back() {
     assert!(pool.get(&Hash::digest(&[&transfer(1, 0, 5)])).is_none());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn data_that_no_block_can_hold_does_not_keep_others_out() {
     let directory = tempdir().unwrap();
     let node = Node::start(directory.path()).await;
@@ -129,7 +129,7 @@ async fn data_that_no_block_can_hold_does_not_keep_others_out() {
     assert_eq!(block.items[1..], [batch(3, 0, 3, 600), transfer(4, 0, 0)]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_is_a_block_ahead_loses_nothing() {
     let directory = tempdir().unwrap();
     let node = Node::start(directory.path()).await;

@@ -35,7 +35,7 @@ use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{Answer, off_worker};
+use super::{Answer, in_place};
 use crate::{
     mempool::Mempool,
     metric::{self, to_f64},
@@ -95,7 +95,7 @@ impl Consensus {
     #[must_use]
     pub(crate) fn call(&self, request: ConsensusRequest) -> Answer<ConsensusResponse> {
         let state = Arc::clone(&self.0);
-        off_worker(move || {
+        in_place(move || {
             // A panic before this ended the server, so nobody sees half a change.
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             state.answer(request)

@@ -4,7 +4,7 @@ use counterpoint_abci::{
     proto::abci::{ResponseInfo, ResponseQuery},
 };
 
-use super::{Answer, off_worker};
+use super::{Answer, in_place};
 use crate::store::Store;
 
 /// The version of the application's rules, which headers carry.
@@ -16,7 +16,7 @@ const NO_QUERIES: u32 = 1;
 /// Answers the query connection: where the chain stands as far as it is on disk.
 pub(crate) fn info(store: &Store, request: InfoRequest) -> Answer<InfoResponse> {
     let store = store.clone();
-    off_worker(move || match request {
+    in_place(move || match request {
         InfoRequest::Info(_) => Ok(read(&store)?.into()),
         InfoRequest::Query(query) => Ok(ResponseQuery {
             code: NO_QUERIES,

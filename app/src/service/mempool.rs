@@ -5,13 +5,13 @@ use counterpoint_abci::{
     proto::abci::{ResponseCheckTx, ResponseInsertTx, ResponseReapTxs},
 };
 
-use super::{Answer, off_worker};
+use super::{Answer, in_place};
 use crate::mempool::Mempool;
 
 /// Answers the mempool connection.
 pub(crate) fn mempool(pool: &Arc<Mempool>, request: MempoolRequest) -> Answer<MempoolResponse> {
     let pool = Arc::clone(pool);
-    off_worker(move || {
+    in_place(move || {
         Ok(match request {
             MempoolRequest::CheckTx(request) => {
                 let verdict = pool.submit(&request.tx)?;

@@ -16,11 +16,12 @@ pub(crate) use snapshot::snapshot;
 /// What a service answers in time.
 pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
-/// Runs work that reads the disk or hashes off the runtime's workers; a panic there is a fault.
-pub(crate) fn off_worker<T: Send + 'static>(
+/// Does work that reads the disk or hashes where it stands, while the runtime's other tasks move to
+/// another thread: handing the work itself over would cost every block several changes of thread.
+pub(crate) fn in_place<T: 'static>(
     work: impl FnOnce() -> Result<T, BoxError> + Send + 'static,
 ) -> Answer<T> {
-    Box::pin(async { tokio::task::spawn_blocking(work).await? })
+    Box::pin(async { tokio::task::block_in_place(work) })
 }
 
 #[cfg(test)]

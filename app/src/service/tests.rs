@@ -48,7 +48,7 @@ async fn history(node: &Node) -> Vec<(Proposal, Bytes)> {
     blocks
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn replaying_gives_the_same_app_hashes() {
     let (first, second) = (tempdir().unwrap(), tempdir().unwrap());
     let node = Node::start(first.path()).await;
@@ -66,7 +66,7 @@ async fn replaying_gives_the_same_app_hashes() {
     assert_eq!((nonce(&node), nonce(&fresh)), (3, 3));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_at_any_step_goes_on_from_the_last_commit() {
     let (first, second) = (tempdir().unwrap(), tempdir().unwrap());
     let blocks = history(&Node::start(first.path()).await).await;
@@ -96,7 +96,7 @@ async fn a_restart_at_any_step_goes_on_from_the_last_commit() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn slices_and_transactions_are_proven_against_the_data_hash() {
     let directory = tempdir().unwrap();
     let node = Node::start(directory.path()).await;
@@ -123,7 +123,7 @@ async fn slices_and_transactions_are_proven_against_the_data_hash() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_no_block_may_be_is_rejected() {
     let directory = tempdir().unwrap();
     let node = Node::start(directory.path()).await;
@@ -161,7 +161,7 @@ async fn what_no_block_may_be_is_rejected() {
     assert!(error.starts_with("decided block 1"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_chain_starts_once_and_only_from_a_sound_genesis() {
     let directory = tempdir().unwrap();
     let node = Node::open(directory.path());
@@ -181,7 +181,7 @@ async fn a_chain_starts_once_and_only_from_a_sound_genesis() {
     assert!(error.contains("holds another one at height 1"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn queries_and_snapshots_are_declined() {
     let directory = tempdir().unwrap();
     let node = Node::start(directory.path()).await;

@@ -27,6 +27,8 @@ use super::{
 const DRAIN: Duration = Duration::from_secs(60);
 /// Pause between two looks for a result.
 const POLL: Duration = Duration::from_millis(5);
+/// Transfers of one account that wait at the most while senders are funded.
+const FUNDED_AT_ONCE: u64 = 128;
 /// Transfers per second whose way through the composer is followed.
 const SAMPLES_PER_SECOND: u64 = 10;
 
@@ -117,7 +119,7 @@ pub(super) async fn run(args: &TransfersArgs) -> eyre::Result<Value> {
         "load": "transfers",
         "offered_per_second": args.rate,
         "senders": args.senders,
-        "executed": done,
+        "executed": executed["count"],
         "executed_per_second": (done / seconds).round(),
         "submit_to_acknowledged": measured.acknowledged.report(),
         "submit_to_sequenced": measured.sequenced.report(),
@@ -241,6 +243,9 @@ async fn fund(
             .call("eth_sendRawTransaction", json!([raw]))
             .await?;
         funder.nonce += 1;
+        if funder.nonce.is_multiple_of(FUNDED_AT_ONCE) {
+            executed(client, &funder).await?;
+        }
         let nonce = pending_nonce(composer, signer.address()).await?;
         senders.push(Sender {
             signer,
@@ -248,22 +253,25 @@ async fn fund(
             nonce,
         });
     }
-    let deadline = Instant::now() + DRAIN;
-    let funded = json!([funder.signer.address(), "latest"]);
-    while number(
-        &client
-            .call("eth_getTransactionCount", funded.clone())
-            .await?,
-    )? < funder.nonce
-    {
-        eyre::ensure!(
-            Instant::now() < deadline,
-            "senders are not funded after {DRAIN:?}"
-        );
-        tokio::time::sleep(POLL).await;
-    }
+    executed(client, &funder).await?;
     let shared = |sender| Arc::new(tokio::sync::Mutex::new(sender));
     Ok(senders.into_iter().map(shared).collect())
+}
+
+/// Waits until all that a sender has sent is executed.
+async fn executed(client: &Rpc, sender: &Sender) -> eyre::Result<()> {
+    let deadline = Instant::now() + DRAIN;
+    let count = json!([sender.signer.address(), "latest"]);
+    while number(
+        &client
+            .call("eth_getTransactionCount", count.clone())
+            .await?,
+    )? < sender.nonce
+    {
+        eyre::ensure!(Instant::now() < deadline, "not executed after {DRAIN:?}");
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
 }
 
 async fn pending_nonce(composer: &Rpc, address: Address) -> eyre::Result<u64> {

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# The figures of docs/performance.md. Usage: docs/bench.sh [DIRECTORY FOR RESULTS]
+# Nothing else should run on the machine; it takes about ten minutes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+results=${1:-.bench}
+mkdir -p "$results"
+cargo build --release --package counterpoint --bin counterpoint
+cargo build --release --package counterpoint-abci --example noop
+target=${CARGO_TARGET_DIR:-target}/release
+
+sequencer() { # sequencer NAME FLAG…
+  echo "== sequencer $1" >&2
+  "$target/counterpoint" bench sequencer --noop "$target/examples/noop" "${@:2}" \
+    > "$results/sequencer-$1.json"
+}
+
+sequencer 1-validator-1mb --block-bytes 1000000
+sequencer 1-validator-4mb --block-bytes 4000000
+sequencer 1-validator-110b --block-bytes 4000000 --item-bytes 110
+sequencer 4-validators-1mb --validators 4 --block-bytes 1000000
+sequencer 4-validators-4mb --validators 4 --block-bytes 4000000
+
+echo "== transfers" >&2
+network=$(mktemp -d)
+"$target/counterpoint" devnet --dir "$network" > "$network.log" 2>&1 &
+devnet=$!
+trap 'kill -INT $devnet 2>/dev/null; wait $devnet || true; rm -rf "$network" "$network.log"' EXIT
+for _ in $(seq 120); do
+  grep -q "Stop with" "$network.log" && break
+  sleep 1
+done
+grep -q "Stop with" "$network.log" || { cat "$network.log" >&2; exit 1; }
+for load in "20 10" "400 100" "800 200" "1600 400"; do
+  read -r rate senders <<< "$load"
+  "$target/counterpoint" bench transfers --dir "$network" --rate "$rate" --senders "$senders" \
+    > "$results/transfers-$rate.json"
+done

@@ -9,7 +9,7 @@ use counterpoint_core::{
     light::{encode_signed_header, encode_validators},
     primitive::Height,
 };
-use counterpoint_service::Readiness;
+use counterpoint_service::{Readiness, to_f64};
 use metrics::gauge;
 use tendermint::validator;
 use tendermint_rpc::{Client, HttpClient, Paging};
@@ -17,10 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::{
-    metric::{self, to_f64},
-    store::Store,
-};
+use crate::{metric, store::Store};
 
 /// Readiness: the last blocks can be proven.
 pub(crate) const CONDITION: &str = "headers";
@@ -86,7 +83,7 @@ impl Headers {
                 Ok(()) => {
                     self.readiness.met(CONDITION);
                     self.streamable.send_replace(Height::new(next));
-                    gauge!(metric::HEADER_HEIGHT).set(to_f64(usize::try_from(next)?));
+                    gauge!(metric::HEADER_HEIGHT).set(to_f64(next));
                     (next, failures) = (next + 1, 0);
                 }
                 Err(error) => {

@@ -51,12 +51,6 @@ pub(crate) fn describe() {
     }
 }
 
-/// Metrics are floating-point numbers; what they count is far below their precision.
-#[expect(clippy::cast_precision_loss, reason = "a metric may be rounded")]
-pub(crate) fn to_f64(count: usize) -> f64 {
-    count as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,9 +17,8 @@ use counterpoint_core::{
     action::{Action, SubmitData, Transfer},
     genesis::{GenesisAccount, SequencerGenesis},
     key::SecretKey,
-    primitive::{Address, Amount, EvmAddress, Hash, Height, Nonce, RollupId},
-    registry::{RollupConfig, RollupStatus},
-    slot::SlotSecs,
+    primitive::{Address, Amount, Hash, Height, Nonce, RollupId},
+    registry::RollupConfig,
     transaction::{SignedTransaction, TransactionBody},
 };
 use prost_types::Timestamp;
@@ -69,24 +68,10 @@ pub(crate) fn genesis() -> SequencerGenesis {
         balance: Amount::new(RICH),
     };
     let rollup = RollupConfig {
-        rollup_id: rollup(),
-        name: "alpha".into(),
-        evm_chain_id: 1_001,
-        chain_spec_hash: Hash::ZERO,
         genesis_time: u64::try_from(GENESIS_SECS).unwrap() - 100,
-        first_height: Height::new(2),
-        slot_secs: SlotSecs::new(1).unwrap(),
-        gas_limit: 30_000_000,
-        max_tx_gas: 7_500_000,
-        min_tip_wei: 1,
-        allow_unprotected: false,
-        fee_recipient: EvmAddress::new([1; 20]),
         owner: address(1),
-        tip_share_bps: 0,
-        max_bytes_per_block: 1_000_000,
         max_items_per_block: 1_000,
-        attesters: vec![],
-        status: RollupStatus::Active,
+        ..RollupConfig::example("alpha")
     };
     SequencerGenesis {
         accounts: (1..=5).map(account).collect(),

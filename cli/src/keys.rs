@@ -32,20 +32,3 @@ pub fn create(path: &Path) -> eyre::Result<SecretKey> {
     file.sync_all()?;
     Ok(SecretKey::from_seed(seed))
 }
-
-/// Reads a key.
-///
-/// # Errors
-/// The file cannot be read or does not hold a key.
-pub fn read(path: &Path) -> eyre::Result<SecretKey> {
-    let text = fs::read_to_string(path)
-        .wrap_err_with(|| format!("failed to read key file {}", path.display()))?;
-    let mut seed = [0; 32];
-    hex::decode_to_slice(text.trim(), &mut seed).map_err(|_| {
-        eyre!(
-            "key file {} must hold 64 hexadecimal digits",
-            path.display()
-        )
-    })?;
-    Ok(SecretKey::from_seed(seed))
-}

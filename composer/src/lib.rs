@@ -28,10 +28,10 @@ use counterpoint_core::{
     registry::RollupConfig,
 };
 use counterpoint_service::{
-    Probes, Readiness, probes,
+    Probes, Readiness, files, probes,
     sequencer::{Client, ClientError, Follower},
 };
-use eyre::{WrapErr, bail, eyre};
+use eyre::bail;
 use futures::future::try_join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
@@ -62,14 +62,8 @@ async fn work(
     metrics: PrometheusHandle,
     shutdown: CancellationToken,
 ) -> eyre::Result<()> {
-    let key = read_key(&config)?;
-    let genesis = std::fs::read(&config.sequencer_genesis).wrap_err_with(|| {
-        format!(
-            "failed to read sequencer_genesis {}",
-            config.sequencer_genesis.display()
-        )
-    })?;
-    let genesis = TrustedState::from_genesis(&genesis)?;
+    let key = files::read_key(&config.key_file)?;
+    let genesis = files::read_trust(&config.sequencer_genesis)?;
     let client = Client::new(&config.sequencers)?;
     let queue = Arc::new(Queue::open(&config.data_dir)?);
     let trust = Trust::open(&config.data_dir, genesis)?;
@@ -156,18 +150,4 @@ async fn registered(
         }
         tokio::time::sleep(RETRY).await;
     }
-}
-
-fn read_key(config: &Config) -> eyre::Result<SecretKey> {
-    let path = &config.key_file;
-    let text = std::fs::read_to_string(path)
-        .wrap_err_with(|| format!("failed to read key_file {}", path.display()))?;
-    let mut seed = [0; 32];
-    hex::decode_to_slice(text.trim(), &mut seed).map_err(|_| {
-        eyre!(
-            "key_file {} must hold 64 hexadecimal digits",
-            path.display()
-        )
-    })?;
-    Ok(SecretKey::from_seed(seed))
 }

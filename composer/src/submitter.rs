@@ -19,6 +19,7 @@ use counterpoint_proto::sequencer::{GetInfoResponse, get_transaction_response::S
 use counterpoint_service::{
     Readiness,
     sequencer::{Client, Inclusion, verify_inclusion},
+    to_f64,
 };
 use eyre::{WrapErr, eyre};
 use metrics::{counter, gauge, histogram};
@@ -146,7 +147,8 @@ impl Submitter {
         let info = self.client.info().await?;
         let account = self.client.account(&address).await?;
         let balance: Amount = account.balance.parse().unwrap_or_default();
-        gauge!("composer_balance_units").set(amount_to_f64(balance));
+        let units = u64::try_from(balance.get()).unwrap_or(u64::MAX);
+        gauge!("composer_balance_units").set(to_f64(units));
         if balance.get() < LOW_FUNDS {
             let reason = format!("account {address} holds {balance} base units: send it more");
             self.readiness.unmet(FUNDS, reason);
@@ -323,12 +325,6 @@ fn is_valid_at(version: &Bytes, height: u64) -> bool {
     let limit = height.saturating_add(MAX_VALID_HEIGHTS);
     SignedTransaction::decode(version)
         .is_ok_and(|tx| (height..=limit).contains(&tx.body().valid_until.get()))
-}
-
-/// Metrics are floating-point numbers; a balance may be rounded.
-#[expect(clippy::cast_precision_loss, reason = "a metric may be rounded")]
-fn amount_to_f64(amount: Amount) -> f64 {
-    amount.get() as f64
 }
 
 /// What ends a step: a broken disk, or a peer that may come back.

@@ -16,8 +16,9 @@ use axum::{
 };
 use counterpoint_core::{light::TrustedState, primitive::RollupId, registry::RollupConfig};
 use counterpoint_service::{
-    Probes, Readiness, probes,
+    Probes, Readiness, files, probes,
     sequencer::{Client, ClientError, Follower, VerifiedBlock},
+    to_f64,
 };
 use eyre::{WrapErr, bail, eyre};
 use metrics::{counter, gauge, histogram};
@@ -110,13 +111,7 @@ async fn skip(
 
 async fn conduct(config: &Config, readiness: &Readiness, board: &Board) -> eyre::Result<()> {
     let specification = Specification::load(&config.rollup_genesis)?;
-    let genesis = std::fs::read(&config.sequencer_genesis).wrap_err_with(|| {
-        format!(
-            "failed to read sequencer_genesis {}",
-            config.sequencer_genesis.display()
-        )
-    })?;
-    let genesis = TrustedState::from_genesis(&genesis)?;
+    let genesis = files::read_trust(&config.sequencer_genesis)?;
     let sequencer = Client::new(&config.sequencers)?;
     let client = EngineClient::new(&config.engine_url, &config.jwt_file)?;
 
@@ -435,10 +430,4 @@ fn source(
 ) -> impl Fn(u64) -> Result<(B256, RollupBlock), StoreError> + Send + Sync + use<> {
     let store = Arc::clone(store);
     move |number| read_block(store.as_ref(), number)
-}
-
-/// Metrics are floating-point numbers; what they count is far below their precision.
-#[expect(clippy::cast_precision_loss, reason = "a metric may be rounded")]
-fn to_f64(count: u64) -> f64 {
-    count as f64
 }

@@ -11,11 +11,10 @@ use bytes::Bytes;
 use counterpoint_core::{
     block::{ENV_VERSION, RollupEnv, RollupItem, RollupLeaf, VerifiedList},
     light::{TrustedState, VerifiedHeader},
-    primitive::{Address as SequencerAddress, EvmAddress, Hash, Height, RollupId},
-    registry::{RollupConfig, RollupStatus},
-    slot::{HeaderTime, Slot, SlotSecs},
+    primitive::{EvmAddress, Hash, Height},
+    registry::RollupConfig,
+    slot::{HeaderTime, Slot},
 };
-use serde_json::json;
 
 use crate::{
     assembly::{Assembler, AssemblyError, Closed, Skip},
@@ -43,24 +42,13 @@ pub(crate) fn specification() -> Specification {
 /// Four transfers fill a block of this rollup.
 pub(crate) fn config() -> RollupConfig {
     RollupConfig {
-        rollup_id: RollupId::from_name("alpha"),
-        name: "alpha".into(),
         evm_chain_id: CHAIN_ID,
-        chain_spec_hash: Hash::ZERO,
         genesis_time: GENESIS_TIME,
         first_height: Height::new(FIRST_HEIGHT),
-        slot_secs: SlotSecs::new(1).unwrap(),
         gas_limit: 100_000,
         max_tx_gas: 25_000,
-        min_tip_wei: 1,
-        allow_unprotected: false,
         fee_recipient: EvmAddress::new([0xfe; 20]),
-        owner: SequencerAddress::new([2; 20]),
-        tip_share_bps: 0,
-        max_bytes_per_block: 1_000_000,
-        max_items_per_block: 10_000,
-        attesters: vec![],
-        status: RollupStatus::Active,
+        ..RollupConfig::example("alpha")
     }
 }
 
@@ -96,19 +84,7 @@ pub(crate) fn paid(seed: u8, nonce: u64) -> RollupItem {
 }
 
 fn trusted() -> TrustedState {
-    let file = json!({
-        "chain_id": "test",
-        "genesis_time": "2026-01-01T00:00:00Z",
-        "validators": [{
-            "address": "21FE31DFA154A261626BF854046FD2271B7BED4B",
-            "pub_key": {
-                "type": "tendermint/PubKeyEd25519",
-                "value": "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
-            },
-            "power": "10",
-        }],
-    });
-    TrustedState::from_genesis(file.to_string().as_bytes()).unwrap()
+    TrustedState::unchecked("test".parse().unwrap(), Height::new(1))
 }
 
 /// What the sequencer says of one height.

@@ -116,6 +116,32 @@ impl RollupConfig {
         Hash::tagged("counterpoint/rollup-config/v1", self)
     }
 
+    /// A configuration within all bounds, for tests: a rollup of the sequencer's genesis.
+    #[cfg(any(test, feature = "test-utils"))]
+    #[must_use]
+    pub fn example(name: &str) -> Self {
+        Self {
+            rollup_id: RollupId::from_name(name),
+            name: name.into(),
+            evm_chain_id: 1_001,
+            chain_spec_hash: Hash::ZERO,
+            genesis_time: 0,
+            first_height: Height::new(2),
+            slot_secs: SlotSecs::ONE,
+            gas_limit: 30_000_000,
+            max_tx_gas: 7_500_000,
+            min_tip_wei: 1,
+            allow_unprotected: false,
+            fee_recipient: EvmAddress::new([1; 20]),
+            owner: Address::new([2; 20]),
+            tip_share_bps: 0,
+            max_bytes_per_block: 1_000_000,
+            max_items_per_block: 10_000,
+            attesters: Vec::new(),
+            status: RollupStatus::Active,
+        }
+    }
+
     /// Checks every bound that does not depend on the chain's state.
     ///
     /// # Errors
@@ -159,26 +185,7 @@ mod tests {
     use super::*;
 
     fn config() -> RollupConfig {
-        RollupConfig {
-            rollup_id: RollupId::from_name("alpha"),
-            name: "alpha".into(),
-            evm_chain_id: 1_001,
-            chain_spec_hash: Hash::ZERO,
-            genesis_time: 0,
-            first_height: Height::new(2),
-            slot_secs: SlotSecs::new(1).unwrap(),
-            gas_limit: 30_000_000,
-            max_tx_gas: 7_500_000,
-            min_tip_wei: 1,
-            allow_unprotected: false,
-            fee_recipient: EvmAddress::new([1; 20]),
-            owner: Address::new([2; 20]),
-            tip_share_bps: 0,
-            max_bytes_per_block: 1_000_000,
-            max_items_per_block: 10_000,
-            attesters: vec![],
-            status: RollupStatus::Active,
-        }
+        RollupConfig::example("alpha")
     }
 
     #[track_caller]

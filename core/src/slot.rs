@@ -38,6 +38,8 @@ pub struct HeaderTime {
 pub struct Slot(u64);
 
 impl SlotSecs {
+    /// The shortest slot.
+    pub const ONE: Self = Self(1);
     /// Longest slot.
     pub const MAX: u8 = 60;
 

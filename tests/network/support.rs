@@ -19,7 +19,10 @@ use counterpoint_core::{
     transaction::{SignedTransaction, TransactionBody},
 };
 use counterpoint_proto::sequencer::get_transaction_response::Status;
-use counterpoint_service::sequencer::{Client, Inclusion, verify_inclusion};
+use counterpoint_service::{
+    files::{read_key, read_trust},
+    sequencer::{Client, Inclusion, verify_inclusion},
+};
 use serde_json::{Value, json};
 
 /// How long anything may take that must happen.
@@ -66,8 +69,7 @@ impl Network {
     }
 
     pub(crate) fn trust(&self) -> TrustedState {
-        let genesis = std::fs::read(&self.info.sequencer_genesis).unwrap();
-        TrustedState::from_genesis(&genesis).unwrap()
+        read_trust(&self.info.sequencer_genesis).unwrap()
     }
 
     /// A wallet library's provider at the composer.
@@ -96,7 +98,7 @@ impl Network {
 
     /// A sequencer account with money.
     pub(crate) fn faucet(&self) -> SecretKey {
-        counterpoint::keys::read(&self.info.faucet_key).unwrap()
+        read_key(&self.info.faucet_key).unwrap()
     }
 
     /// One JSON-RPC call to the composer: the result, or the error.

@@ -19,6 +19,7 @@ use counterpoint_core::{
     transaction::{GossipBundle, RawTransaction, SignedTransaction},
 };
 use counterpoint_machine::{Account, CheckedTx, ExecuteError, Room, StoreError, check_tx, query};
+use counterpoint_service::to_f64;
 use inbox::{Inbox, Offer};
 use metrics::{counter, gauge};
 pub(crate) use queue::Limits;
@@ -27,10 +28,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{
-    metric::{self, to_f64},
-    store::Store,
-};
+use crate::{metric, store::Store};
 
 /// Most bundles of peers that wait to be passed on: 64 MiB.
 const MAX_RELAYED: usize = 64;
@@ -344,8 +342,8 @@ impl Mempool {
             let again = std::mem::take(&mut pool.offered);
             pool.to_offer.extend(again);
         }
-        gauge!(metric::MEMPOOL_TRANSACTIONS).set(to_f64(pool.queue.len()));
-        gauge!(metric::MEMPOOL_BYTES).set(to_f64(pool.queue.bytes()));
+        gauge!(metric::MEMPOOL_TRANSACTIONS).set(to_f64(pool.queue.len() as u64));
+        gauge!(metric::MEMPOOL_BYTES).set(to_f64(pool.queue.bytes() as u64));
         Ok(())
     }
 }

@@ -31,6 +31,7 @@ use counterpoint_machine::{
     Block, BlockContext, Execution, ProcessError, Room, finalize, init_chain, prepare, process,
     tree,
 };
+use counterpoint_service::to_f64;
 use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -38,7 +39,7 @@ use tracing::{info, warn};
 use super::{Answer, in_place};
 use crate::{
     mempool::Mempool,
-    metric::{self, to_f64},
+    metric,
     store::{Decided, Store, Tip},
 };
 
@@ -313,7 +314,7 @@ impl State {
         self.store.commit(&decided)?;
         let (height, transactions) = (decided.tip.height, decided.items.len().saturating_sub(1));
         histogram!(metric::COMMIT_SECONDS).record(start.elapsed());
-        gauge!(metric::HEIGHT).set(to_f64(usize::try_from(height.get())?));
+        gauge!(metric::HEIGHT).set(to_f64(height.get()));
         counter!(metric::SEQUENCED).increment(u64::try_from(transactions)?);
         info!(%height, transactions, app_hash = %decided.tip.app_hash, "committed");
         self.mempool.advance(height, &signers)?;

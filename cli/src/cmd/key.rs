@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use counterpoint_service::files::read_key;
 
 use crate::keys;
 
@@ -23,7 +24,7 @@ pub(crate) enum KeyCommand {
 pub(crate) fn run(command: KeyCommand) -> eyre::Result<()> {
     let key = match command {
         KeyCommand::New { file } => keys::create(&file)?,
-        KeyCommand::Show { file } => keys::read(&file)?,
+        KeyCommand::Show { file } => read_key(&file)?,
     };
     println!("address     {}", key.public_key().address());
     println!("public key  {}", key.public_key());

@@ -11,12 +11,11 @@ use counterpoint_core::{
     transaction::{SignedTransaction, TransactionBody},
 };
 use counterpoint_proto::sequencer::get_transaction_response::Status;
-use counterpoint_service::sequencer::Client;
+use counterpoint_service::{files::read_key, sequencer::Client};
 use eyre::{WrapErr, bail, eyre};
 use serde_json::json;
 
 use super::{NodeArgs, Output, show};
-use crate::keys;
 
 /// How many heights a transaction stays valid.
 const VALID_HEIGHTS: u64 = 300;
@@ -94,7 +93,7 @@ pub(crate) async fn run(args: TxArgs) -> eyre::Result<()> {
         Some(file) => file,
         None => args.node.info()?.faucet_key,
     };
-    let key = keys::read(&file)?;
+    let key = read_key(&file)?;
     let action = action(args.action, &client).await?;
     let tx = sign(&client, &key, args.tip, vec![action]).await?;
     let submitted = client.submit(tx.as_bytes().clone()).await?;

@@ -22,6 +22,7 @@ use alloy_primitives::{Address, B256, U256};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use counterpoint_core::primitive::{Hash, Height, RollupId};
+use counterpoint_service::to_f64;
 pub(crate) use log::{Log, LogError};
 use metrics::gauge;
 use tokio::sync::{Notify, RwLock as AsyncRwLock};
@@ -238,8 +239,8 @@ impl Queue {
             Some(_) => state.replace(seq, checked),
             None => state.insert(seq, checked),
         }
-        gauge!("composer_queue_transactions").set(to_f64(state.live()));
-        gauge!("composer_queue_bytes").set(to_f64(state.bytes));
+        gauge!("composer_queue_transactions").set(to_f64(state.live() as u64));
+        gauge!("composer_queue_bytes").set(to_f64(state.bytes as u64));
         drop(state);
         self.changed.notify_one();
         Ok(())
@@ -657,12 +658,6 @@ fn decode(rollup: RollupId, raw: Bytes) -> Option<Checked> {
 pub(crate) fn cost(tx: &TxEnvelope) -> U256 {
     let gas = U256::from(tx.gas_limit()).saturating_mul(U256::from(tx.max_fee_per_gas()));
     gas.saturating_add(tx.value())
-}
-
-/// Metrics are floating-point numbers; what they count is far below their precision.
-#[expect(clippy::cast_precision_loss, reason = "a metric may be rounded")]
-pub(crate) fn to_f64(count: usize) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

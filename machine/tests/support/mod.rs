@@ -6,8 +6,8 @@ use counterpoint_core::{
     action::Action,
     genesis::{GenesisAccount, SequencerGenesis},
     key::SecretKey,
-    primitive::{Address, Amount, EvmAddress, Hash, Height, Nonce, RollupId},
-    registry::{RollupConfig, RollupStatus},
+    primitive::{Address, Amount, Hash, Height, Nonce},
+    registry::RollupConfig,
     slot::{HeaderTime, SlotSecs},
     transaction::{SignedTransaction, TransactionBody},
 };
@@ -31,24 +31,13 @@ pub fn address(seed: u8) -> Address {
 
 pub fn rollup(name: &str, slot_secs: u8) -> RollupConfig {
     RollupConfig {
-        rollup_id: RollupId::from_name(name),
-        name: name.into(),
         evm_chain_id: 1_000 + u64::from(name.as_bytes()[0]),
-        chain_spec_hash: Hash::ZERO,
         genesis_time: GENESIS_SECS - 100,
-        first_height: Height::new(2),
         slot_secs: SlotSecs::new(slot_secs).unwrap(),
-        gas_limit: 30_000_000,
-        max_tx_gas: 7_500_000,
-        min_tip_wei: 1,
-        allow_unprotected: false,
-        fee_recipient: EvmAddress::new([1; 20]),
         owner: address(1),
-        tip_share_bps: 0,
         max_bytes_per_block: 2_000,
         max_items_per_block: 20,
-        attesters: vec![],
-        status: RollupStatus::Active,
+        ..RollupConfig::example(name)
     }
 }
 

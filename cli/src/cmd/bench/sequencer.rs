@@ -16,16 +16,13 @@ use counterpoint_core::{
     transaction::{MAX_TX_BYTES, SignedTransaction, TransactionBody},
 };
 use counterpoint_proto::sequencer::get_transaction_response::Status;
-use counterpoint_service::sequencer::Client;
+use counterpoint_service::{files::read_key, sequencer::Client, to_f64};
 use eyre::{WrapErr, bail, eyre};
 use serde_json::{Value, json};
 use tendermint::Time;
 use tokio::task::JoinSet;
 
-use crate::{
-    devnet::{Application, Devnet, Info, Options},
-    keys,
-};
+use crate::devnet::{Application, Devnet, Info, Options};
 
 /// Blocks' worth of transactions that wait at any time.
 const BLOCKS_WAITING: u64 = 4;
@@ -153,14 +150,6 @@ impl Blocks {
             "megabytes_per_second": round(self.megabytes_per_second()),
         })
     }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts of one run are far below 2^52"
-)]
-fn to_f64(count: u64) -> f64 {
-    count as f64
 }
 
 async fn measure_noop(args: &SequencerArgs) -> eyre::Result<Measured> {
@@ -323,7 +312,7 @@ fn number(value: &Value) -> eyre::Result<u64> {
 /// Registers the rollup and gives every sender something to spend.
 async fn prepare(info: &Info) -> eyre::Result<Vec<SecretKey>> {
     let client = Client::new(std::slice::from_ref(&info.validators[0].grpc))?;
-    let faucet = keys::read(&info.faucet_key)?;
+    let faucet = read_key(&info.faucet_key)?;
     let accounts: Vec<SecretKey> = (1..=ACCOUNTS)
         .map(|seed| SecretKey::from_seed([seed; 32]))
         .collect();

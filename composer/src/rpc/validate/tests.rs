@@ -2,34 +2,14 @@ use alloy_consensus::{SignableTransaction, TxEip1559, TxLegacy};
 use alloy_network::TxSignerSync;
 use alloy_primitives::{Bytes, TxKind};
 use alloy_signer_local::PrivateKeySigner;
-use counterpoint_core::{
-    primitive::{Address as SequencerAddress, EvmAddress, Hash, Height, RollupId},
-    registry::RollupStatus,
-    slot::SlotSecs,
-};
 
 use super::*;
 
 fn config() -> RollupConfig {
     RollupConfig {
-        rollup_id: RollupId::from_name("alpha"),
-        name: "alpha".into(),
         evm_chain_id: 412,
-        chain_spec_hash: Hash::ZERO,
-        genesis_time: 0,
-        first_height: Height::new(2),
-        slot_secs: SlotSecs::new(1).unwrap(),
-        gas_limit: 30_000_000,
-        max_tx_gas: 7_500_000,
         min_tip_wei: 5,
-        allow_unprotected: false,
-        fee_recipient: EvmAddress::new([1; 20]),
-        owner: SequencerAddress::new([2; 20]),
-        tip_share_bps: 0,
-        max_bytes_per_block: 1 << 20,
-        max_items_per_block: 1_000,
-        attesters: vec![],
-        status: RollupStatus::Active,
+        ..RollupConfig::example("alpha")
     }
 }
 

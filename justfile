@@ -27,6 +27,11 @@ generate:
 vectors:
     INSTA_UPDATE=always cargo test -p counterpoint-core -p counterpoint-machine -p counterpoint-conductor
 
+# A long simulation of nodes in one process: about a hundred thousand blocks.
+simulate:
+    COUNTERPOINT_SIMULATION_SEEDS=1000 COUNTERPOINT_SIMULATION_BLOCKS=100 \
+        cargo test --release --package counterpoint-app --lib simulation
+
 # The figures of docs/performance.md.
 bench:
     docs/bench.sh

@@ -13,6 +13,8 @@ mod health;
 mod mempool;
 mod metric;
 mod service;
+#[cfg(test)]
+mod simulation;
 mod store;
 #[cfg(test)]
 mod testing;

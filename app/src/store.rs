@@ -93,9 +93,17 @@ impl Store {
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(path)
             .with_context(|| format!("failed to create data_dir {}", path.display()))?;
-        let database = Database::builder(path)
-            .open()
-            .with_context(|| format!("failed to open the database in {}", path.display()))?;
+        let database = match Database::builder(path).open() {
+            Ok(database) => database,
+            Err(fjall::Error::Locked) => anyhow::bail!(
+                "data_dir {} is in use by another process: give every node one of its own",
+                path.display()
+            ),
+            Err(error) => {
+                let what = format!("failed to open the database in {}", path.display());
+                return Err(error).context(what);
+            }
+        };
         let keyspace = |name: &str| database.keyspace(name, KeyspaceCreateOptions::default);
         let store = Self {
             meta: keyspace("meta")?,

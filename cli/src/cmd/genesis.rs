@@ -12,6 +12,8 @@ use counterpoint_core::{
 };
 use eyre::{WrapErr, eyre};
 
+use crate::devnet::setup::GENESIS_MARGIN_SECS;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum GenesisCommand {
     /// Write the `app_state` of CometBFT's genesis file, to be put there by you.
@@ -70,9 +72,10 @@ pub(crate) fn run(command: GenesisCommand) -> eyre::Result<()> {
             file,
         } => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+            let timestamp = now.saturating_sub(GENESIS_MARGIN_SECS);
             let balance = U256::from(1_000_000) * Unit::ETHER.wei();
             let alloc = funded.into_iter().map(|address| (address, balance));
-            let genesis = dev_genesis(chain_id, gas_limit, now, alloc)?;
+            let genesis = dev_genesis(chain_id, gas_limit, timestamp, alloc)?;
             let text = serde_json::to_vec_pretty(&genesis)?;
             std::fs::write(&file, text)
                 .wrap_err_with(|| format!("failed to write {}", file.display()))?;

@@ -31,9 +31,9 @@ const MAX_EVIDENCE_BYTES: u64 = 1 << 20;
 const GAS_LIMIT: u64 = 30_000_000;
 /// What an account of the sequencer starts with: a million tokens of 9 decimals.
 const SEQUENCER_BALANCE: u128 = 1_000_000_000_000_000;
-/// The rollup's genesis lies so many seconds before the sequencer's, so that its first slot is
-/// later whatever its length.
-const GENESIS_MARGIN_SECS: u64 = 120;
+/// A rollup's genesis block lies so many seconds in the past, so that its first slot is later
+/// whatever a slot's length.
+pub const GENESIS_MARGIN_SECS: u64 = 120;
 /// Longest path of a unix socket.
 const MAX_SOCKET_PATH: usize = 100;
 

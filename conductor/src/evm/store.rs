@@ -136,7 +136,14 @@ impl DiskStore {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let at = |error: &dyn fmt::Display| StoreError(format!("{}: {error}", path.display()));
         std::fs::create_dir_all(path).map_err(|error| at(&error))?;
-        let database = Database::builder(path).open().map_err(|error| at(&error))?;
+        let database = Database::builder(path)
+            .open()
+            .map_err(|error| match error {
+                fjall::Error::Locked => {
+                    at(&"in use by another process: give every conductor a data_dir of its own")
+                }
+                error => at(&error),
+            })?;
         let open = |table: Table| {
             let keyspace = database.keyspace(table.name(), KeyspaceCreateOptions::default);
             Ok((table, keyspace.map_err(|error| at(&error))?))

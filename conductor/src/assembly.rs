@@ -5,6 +5,8 @@
 //! lists   [items][items][items][items]│
 //!           └ opens                └ closes: finish, cursor = first item without room, or (b+1, 0)
 //! ```
+//! Lists that wait for room are kept up to a limit. Beyond it only their places are, and a list is
+//! asked for once more when its turn comes.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -55,12 +57,16 @@ pub enum AssemblyError {
     },
 }
 
+/// Most bytes of the items that wait.
+const MAX_PENDING_BYTES: usize = 256 << 20;
+
 /// A list that may still have items to execute.
 #[derive(Debug)]
 struct Pending {
     height: Height,
     slot: Slot,
-    items: Vec<RollupItem>,
+    /// Nothing if there was no place for them.
+    items: Option<Vec<RollupItem>>,
     /// What verified the list; verification can start again from here.
     trusted_before: TrustedState,
 }
@@ -91,8 +97,12 @@ pub struct Assembler {
     store: Arc<dyn Store>,
     specification: Specification,
     pending: VecDeque<Pending>,
+    pending_bytes: usize,
+    limit: usize,
     next_index: u32,
     open: Option<OpenBlock>,
+    /// The height that closes the open block, and what is trusted after it.
+    closing: Option<(Height, TrustedState)>,
     skips: Vec<Skip>,
 }
 
@@ -108,18 +118,28 @@ impl Assembler {
     /// Goes on at the cursor of the last block.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, specification: Specification, cursor: Cursor) -> Self {
-        let (pending, open, skips) = Default::default();
+        let (pending, pending_bytes, open, closing, skips) = Default::default();
         Self {
             store,
             specification,
             pending,
+            pending_bytes,
+            limit: MAX_PENDING_BYTES,
             next_index: cursor.index,
             open,
+            closing,
             skips,
         }
     }
 
-    /// Takes the list of the next height, and gives the block that it closes, if it does.
+    /// Keeps at most `limit` bytes of items that wait.
+    #[cfg(test)]
+    pub(crate) fn limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// Takes the list of the next height, and executes what there is room for. [`Self::wanted`]
+    /// lists must follow, and then [`Self::close`].
     ///
     /// # Errors
     /// [`AssemblyError`] if the list does not fit, or execution fails.
@@ -130,7 +150,7 @@ impl Assembler {
         trusted_before: TrustedState,
         trusted: &TrustedState,
         progress: &Progress,
-    ) -> Result<Option<Closed>, AssemblyError> {
+    ) -> Result<(), AssemblyError> {
         let (height, env) = (list.header().height(), &list.leaf().env);
         if env.version != ENV_VERSION {
             return Err(AssemblyError::Version {
@@ -138,23 +158,66 @@ impl Assembler {
                 version: env.version,
             });
         }
-        let pending = Pending {
+        let bytes = self.pending_bytes.saturating_add(size(list.items()));
+        let items = (bytes <= self.limit).then(|| list.items().to_vec());
+        if items.is_some() {
+            self.pending_bytes = bytes;
+        }
+        self.pending.push_back(Pending {
             height,
             slot: env.slot,
-            items: list.items().to_vec(),
+            items,
             trusted_before,
-        };
-        self.pending.push_back(pending);
+        });
         if height < progress.extra.next_opening {
-            return Ok(None); // Left over from blocks that are closed.
+            return Ok(()); // Left over from blocks that are closed.
         }
         self.open_if_due(list, config, progress)?;
-        self.pump()
-            .map_err(|source| AssemblyError::Execute { height, source })?;
-        if !env.closes {
-            return Ok(None);
+        if env.closes {
+            self.closing = Some((height, trusted.clone()));
         }
-        self.close(height, trusted).map(Some)
+        self.pump(height)
+    }
+
+    /// The height of a list whose turn has come and which was not kept, and what verifies it.
+    #[must_use]
+    pub fn wanted(&self) -> Option<(Height, &TrustedState)> {
+        let has_room = self.open.as_ref().is_some_and(|open| !open.full);
+        let first = self.pending.front().filter(|_| has_room)?;
+        first
+            .items
+            .is_none()
+            .then_some((first.height, &first.trusted_before))
+    }
+
+    /// Takes the wanted list in once more.
+    ///
+    /// # Errors
+    /// [`AssemblyError`] if it is another one, or execution fails.
+    pub fn supply(&mut self, list: &VerifiedList) -> Result<(), AssemblyError> {
+        let height = list.header().height();
+        match self.pending.front_mut() {
+            Some(first) if first.height == height && first.items.is_none() => {
+                self.pending_bytes = self.pending_bytes.saturating_add(size(list.items()));
+                first.items = Some(list.items().to_vec());
+                self.pump(height)
+            }
+            _ => Err(AssemblyError::Sequence {
+                height,
+                problem: "was not asked for",
+            }),
+        }
+    }
+
+    /// The block that the last list closed, if it did.
+    ///
+    /// # Errors
+    /// [`AssemblyError`] if no block is open, or the state cannot be read.
+    pub fn close(&mut self) -> Result<Option<Closed>, AssemblyError> {
+        let closing = self.closing.take();
+        closing
+            .map(|(height, trusted)| self.finish(height, trusted))
+            .transpose()
     }
 
     /// What was skipped since this was last asked.
@@ -201,7 +264,7 @@ impl Assembler {
     }
 
     /// Executes whatever is there and has room.
-    fn pump(&mut self) -> Result<(), ExecuteError> {
+    fn pump(&mut self, height: Height) -> Result<(), AssemblyError> {
         let Some(open) = &mut self.open else {
             return Ok(());
         };
@@ -209,7 +272,11 @@ impl Assembler {
             let Some(list) = self.pending.front() else {
                 return Ok(());
             };
-            let Some(item) = list.items.get(self.next_index as usize) else {
+            let Some(items) = &list.items else {
+                return Ok(()); // It is wanted.
+            };
+            let Some(item) = items.get(self.next_index as usize) else {
+                self.pending_bytes = self.pending_bytes.saturating_sub(size(items));
                 self.pending.pop_front();
                 self.next_index = 0;
                 continue;
@@ -219,7 +286,8 @@ impl Assembler {
                 let outcome = if stale {
                     Outcome::Skipped(SkipReason::Stale)
                 } else {
-                    open.builder.execute(raw)?
+                    let executed = open.builder.execute(raw);
+                    executed.map_err(|source| AssemblyError::Execute { height, source })?
                 };
                 match outcome {
                     Outcome::Included(_) => {}
@@ -240,7 +308,7 @@ impl Assembler {
         Ok(())
     }
 
-    fn close(&mut self, height: Height, trusted: &TrustedState) -> Result<Closed, AssemblyError> {
+    fn finish(&mut self, height: Height, trusted: TrustedState) -> Result<Closed, AssemblyError> {
         let open = self.open.take();
         let open = open.ok_or(AssemblyError::Sequence {
             height,
@@ -260,7 +328,7 @@ impl Assembler {
                     height: next_opening,
                     index: 0,
                 },
-                trusted.clone(),
+                trusted,
             ),
         };
         let extra = ExtraData {
@@ -276,6 +344,12 @@ impl Assembler {
             trusted,
         })
     }
+}
+
+/// Bytes that the items of a list take, about.
+fn size(items: &[RollupItem]) -> usize {
+    let item = |item: &RollupItem| size_of::<RollupItem>() + item.data_len();
+    items.iter().map(item).sum()
 }
 
 /// The transaction that an item asks for; deposits were made at the opening, and legs run first.

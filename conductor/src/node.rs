@@ -296,7 +296,7 @@ impl<C: ExecutionClient> Conductor<'_, C> {
         let cursor = self.progress.cursor();
         let mut checked = None;
         let mut follower = Follower::new(
-            sequencer,
+            sequencer.clone(),
             rollup.rollup_id,
             self.progress.trusted.clone(),
             cursor.height,
@@ -315,9 +315,16 @@ impl<C: ExecutionClient> Conductor<'_, C> {
             }
             let height = list.header().height();
             gauge!("conductor_sequencer_height").set(to_f64(height.get()));
-            let closed = tokio::task::block_in_place(|| {
+            tokio::task::block_in_place(|| {
                 assembler.push(&list, &config, before, follower.trusted(), &self.progress)
             })?;
+            while let Some((height, trusted)) = assembler.wanted() {
+                let (client, id) = (sequencer.clone(), rollup.rollup_id);
+                let mut again = Follower::new(client, id, trusted.clone(), height);
+                let list = again.next().await?.list;
+                tokio::task::block_in_place(|| assembler.supply(&list))?;
+            }
+            let closed = tokio::task::block_in_place(|| assembler.close())?;
             self.show_skips(assembler.take_skips());
             if let Some(closed) = closed {
                 self.commit(closed).await?;

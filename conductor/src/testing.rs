@@ -116,6 +116,7 @@ pub(crate) struct Rollup {
     lists: Vec<(SlicePlan, Slot, u64)>,
     /// Heights that were fed to the present assembler.
     fed: usize,
+    limit: usize,
 }
 
 impl Rollup {
@@ -140,7 +141,14 @@ impl Rollup {
             assembler,
             lists: Vec::new(),
             fed: 0,
+            limit: usize::MAX,
         }
+    }
+
+    /// Keeps at most `limit` bytes of items that wait, also after restarts.
+    pub(crate) fn limit(&mut self, limit: usize) {
+        self.limit = limit;
+        self.assembler.limit(limit);
     }
 
     /// The sequencer's next height, `secs` after the last opening if it opens.
@@ -154,12 +162,10 @@ impl Rollup {
             .push((plan, Slot::new(slot + opened * secs), number + opened));
     }
 
-    /// Takes in the next height, and commits the block that it closes.
-    pub(crate) fn feed(&mut self) -> Result<Option<Closed>, AssemblyError> {
-        let (plan, slot, number) = self.lists[self.fed].clone();
-        let height = Height::new(FIRST_HEIGHT + self.fed as u64);
+    fn list(&self, at: usize) -> VerifiedList {
+        let (plan, slot, number) = self.lists[at].clone();
         let header = VerifiedHeader::unchecked(
-            height,
+            Height::new(FIRST_HEIGHT + at as u64),
             Hash::new([7; 32]),
             HeaderTime::default(),
             Hash::ZERO,
@@ -180,15 +186,23 @@ impl Rollup {
             prev_randao: root,
             config_hash: self.config.hash(),
         };
-        let leaf = RollupLeaf::new(
-            self.config.rollup_id,
-            env,
-            plan.items.iter().map(RollupItem::leaf).collect(),
-        );
-        let list = VerifiedList::unchecked(header, leaf, plan.items);
-        let closed =
-            self.assembler
-                .push(&list, &self.config, trusted(), &trusted(), &self.progress)?;
+        let leaves = plan.items.iter().map(RollupItem::leaf).collect();
+        let leaf = RollupLeaf::new(self.config.rollup_id, env, leaves);
+        VerifiedList::unchecked(header, leaf, plan.items)
+    }
+
+    /// Takes in the next height, and commits the block that it closes.
+    pub(crate) fn feed(&mut self) -> Result<Option<Closed>, AssemblyError> {
+        let list = self.list(self.fed);
+        let (config, progress) = (&self.config, &self.progress);
+        self.assembler
+            .push(&list, config, trusted(), &trusted(), progress)?;
+        while let Some((height, _)) = self.assembler.wanted() {
+            let at = usize::try_from(height.get() - FIRST_HEIGHT).unwrap();
+            let list = self.list(at);
+            self.assembler.supply(&list)?;
+        }
+        let closed = self.assembler.close()?;
         self.fed += 1;
         if let Some(closed) = closed.clone() {
             let Closed {
@@ -220,6 +234,7 @@ impl Rollup {
         let cursor = self.progress.cursor();
         self.assembler =
             Assembler::new(Arc::clone(&self.store), self.specification.clone(), cursor);
+        self.assembler.limit(self.limit);
         self.fed = usize::try_from(cursor.height.get() - FIRST_HEIGHT).unwrap();
     }
 

@@ -224,8 +224,10 @@ fn any_history() -> impl Strategy<Value = Vec<(u64, SlicePlan)>> {
 fn blocks(
     history: &[(u64, SlicePlan)],
     restarts: &[prop::sample::Index],
+    limit: usize,
 ) -> Vec<(B256, ExtraData)> {
     let mut rollup = Rollup::new();
+    rollup.limit(limit);
     for (secs, plan) in history {
         rollup.sequence(plan.clone(), *secs);
     }
@@ -249,11 +251,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn restarts_change_nothing(
+    fn restarts_and_limits_change_nothing(
         history in any_history(),
         restarts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        limit in 0_usize..2_000,
     ) {
-        prop_assert_eq!(blocks(&history, &restarts), blocks(&history, &[]));
+        let expected = blocks(&history, &[], usize::MAX);
+        prop_assert_eq!(blocks(&history, &restarts, limit), expected);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(crate) struct Headers {
     committed: watch::Receiver<Height>,
     streamable: watch::Sender<Height>,
     readiness: Readiness,
+    /// The hash of the validators that the last stored header names.
+    validators: Option<tendermint::Hash>,
 }
 
 impl Headers {
@@ -53,6 +55,7 @@ impl Headers {
             committed,
             streamable,
             readiness,
+            validators: None,
         }
     }
 
@@ -107,7 +110,7 @@ impl Headers {
         }
     }
 
-    async fn fetch(&self, height: Height) -> anyhow::Result<()> {
+    async fn fetch(&mut self, height: Height) -> anyhow::Result<()> {
         let at = tendermint::block::Height::try_from(height.get())?;
         let signed = self.rpc.commit(at).await?.signed_header;
         anyhow::ensure!(
@@ -126,10 +129,7 @@ impl Headers {
             signed.header.chain_id
         );
         let set_hash = signed.header.validators_hash;
-        let known = self.store.validators(height)?.map(|(bytes, _)| bytes);
-        let known = known.map(|bytes| counterpoint_core::light::decode_validators(&bytes));
-        let same = matches!(&known, Some(Ok(set)) if set.hash() == set_hash);
-        let changed = if same {
+        let changed = if self.validators == Some(set_hash) {
             None
         } else {
             let validators = self.rpc.validators(at, Paging::All).await?.validators;
@@ -141,6 +141,8 @@ impl Headers {
             Some(encode_validators(set))
         };
         self.store
-            .put_header(height, &encode_signed_header(signed), changed.as_deref())
+            .put_header(height, &encode_signed_header(signed), changed.as_deref())?;
+        self.validators = Some(set_hash);
+        Ok(())
     }
 }

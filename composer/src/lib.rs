@@ -18,7 +18,12 @@ mod tracker;
 mod trust;
 mod upstream;
 
-use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 pub use config::{Args, Config, RollupSettings};
 use counterpoint_core::{
@@ -84,16 +89,25 @@ async fn work(
 async fn serve(
     config: &Config,
     key: SecretKey,
-    trust: Trust,
+    mut trust: Trust,
     client: Client,
     queue: Arc<Queue>,
     readiness: Readiness,
     shutdown: &CancellationToken,
 ) -> eyre::Result<()> {
+    let names: BTreeSet<&str> = config.rollups.iter().map(|one| one.name.as_str()).collect();
+    eyre::ensure!(
+        names.len() == config.rollups.len(),
+        "rollups: a name is listed twice"
+    );
     let (mut rollups, mut shares) = (BTreeMap::new(), Shares::new());
     let mut trackers = Vec::new();
     for settings in &config.rollups {
-        let registered = registered(&client, &settings.name, trust.state()).await?;
+        let (registered, trusted) = registered(&client, &settings.name, trust.state()).await?;
+        if queue.open_batch().is_none() {
+            // What is on its way may be in a block below this one.
+            trust.advance(trusted)?;
+        }
         let upstream = Upstream::new(&settings.execution_url)?;
         let id = registered.rollup_id;
         shares.insert(id, Share::of(&registered));
@@ -124,12 +138,13 @@ async fn serve(
     Ok(())
 }
 
-/// Waits until a rollup takes items, and gives its configuration as a verified block proves it.
+/// Waits until a rollup takes items, and gives its configuration as a verified block proves it,
+/// and what is trusted with that block.
 async fn registered(
     client: &Client,
     name: &str,
     trusted: &TrustedState,
-) -> eyre::Result<RollupConfig> {
+) -> eyre::Result<(RollupConfig, TrustedState)> {
     loop {
         let asked = async { Ok((client.rollup(name).await?, client.info().await?.height)) };
         match asked.await {
@@ -137,7 +152,8 @@ async fn registered(
                 let at = Height::new(height.max(trusted.height().get().saturating_add(1)));
                 let id = RollupId::from_name(name);
                 let mut follower = Follower::new(client.clone(), id, trusted.clone(), at);
-                return Ok(follower.next().await?.config);
+                let config = follower.next().await?.config;
+                return Ok((config, follower.trusted().clone()));
             }
             Ok((rollup, height)) => {
                 let first = rollup.first_height;

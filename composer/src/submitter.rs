@@ -18,7 +18,7 @@ use counterpoint_core::{
 use counterpoint_proto::sequencer::{GetInfoResponse, get_transaction_response::Status};
 use counterpoint_service::{
     Readiness,
-    sequencer::{Client, Inclusion, verify_inclusion},
+    sequencer::{Client, Follower, Inclusion, verify_inclusion},
     to_f64,
 };
 use eyre::{WrapErr, eyre};
@@ -38,6 +38,8 @@ pub(crate) const FUNDS: &str = "funds";
 
 /// Heights that a version of a batch stays valid; short, so that a lost one is soon replaced.
 const VALID_HEIGHTS: u64 = 100;
+/// Without a batch for so long, what is trusted is renewed.
+const QUIET: Duration = Duration::from_secs(24 * 3_600);
 /// How far ahead of the tip the sequencer lets `valid_until` lie.
 const MAX_VALID_HEIGHTS: u64 = 600;
 /// How long a young batch waits for company.
@@ -110,11 +112,16 @@ impl Submitter {
     }
 
     /// Signs the next batch.
-    async fn begin(&self) -> Result<(), Failure> {
+    async fn begin(&mut self) -> Result<(), Failure> {
         let (info, nonce) = self.look().await?;
         // Ready before the first transaction comes.
         self.readiness.met(SEQUENCER);
-        self.queue.wait().await;
+        if tokio::time::timeout(QUIET, self.queue.wait())
+            .await
+            .is_err()
+        {
+            return self.renew_trust().await;
+        }
         tokio::time::sleep(LINGER).await;
         let nonce = self.queue.next_nonce().unwrap_or(nonce);
         let info = self.client.info().await.unwrap_or(info);
@@ -138,6 +145,25 @@ impl Submitter {
         };
         self.sign(batch, &items, info.height).await?;
         Ok(())
+    }
+
+    /// Verifies a header of now, since what is trusted must not grow too old. Only while no batch is
+    /// on its way, which may be in a block below.
+    async fn renew_trust(&mut self) -> Result<(), Failure> {
+        let Some(id) = self.shares.keys().next() else {
+            return Ok(());
+        };
+        let tip = self.client.info().await?.height;
+        let next = self.trust.state().height().get().saturating_add(1);
+        let (client, trusted) = (self.client.clone(), self.trust.state().clone());
+        let mut follower = Follower::new(client, *id, trusted, Height::new(tip.max(next)));
+        follower
+            .next()
+            .await
+            .map_err(|error| Failure::Fatal(error.into()))?;
+        self.trust
+            .advance(follower.trusted().clone())
+            .map_err(Failure::Fatal)
     }
 
     /// The chain's tip and the nonce after all that the account has sent; checks on the way whether

@@ -2,7 +2,8 @@
 //! 30 days, and the genesis file does not move.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -62,8 +63,9 @@ impl Trust {
         let height = self.state.height().get();
         if height >= self.saved.saturating_add(SAVE_EVERY) {
             let fresh = self.path.with_extension("new");
-            // Not synced: an older file is as good.
-            fs::write(&fresh, serde_json::to_vec(&self.state)?)?;
+            let mut file = fs::File::create(&fresh)?;
+            file.write_all(&serde_json::to_vec(&self.state)?)?;
+            file.sync_all()?;
             fs::rename(&fresh, &self.path)?;
             self.saved = height;
         }

@@ -39,7 +39,7 @@ pub(crate) struct Upstream {
     http: reqwest::Client,
     url: String,
     /// Asked for by every sender, so it is kept for a moment.
-    head: Arc<Mutex<Option<(Instant, Head)>>>,
+    head: Arc<Mutex<Option<Asked>>>,
 }
 
 /// What intake must know of a sender.
@@ -60,6 +60,9 @@ pub(crate) struct Receipt {
     /// 1 if the transaction succeeded.
     pub(crate) status: U64,
 }
+
+/// When the client was asked for its last block, and what it said.
+type Asked = (Instant, Result<Head, UpstreamError>);
 
 /// The last executed block, as far as we look at it.
 #[derive(Clone, Copy, Debug)]
@@ -173,12 +176,15 @@ impl Upstream {
     /// [`UpstreamError`] if the client does not say.
     pub(crate) async fn recent_head(&self) -> Result<Head, UpstreamError> {
         let mut kept = self.head.lock().await;
-        if let Some((_, head)) = kept.filter(|(since, _)| since.elapsed() < HEAD_AGE) {
-            return Ok(head);
+        match kept.as_ref() {
+            Some((since, head)) if since.elapsed() < HEAD_AGE => head.clone(),
+            _ => {
+                // A failure is kept too: a client that hangs is not asked by one after the other.
+                let head = self.head().await;
+                *kept = Some((Instant::now(), head.clone()));
+                head
+            }
         }
-        let head = self.head().await?;
-        *kept = Some((Instant::now(), head));
-        Ok(head)
     }
 
     /// The last executed block.

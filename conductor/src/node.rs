@@ -321,7 +321,10 @@ impl<C: ExecutionClient> Conductor<'_, C> {
             while let Some((height, trusted)) = assembler.wanted() {
                 let (client, id) = (sequencer.clone(), rollup.rollup_id);
                 let mut again = Follower::new(client, id, trusted.clone(), height);
-                let list = again.next().await?.list;
+                let reason = "no node serves a list that waited for room";
+                let again = again.next();
+                let again = self.readiness.watch(SEQUENCER, LATE, reason, again).await;
+                let list = again?.list;
                 tokio::task::block_in_place(|| assembler.supply(&list))?;
             }
             let closed = tokio::task::block_in_place(|| assembler.close())?;

@@ -42,7 +42,7 @@ pub use proposal::{
     Block, BlockContext, Execution, Outcome, ProcessError, Refusal, finalize, prepare, process,
 };
 pub use rejection::{Mismatch, Rejection};
-pub use room::Room;
+pub use room::{NoRoom, Room};
 #[cfg(any(test, feature = "test-utils"))]
 pub use state::MemState;
 pub use state::{

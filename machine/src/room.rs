@@ -15,6 +15,15 @@ pub(crate) struct Share {
     pub(crate) bytes: u64,
 }
 
+/// Why a transaction does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// The block is too full for it.
+    Block,
+    /// The rollup's share is; others may fit.
+    Share(RollupId),
+}
+
 /// The place that is left in a block which is being filled.
 #[derive(Clone, Debug)]
 pub struct Room {
@@ -59,23 +68,23 @@ impl Room {
         })
     }
 
-    /// Takes the place of `tx`, or changes nothing and says that there is none.
-    pub fn take(&mut self, tx: &SignedTransaction) -> bool {
-        let Some(bytes) = self.bytes.checked_sub(tx.as_bytes().len() as u64) else {
-            return false;
-        };
+    /// Takes the place of `tx`.
+    ///
+    /// # Errors
+    /// [`NoRoom`] says what is too full; then nothing has changed.
+    pub fn take(&mut self, tx: &SignedTransaction) -> Result<(), NoRoom> {
+        let bytes = self.bytes.checked_sub(tx.as_bytes().len() as u64);
+        let bytes = bytes.ok_or(NoRoom::Block)?;
         let parts = parts(tx);
         let left = parts.iter().filter_map(|(id, part)| {
-            let share = self.shares.get(id)?;
-            Some(share.without(*part).map(|left| (*id, left)))
+            // A rollup that is not registered has no share to pass; the action will fail.
+            let left = self.shares.get(id)?.without(*part);
+            Some(left.map(|left| (*id, left)).ok_or(NoRoom::Share(*id)))
         });
-        // A rollup that is not registered has no share to pass; the action will fail.
-        let Some(left) = left.collect::<Option<Vec<_>>>() else {
-            return false;
-        };
+        let left = left.collect::<Result<Vec<_>, _>>()?;
         self.bytes = bytes;
         self.shares.extend(left);
-        true
+        Ok(())
     }
 }
 

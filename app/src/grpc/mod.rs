@@ -75,9 +75,19 @@ impl Sequencer {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Status> {
         let busy = |_| Status::resource_exhausted("the node is busy; try again, or ask another");
-        let _place = self.waiting.try_acquire().map_err(busy)?;
-        let _turn = self.working.acquire().await.map_err(internal)?;
-        tokio::task::spawn_blocking(work).await.map_err(internal)
+        let place = Arc::clone(&self.waiting)
+            .try_acquire_owned()
+            .map_err(busy)?;
+        let turn = Arc::clone(&self.working)
+            .acquire_owned()
+            .await
+            .map_err(internal)?;
+        // Work goes on when its caller hangs up, and so it keeps its places.
+        let done = tokio::task::spawn_blocking(move || {
+            let _places = (place, turn);
+            work()
+        });
+        done.await.map_err(internal)
     }
 
     /// The state of one committed height.
@@ -348,8 +358,12 @@ impl sequencer_server::Sequencer for Sequencer {
             context = Context::Changed;
             block
         };
-        let (streamable, shutdown) = (self.streamable.clone(), self.shutdown.clone());
-        let stream = stream::open(read, next, streamable, permit, shutdown);
+        let source = stream::Source {
+            read,
+            working: Arc::clone(&self.working),
+            streamable: self.streamable.clone(),
+        };
+        let stream = stream::open(source, next, permit, self.shutdown.clone());
         Ok(Response::new(stream))
     }
 }

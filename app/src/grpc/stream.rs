@@ -5,6 +5,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use std::{
 use counterpoint_core::primitive::Height;
 use counterpoint_proto::sequencer::RollupBlock;
 use metrics::gauge;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -69,11 +70,20 @@ pub(crate) trait Read:
 
 impl<F: FnMut(Height) -> Result<RollupBlock, Status> + Send + 'static> Read for F {}
 
-/// Streams every block from `next` on, as soon as `streamable` has reached it.
+/// Where a stream's blocks come from.
+#[derive(Debug)]
+pub(crate) struct Source<R> {
+    pub(crate) read: R,
+    /// Places for those who read at the same time.
+    pub(crate) working: Arc<Semaphore>,
+    /// The last height that can be read.
+    pub(crate) streamable: watch::Receiver<Height>,
+}
+
+/// Streams every block from `next` on, as soon as it can be read.
 pub(crate) fn open(
-    read: impl Read,
+    source: Source<impl Read>,
     next: Height,
-    streamable: watch::Receiver<Height>,
     permit: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) -> BlockStream {
@@ -85,7 +95,7 @@ pub(crate) fn open(
             () = shutdown.cancelled() => {
                 let _ = reason.send(Status::unavailable("the node stops"));
             }
-            status = feed(read, next, streamable, &sender) => {
+            status = feed(source, next, &sender) => {
                 let _ = reason.send(status);
             }
         }
@@ -101,17 +111,26 @@ pub(crate) fn open(
 
 /// Sends block after block; returns why there are no more.
 async fn feed(
-    mut read: impl Read,
+    source: Source<impl Read>,
     mut next: Height,
-    mut streamable: watch::Receiver<Height>,
     sender: &mpsc::Sender<RollupBlock>,
 ) -> Status {
+    let Source {
+        mut read,
+        working,
+        mut streamable,
+    } = source;
     loop {
         if streamable.wait_for(|height| *height >= next).await.is_err() {
             return Status::unavailable("the node stops");
         }
         let height = next;
+        let turn = match Arc::clone(&working).acquire_owned().await {
+            Ok(turn) => turn,
+            Err(closed) => return super::internal(closed),
+        };
         let reading = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let block = read(height);
             (block, read)
         });
@@ -133,9 +152,6 @@ async fn feed(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio::sync::Semaphore;
     use tokio_stream::StreamExt;
     use tonic::Code;
 
@@ -154,9 +170,14 @@ mod tests {
     fn start(from: u64, tip: u64) -> (BlockStream, watch::Sender<Height>, CancellationToken) {
         let (sender, streamable) = watch::channel(Height::new(tip));
         let shutdown = CancellationToken::new();
-        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let from = Height::new(from);
-        let stream = open(read, from, streamable, permit, shutdown.clone());
+        let working = Arc::new(Semaphore::new(2));
+        let permit = Arc::clone(&working).try_acquire_owned().unwrap();
+        let source = Source {
+            read,
+            working,
+            streamable,
+        };
+        let stream = open(source, Height::new(from), permit, shutdown.clone());
         (stream, sender, shutdown)
     }
 

@@ -11,9 +11,9 @@ use counterpoint_core::{
     primitive::{Address, Amount, Hash, Height, Nonce},
     transaction::SignedTransaction,
 };
-use counterpoint_machine::{Account, CheckedTx, Room};
+use counterpoint_machine::{Account, CheckedTx, NoRoom, Room};
 
-/// Accounts whose next transaction found no room, after which a proposer looks no further.
+/// Transactions that a block was too full for, after which a proposer looks no further.
 const MAX_MISSES: usize = 1_000;
 /// Bytes of memory that an item takes beside its own, about: allocation, handle and Merkle leaf.
 const ITEM_OVERHEAD: usize = 96;
@@ -271,12 +271,15 @@ impl Queue {
             let Some((txs, tx)) = txs.and_then(|txs| Some((txs, txs.get(&nonce)?.tx()))) else {
                 continue;
             };
-            if !room.take(tx) {
-                misses += 1;
-                if misses == MAX_MISSES {
-                    break;
+            match room.take(tx) {
+                Ok(()) => {}
+                // A full rollup says nothing about the others.
+                Err(NoRoom::Share(_)) => continue,
+                Err(NoRoom::Block) if misses < MAX_MISSES => {
+                    misses += 1;
+                    continue;
                 }
-                continue;
+                Err(NoRoom::Block) => break,
             }
             selected.push(tx.clone());
             let next = nonce.next().and_then(|nonce| txs.get(&nonce));

@@ -1,8 +1,9 @@
 //! An append-only file of records, synced in groups.
 //!
-//! A frame is `u32le length ‖ u32le crc32 ‖ borsh record`. A writer thread takes whatever waits,
-//! writes it, syncs once and then answers everybody: many acknowledgements cost one fsync. A torn
-//! last frame, which nobody was told of, is cut off at start; damage before it is an error.
+//! A writer thread takes whatever waits, writes it as one group, syncs once and then answers
+//! everybody: many acknowledgements cost one fsync. A group is `head ‖ records`, the head being
+//! `u32le length ‖ u32le crc32 of the records ‖ u32le crc32 of both`, a record `u32le length ‖ borsh`.
+//! A torn last group, which nobody was told of, is cut off at start; damage before it is an error.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -22,8 +23,10 @@ use tokio::sync::{mpsc, oneshot};
 const MAX_RECORD_BYTES: usize = 8 << 20;
 /// Appends that wait for the writer.
 const MAX_WAITING: usize = 8_192;
-/// Bytes before a record: its length and its checksum.
-const HEAD_BYTES: usize = 8;
+/// Bytes before a group.
+const HEAD_BYTES: usize = 12;
+/// Bytes before a record.
+const LENGTH_BYTES: usize = 4;
 
 /// Why the log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -161,9 +164,11 @@ impl Log {
         let mut frames = Vec::new();
         for record in records {
             let payload = borsh::to_vec(record).map_err(|_| LogError::Stopped)?;
+            if payload.len() > MAX_RECORD_BYTES {
+                return Err(LogError::Stopped);
+            }
             let length = u32::try_from(payload.len()).map_err(|_| LogError::Stopped)?;
             frames.extend_from_slice(&length.to_le_bytes());
-            frames.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
             frames.extend_from_slice(&payload);
         }
         let (done, written) = oneshot::channel();
@@ -175,46 +180,65 @@ impl Log {
     }
 }
 
-/// Decodes all records; gives the end of the last whole one. A frame that ends with the file is
-/// torn; any other that does not fit is damage, and its offset the error.
+/// A group as it is written.
+fn group(records: &[u8]) -> io::Result<Vec<u8>> {
+    let length = u32::try_from(records.len()).map_err(io::Error::other)?;
+    let mut group = Vec::with_capacity(HEAD_BYTES + records.len());
+    group.extend_from_slice(&length.to_le_bytes());
+    group.extend_from_slice(&crc32fast::hash(records).to_le_bytes());
+    group.extend_from_slice(&crc32fast::hash(&group).to_le_bytes());
+    group.extend_from_slice(records);
+    Ok(group)
+}
+
+/// Decodes all records; gives the end of the last whole group. A group that ends with the file, or
+/// of which only zeroes arrived, is torn; any other that does not fit is damage, and its offset the
+/// error.
 fn read_all<R: BorshDeserialize>(bytes: &[u8]) -> Result<(Vec<R>, usize), usize> {
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     let (mut records, mut offset) = (Vec::new(), 0);
     while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
-        if rest.iter().all(|byte| *byte == 0) {
-            break; // A power loss may leave the file longer than what was written.
-        }
         let Some((head, rest)) = rest.split_at_checked(HEAD_BYTES) else {
             break;
         };
-        let number = |at: usize| {
-            let digits = head
-                .get(at..at + 4)
-                .and_then(|digits| digits.try_into().ok());
-            u32::from_le_bytes(digits.unwrap_or_default())
-        };
-        let (length, checksum) = (number(0) as usize, number(4));
-        if !(1..=MAX_RECORD_BYTES).contains(&length) {
-            // A torn write leaves zeroes or nothing behind, never a length like this.
+        if is_zero(head) {
+            break;
+        }
+        let [length, checksum, head_checksum] = [0, 4, 8].map(|at| number(head, at));
+        if head.get(..8).map(crc32fast::hash) != Some(head_checksum) {
             return Err(offset);
         }
-        let Some(payload) = rest.get(..length) else {
+        let Some((group, after)) = rest.split_at_checked(length as usize) else {
             break;
         };
-        let is_last = rest.len() == length;
-        if crc32fast::hash(payload) != checksum {
-            if is_last
-                || rest
-                    .get(length..)
-                    .is_some_and(|after| after.iter().all(|b| *b == 0))
-            {
+        if crc32fast::hash(group) != checksum {
+            if is_zero(after) {
                 break;
             }
             return Err(offset);
         }
-        records.push(borsh::from_slice(payload).map_err(|_| offset)?);
-        offset += HEAD_BYTES + length;
+        records.extend(read_group(group).ok_or(offset)?);
+        offset += HEAD_BYTES + group.len();
     }
     Ok((records, offset))
+}
+
+fn read_group<R: BorshDeserialize>(mut group: &[u8]) -> Option<Vec<R>> {
+    let mut records = Vec::new();
+    while !group.is_empty() {
+        let (length, rest) = group.split_at_checked(LENGTH_BYTES)?;
+        let (record, rest) = rest.split_at_checked(number(length, 0) as usize)?;
+        records.push(borsh::from_slice(record).ok()?);
+        group = rest;
+    }
+    Some(records)
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    let digits = bytes
+        .get(at..at + 4)
+        .and_then(|digits| digits.try_into().ok());
+    u32::from_le_bytes(digits.unwrap_or_default())
 }
 
 /// Writes until everybody is gone or the disk fails; then waiting senders learn that nothing was
@@ -225,7 +249,7 @@ fn write_all(path: &Path, mut file: File, mut commands: mpsc::Receiver<Command>)
         while let Ok(next) = commands.try_recv() {
             waiting.push(next);
         }
-        let mut group = Vec::new();
+        let mut records = Vec::new();
         let mut done = Vec::new();
         for command in waiting {
             match command {
@@ -233,7 +257,7 @@ fn write_all(path: &Path, mut file: File, mut commands: mpsc::Receiver<Command>)
                     frames,
                     done: sender,
                 } => {
-                    group.extend_from_slice(&frames);
+                    records.extend_from_slice(&frames);
                     done.push(sender);
                 }
                 Command::Replace {
@@ -241,7 +265,7 @@ fn write_all(path: &Path, mut file: File, mut commands: mpsc::Receiver<Command>)
                     done: sender,
                 } => {
                     // Nothing waits from before a replacement: whoever asks for one holds the queue.
-                    let replaced = flush(&mut file, &mut group, &mut done)
+                    let replaced = flush(&mut file, &mut records, &mut done)
                         .and_then(|()| replace(path, &frames));
                     match replaced {
                         Ok(fresh) => {
@@ -253,7 +277,7 @@ fn write_all(path: &Path, mut file: File, mut commands: mpsc::Receiver<Command>)
                 }
             }
         }
-        if let Err(error) = flush(&mut file, &mut group, &mut done) {
+        if let Err(error) = flush(&mut file, &mut records, &mut done) {
             return tracing::error!(%error, "queue log failed");
         }
     }
@@ -261,13 +285,15 @@ fn write_all(path: &Path, mut file: File, mut commands: mpsc::Receiver<Command>)
 
 fn flush(
     file: &mut File,
-    group: &mut Vec<u8>,
+    records: &mut Vec<u8>,
     done: &mut Vec<oneshot::Sender<()>>,
 ) -> io::Result<()> {
     if !done.is_empty() {
-        file.write_all(group)?;
+        if !records.is_empty() {
+            file.write_all(&group(records)?)?;
+        }
         file.sync_data()?;
-        group.clear();
+        records.clear();
         for sender in done.drain(..) {
             let _ = sender.send(());
         }
@@ -278,7 +304,7 @@ fn flush(
 fn replace(path: &Path, frames: &[u8]) -> io::Result<File> {
     let fresh = path.with_extension("new");
     let mut file = File::create(&fresh)?;
-    file.write_all(frames)?;
+    file.write_all(&group(frames)?)?;
     file.sync_all()?;
     std::fs::rename(&fresh, path)?;
     sync_parent(path)?;
@@ -334,8 +360,16 @@ mod tests {
     #[tokio::test]
     async fn damage_before_the_end_is_an_error() {
         let mut bytes = written(&records()).await;
-        bytes[HEAD_BYTES + 2] ^= 1;
-        assert_eq!(read_all::<Record>(&bytes).unwrap_err(), 0);
+        for at in 0..HEAD_BYTES + 10 {
+            bytes[at] ^= 1;
+            assert_eq!(read_all::<Record>(&bytes).unwrap_err(), 0, "byte {at}");
+            bytes[at] ^= 1;
+        }
+        // What was written as one group is there as a whole or not at all, whatever arrived first.
+        let (_, last) = read_all::<Record>(&bytes[..bytes.len() - 1]).unwrap();
+        let before = read_all::<Record>(&bytes[..last]).unwrap();
+        bytes[last..last + HEAD_BYTES].fill(0);
+        assert_eq!(read_all::<Record>(&bytes).unwrap(), before);
     }
 
     #[tokio::test]

@@ -172,11 +172,20 @@ struct State {
     next_nonce: Option<u64>,
     next_seq: u64,
     bytes: usize,
+    /// Bytes and transactions that are being written.
+    reserved: Reserved,
     finished: VecDeque<u64>,
     finished_since_compaction: usize,
     /// Hashes of transactions that gave way, oldest first in the line beside.
     replaced: HashSet<B256>,
     replaced_line: VecDeque<B256>,
+}
+
+/// Room for transactions that are being written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reserved {
+    items: usize,
+    bytes: usize,
 }
 
 /// The queue of one composer.
@@ -227,7 +236,7 @@ impl Queue {
         replaces: Option<u64>,
     ) -> Result<(), QueueError> {
         let _appending = self.appending.read().await;
-        let seq = self.state().admit(&checked, replaces)?;
+        let (seq, reserved) = self.state().admit(&checked, replaces)?;
         let (rollup, raw) = (checked.rollup, checked.raw.clone());
         let record = match replaces {
             Some(_) => Record::Replaced { seq, raw },
@@ -235,6 +244,7 @@ impl Queue {
         };
         self.log.append(&[record]).await?;
         let mut state = self.state();
+        state.release(reserved);
         match replaces {
             Some(_) => state.replace(seq, checked),
             None => state.insert(seq, checked),
@@ -446,29 +456,46 @@ impl State {
     }
 
     /// The place of a new transaction, which is to be taken once its record is on disk.
-    fn admit(&mut self, checked: &Checked, replaces: Option<u64>) -> Result<u64, QueueError> {
+    fn admit(
+        &mut self,
+        checked: &Checked,
+        replaces: Option<u64>,
+    ) -> Result<(u64, Reserved), QueueError> {
         let replaced = match replaces {
             Some(seq) if self.queued.contains(&seq) => self.items.get(&seq),
             Some(_) => return Err(QueueError::TooLate),
             None => None,
         };
         let freed = replaced.map_or(0, |old| old.raw.len());
-        if self.bytes - freed + checked.raw.len() > MAX_BYTES {
+        let mut reserved = Reserved {
+            items: 0,
+            bytes: checked.raw.len(),
+        };
+        if self.bytes + self.reserved.bytes + reserved.bytes > MAX_BYTES + freed {
             return Err(QueueError::Full);
         }
         if let Some(seq) = replaces {
-            return Ok(seq);
+            self.reserved.bytes += reserved.bytes;
+            return Ok((seq, reserved));
         }
-        if self.live() >= MAX_ITEMS {
+        if self.live() + self.reserved.items >= MAX_ITEMS {
             return Err(QueueError::Full);
         }
         let same = self.by_sender.get(&(checked.rollup, checked.sender));
         if same.is_some_and(|nonces| nonces.len() >= MAX_PER_SENDER) {
             return Err(QueueError::Sender);
         }
+        reserved.items = 1;
+        self.reserved.items += reserved.items;
+        self.reserved.bytes += reserved.bytes;
         let seq = self.next_seq;
         self.next_seq += 1;
-        Ok(seq)
+        Ok((seq, reserved))
+    }
+
+    fn release(&mut self, reserved: Reserved) {
+        self.reserved.items -= reserved.items;
+        self.reserved.bytes -= reserved.bytes;
     }
 
     /// Takes over what a record of the log says.
@@ -593,6 +620,10 @@ impl State {
 
     /// Keeps the status of a finished transaction for a while, but not its place in line.
     fn finish(&mut self, seq: u64, stage: Stage) {
+        let ended = |item: &Item| matches!(item.stage, Stage::Executed(..) | Stage::Skipped(_));
+        if self.items.get(&seq).is_none_or(ended) {
+            return;
+        }
         self.set_stage(seq, stage);
         let Some(item) = self.items.get(&seq) else {
             return;

@@ -210,7 +210,8 @@ async fn one_sender_holds_only_its_share() {
     let queue = Queue::open(directory.path()).unwrap();
     let mut state = queue.state();
     for nonce in 0..MAX_PER_SENDER as u64 {
-        let seq = state.admit(&tx(1, nonce, 10), None).unwrap();
+        let (seq, reserved) = state.admit(&tx(1, nonce, 10), None).unwrap();
+        state.release(reserved);
         state.insert(seq, tx(1, nonce, 10));
     }
     let more = tx(1, MAX_PER_SENDER as u64, 10);

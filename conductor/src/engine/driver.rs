@@ -2,7 +2,8 @@
 //!
 //! The head only moves forward, one block at a time, and safe and finalized move with it: a BFT
 //! decision is final. A client may come back with fewer blocks than it had; then its ancestors are
-//! sent again. VALID does not prove that a block was executed, so the head is read back.
+//! sent again. VALID does not prove that a block was executed, so after a recovery the head is read
+//! back.
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use crate::{chain_spec::Specification, evm::RollupBlock};
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// Blocks that a client may swallow without moving its head before we call it jammed.
-const JAM_BLOCKS: u32 = 8;
+/// How often a client may take all it lacks without moving its head before we call it jammed.
+const JAM_ROUNDS: u32 = 8;
 
 /// Why a rollup is halted.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +158,10 @@ impl<C: ExecutionClient> Driver<C> {
             safe_block_hash: hash,
             finalized_block_hash: hash,
         };
-        let updated = self.client.forkchoice(state).await?;
+        let updated = match self.client.forkchoice(state).await {
+            Err(error @ EngineError::Rpc { .. }) => return Err(Failure::of_forkchoice(error)),
+            updated => updated?,
+        };
         judge(updated.payload_status.status)
     }
 
@@ -185,9 +189,11 @@ impl<C: ExecutionClient> Driver<C> {
                     continue;
                 }
             };
-            if after.is_some_and(|after| after.number <= latest) {
+            if after.is_some_and(|after| after.number > latest) {
+                stuck = 0;
+            } else if after.is_some() {
                 stuck += 1;
-                if stuck >= JAM_BLOCKS {
+                if stuck >= JAM_ROUNDS {
                     return Err(DriverError::Jammed { at: latest });
                 }
                 back_off(&mut pause).await;
@@ -206,7 +212,7 @@ impl<C: ExecutionClient> Driver<C> {
         for number in from..until {
             let (hash, block) = source(number).map_err(DriverError::Source)?;
             match self.try_submit(hash, &block).await {
-                Ok(_) | Err(Failure::Again(EngineError::Rpc { .. })) => {}
+                Ok(_) | Err(Failure::Forkchoice(_)) => {}
                 Err(failure) => return Err(failure),
             }
         }
@@ -218,6 +224,17 @@ impl<C: ExecutionClient> Driver<C> {
 enum Failure {
     Halt(DriverError),
     Again(EngineError),
+    /// The client knows the block and does not move to it, as after a crash.
+    Forkchoice(EngineError),
+}
+
+impl Failure {
+    fn of_forkchoice(error: EngineError) -> Self {
+        match Self::from(error) {
+            Self::Again(error) => Self::Forkchoice(error),
+            other => other,
+        }
+    }
 }
 
 impl From<DriverError> for Failure {
@@ -243,7 +260,7 @@ impl From<EngineError> for Failure {
 async fn wait_or_halt(failure: Failure, pause: &mut Duration) -> Result<(), DriverError> {
     match failure {
         Failure::Halt(error) => Err(error),
-        Failure::Again(error) => {
+        Failure::Again(error) | Failure::Forkchoice(error) => {
             warn!(%error, "execution client failed, asking again");
             back_off(pause).await;
             Ok(())

@@ -5,6 +5,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use counterpoint::devnet::tools;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -81,6 +82,10 @@ async fn height(dir: &Path) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_ends_with_its_supervisor_and_resumes() {
+    // Building them may take minutes, which no deadline below allows for.
+    for tool in [tools::COMETBFT, tools::GETH] {
+        tool.install(&|step| eprintln!("network: {step}")).unwrap();
+    }
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().join("net");
     // A first start that was interrupted.

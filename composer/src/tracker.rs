@@ -1,19 +1,27 @@
 //! From a verified list to a receipt: asks each rollup's execution client what became of items.
+//!
+//! Every new block is asked for all its receipts at once. What is in none of them, though execution
+//! has passed its place, was skipped or executed before this tracker looked: it is asked for alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use alloy_primitives::B256;
 use counterpoint_core::primitive::RollupId;
 use metrics::counter;
 use tracing::debug;
 
 use crate::{
     queue::{Execution, LogError, Place, Queue, Stage},
-    upstream::{Upstream, UpstreamError},
+    upstream::{Receipt, Upstream, UpstreamError},
 };
 
 /// Pause between two rounds.
 const PERIOD: Duration = Duration::from_millis(100);
-/// Most transactions that are asked for in a round.
+/// Most transactions that are looked for in a round.
+const MAX_WAITING: usize = 20_000;
+/// Most blocks that are looked through in a round.
+const MAX_BLOCKS: u64 = 16;
+/// Most transactions that are asked for alone in a round.
 const MAX_ASKED: usize = 256;
 
 /// Follows the sequenced transactions of one rollup to their end.
@@ -22,6 +30,8 @@ pub(crate) struct Tracker {
     queue: Arc<Queue>,
     rollup: RollupId,
     upstream: Upstream,
+    /// The last block that was looked through.
+    scanned: Option<u64>,
 }
 
 impl Tracker {
@@ -32,6 +42,7 @@ impl Tracker {
             queue,
             rollup,
             upstream,
+            scanned: None,
         }
     }
 
@@ -39,7 +50,7 @@ impl Tracker {
     ///
     /// # Errors
     /// The queue cannot be written any more.
-    pub(crate) async fn run(self) -> eyre::Result<()> {
+    pub(crate) async fn run(mut self) -> eyre::Result<()> {
         loop {
             tokio::time::sleep(PERIOD).await;
             match self.round().await {
@@ -50,29 +61,64 @@ impl Tracker {
         }
     }
 
-    async fn round(&self) -> Result<(), RoundError> {
-        let waiting = self.queue.sequenced(self.rollup, MAX_ASKED);
-        if waiting.is_empty() {
+    async fn round(&mut self) -> Result<(), RoundError> {
+        let waiting = self.queue.sequenced(self.rollup, MAX_WAITING);
+        let mut waiting: BTreeMap<B256, (u64, Place)> = waiting
+            .into_iter()
+            .map(|(seq, hash, place)| (hash, (seq, place)))
+            .collect();
+        // Read before the receipts: what lies before the cursor has its receipt by then, or none.
+        let head = self.upstream.head().await?;
+        let scanned = self.scanned.unwrap_or(head.number);
+        if waiting.is_empty() || head.number < scanned {
+            self.scanned = Some(head.number);
             return Ok(());
         }
-        // Read before the receipts: what lies before the cursor has its receipt by then, or none.
-        let progress = self.upstream.head().await?.progress;
-        for (seq, hash, place) in waiting {
-            if let Some(receipt) = self.upstream.receipt(hash).await? {
-                let execution = Execution {
-                    block_number: receipt.block_number.to(),
-                    success: receipt.status.to::<u64>() == 1,
-                };
-                counter!("composer_executed_transactions_total").increment(1);
-                self.queue
-                    .finish(seq, Stage::Executed(place, execution))
-                    .await?;
-            } else if progress.is_some_and(|progress| passed(place, progress.cursor)) {
-                counter!("composer_skipped_transactions_total").increment(1);
-                self.queue.finish(seq, Stage::Skipped(place)).await?;
+        let until = head.number.min(scanned.saturating_add(MAX_BLOCKS));
+        for number in scanned.saturating_add(1)..=until {
+            let receipts = match self.upstream.receipts(number).await {
+                Err(error @ UpstreamError::Unreachable(_)) => return Err(error.into()),
+                Err(error) => {
+                    // Too long an answer, for instance: its transactions are asked for alone.
+                    debug!(%error, number, "no receipts of a block");
+                    Vec::new()
+                }
+                Ok(receipts) => receipts,
+            };
+            for receipt in receipts {
+                if let Some((seq, place)) = waiting.remove(&receipt.transaction_hash) {
+                    self.executed(seq, place, &receipt).await?;
+                }
+            }
+            self.scanned = Some(number);
+        }
+        let Some(progress) = head.progress.filter(|_| until == head.number) else {
+            return Ok(());
+        };
+        let passed = waiting
+            .into_iter()
+            .filter(|(_, (_, place))| passed(*place, progress.cursor));
+        for (hash, (seq, place)) in passed.take(MAX_ASKED) {
+            match self.upstream.receipt(hash).await? {
+                Some(receipt) => self.executed(seq, place, &receipt).await?,
+                None => {
+                    counter!("composer_skipped_transactions_total").increment(1);
+                    self.queue.finish(seq, Stage::Skipped(place)).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    async fn executed(&self, seq: u64, place: Place, receipt: &Receipt) -> Result<(), LogError> {
+        let execution = Execution {
+            block_number: receipt.block_number.to(),
+            success: receipt.status.to::<u64>() == 1,
+        };
+        counter!("composer_executed_transactions_total").increment(1);
+        self.queue
+            .finish(seq, Stage::Executed(place, execution))
+            .await
     }
 }
 

@@ -55,6 +55,8 @@ pub(crate) struct Account {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Receipt {
+    /// The transaction.
+    pub(crate) transaction_hash: B256,
     /// The block.
     pub(crate) block_number: U64,
     /// 1 if the transaction succeeded.
@@ -67,6 +69,8 @@ type Asked = (Instant, Result<Head, UpstreamError>);
 /// The last executed block, as far as we look at it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
+    /// Its number.
+    pub(crate) number: u64,
     /// Its timestamp, in seconds.
     pub(crate) timestamp: u64,
     /// The base fee of the block after it, in wei.
@@ -78,6 +82,7 @@ pub(crate) struct Head {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Header {
+    number: U64,
     timestamp: U64,
     gas_used: U64,
     gas_limit: U64,
@@ -170,6 +175,15 @@ impl Upstream {
         self.read("eth_getTransactionReceipt", json!([hash])).await
     }
 
+    /// All receipts of a block.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] if the client does not say.
+    pub(crate) async fn receipts(&self, number: u64) -> Result<Vec<Receipt>, UpstreamError> {
+        let number = U64::from(number);
+        self.read("eth_getBlockReceipts", json!([number])).await
+    }
+
     /// The last executed block, at most [`HEAD_AGE`] ago.
     ///
     /// # Errors
@@ -201,6 +215,7 @@ impl Upstream {
             BaseFeeParams::ethereum(),
         );
         Ok(Head {
+            number: header.number.to(),
             timestamp: header.timestamp.to(),
             next_base_fee,
             progress: ExtraData::decode(&header.extra_data).ok(),

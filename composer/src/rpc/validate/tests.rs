@@ -174,6 +174,7 @@ fn a_rollup_that_lags_takes_nothing_in() {
         .unwrap()
         .as_secs();
     let head = |lag| Head {
+        number: 1,
         timestamp: now - lag,
         next_base_fee: 1,
         progress: None,

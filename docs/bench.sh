@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The figures of docs/performance.md. Usage: docs/bench.sh [DIRECTORY FOR RESULTS]
-# Nothing else should run on the machine; it takes about ten minutes.
+# Nothing else should run on the machine; it takes about seven minutes once built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 results=${1:-.bench}

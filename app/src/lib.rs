@@ -60,7 +60,7 @@ async fn work(
     metrics: PrometheusHandle,
     shutdown: CancellationToken,
 ) -> eyre::Result<()> {
-    metric::describe();
+    metric::ALL.describe();
     let store = Store::open(&config.data_dir).map_err(into_report)?;
     let rpc = health::rpc_client(&config.cometbft_rpc).map_err(into_report)?;
     let tip = store.tip().map_err(into_report)?;

@@ -1,7 +1,6 @@
-//! Every metric of the app, with its help text. Names are an interface: dashboards and alerts use
-//! them.
+//! Every metric of the app.
 
-use metrics::{describe_counter, describe_gauge, describe_histogram};
+use counterpoint_service::Metrics;
 
 pub(crate) const HEIGHT: &str = "app_height";
 pub(crate) const HEADER_HEIGHT: &str = "app_header_height";
@@ -16,51 +15,39 @@ pub(crate) const PREPARE_SECONDS: &str = "app_prepare_seconds";
 pub(crate) const EXECUTE_SECONDS: &str = "app_execute_seconds";
 pub(crate) const COMMIT_SECONDS: &str = "app_commit_seconds";
 
-const GAUGES: [(&str, &str); 5] = [
-    (HEIGHT, "last committed height"),
-    (HEADER_HEIGHT, "last height whose signed header is stored"),
-    (MEMPOOL_TRANSACTIONS, "transactions that wait"),
-    (MEMPOOL_BYTES, "bytes of the transactions that wait"),
-    (STREAMS, "readers of rollup blocks at the moment"),
-];
-const COUNTERS: [(&str, &str); 4] = [
-    (SUBMITTED, "transactions handed in, by outcome"),
-    (SEQUENCED, "transactions in committed blocks"),
-    (SEQUENCED_BYTES, "bytes of the items of committed blocks"),
-    (
-        REJECTED_PROPOSALS,
-        "proposals of others that were voted against",
-    ),
-];
-const HISTOGRAMS: [(&str, &str); 3] = [
-    (PREPARE_SECONDS, "time to choose a block"),
-    (EXECUTE_SECONDS, "time to execute a block"),
-    (COMMIT_SECONDS, "time to write a block down"),
-];
-
-/// Gives every metric its help text.
-pub(crate) fn describe() {
-    for (name, help) in GAUGES {
-        describe_gauge!(name, help);
-    }
-    for (name, help) in COUNTERS {
-        describe_counter!(name, help);
-    }
-    for (name, help) in HISTOGRAMS {
-        describe_histogram!(name, help);
-    }
-}
+pub(crate) const ALL: Metrics = Metrics {
+    gauges: &[
+        (HEIGHT, "last committed height"),
+        (HEADER_HEIGHT, "last height whose signed header is stored"),
+        (MEMPOOL_TRANSACTIONS, "transactions that wait"),
+        (
+            MEMPOOL_BYTES,
+            "memory of the transactions that wait, in bytes",
+        ),
+        (STREAMS, "readers of rollup blocks at the moment"),
+    ],
+    counters: &[
+        (SUBMITTED, "transactions handed in, by outcome"),
+        (SEQUENCED, "transactions in committed blocks"),
+        (SEQUENCED_BYTES, "bytes of the items of committed blocks"),
+        (
+            REJECTED_PROPOSALS,
+            "proposals of others that were voted against",
+        ),
+    ],
+    histograms: &[
+        (PREPARE_SECONDS, "time to choose a block"),
+        (EXECUTE_SECONDS, "time to execute a block"),
+        (COMMIT_SECONDS, "time to write a block down"),
+    ],
+};
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn names_are_frozen() {
-        let names = GAUGES.iter().chain(&COUNTERS).chain(&HISTOGRAMS);
-        let names: Vec<&str> = names.map(|(name, _)| *name).collect();
         assert_eq!(
-            names,
+            super::ALL.names(),
             [
                 "app_height",
                 "app_header_height",

@@ -11,6 +11,7 @@
 
 mod bundle;
 mod config;
+mod metric;
 mod queue;
 mod rpc;
 mod submitter;
@@ -67,6 +68,7 @@ async fn work(
     metrics: PrometheusHandle,
     shutdown: CancellationToken,
 ) -> eyre::Result<()> {
+    metric::ALL.describe();
     let key = files::read_key(&config.key_file)?;
     let genesis = files::read_trust(&config.sequencer_genesis)?;
     let client = Client::new(&config.sequencers)?;

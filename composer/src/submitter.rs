@@ -27,6 +27,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     bundle::{Shares, actions, fill},
+    metric,
     queue::{Batch, Item, Queue},
     trust::Trust,
 };
@@ -136,7 +137,7 @@ impl Submitter {
             return Ok(());
         }
         debug!(nonce, items = items.len(), "batch");
-        counter!("composer_batches_total").increment(1);
+        counter!(metric::BATCHES).increment(1);
         let batch = Batch {
             nonce,
             seqs: items.iter().map(|item| item.seq).collect(),
@@ -174,7 +175,7 @@ impl Submitter {
         let account = self.client.account(&address).await?;
         let balance: Amount = account.balance.parse().unwrap_or_default();
         let units = u64::try_from(balance.get()).unwrap_or(u64::MAX);
-        gauge!("composer_balance_units").set(to_f64(units));
+        gauge!(metric::BALANCE).set(to_f64(units));
         if balance.get() < LOW_FUNDS {
             let reason = format!("account {address} holds {balance} base units: send it more");
             self.readiness.unmet(FUNDS, reason);
@@ -213,7 +214,7 @@ impl Submitter {
             for _ in 0..RESEND_AFTER {
                 for hash in &batch.hashes {
                     if let Some((inclusion, trusted)) = self.find(hash).await? {
-                        histogram!("composer_inclusion_seconds").record(started.elapsed());
+                        histogram!(metric::INCLUSION_SECONDS).record(started.elapsed());
                         let lost = self.place(&batch, &inclusion).await?;
                         // Only now: nothing below what is trusted can be verified any more.
                         self.trust.advance(trusted).map_err(Failure::Fatal)?;
@@ -281,7 +282,7 @@ impl Submitter {
         let lost = places.iter().filter(|(_, index)| index.is_none()).count();
         let (nonce, items) = (batch.nonce, places.len() - lost);
         info!(nonce, %height, items, "sequenced");
-        counter!("composer_sequenced_transactions_total").increment(items as u64);
+        counter!(metric::SEQUENCED).increment(items as u64);
         let written = self.queue.included(nonce, height, places).await;
         written.map_err(|error| Failure::Fatal(error.into()))?;
         Ok(lost)

@@ -11,6 +11,7 @@ use metrics::counter;
 use tracing::debug;
 
 use crate::{
+    metric,
     queue::{Execution, LogError, Place, Queue, Stage},
     upstream::{Receipt, Upstream, UpstreamError},
 };
@@ -102,7 +103,7 @@ impl Tracker {
             match self.upstream.receipt(hash).await? {
                 Some(receipt) => self.executed(seq, place, &receipt).await?,
                 None => {
-                    counter!("composer_skipped_transactions_total").increment(1);
+                    counter!(metric::SKIPPED).increment(1);
                     self.queue.finish(seq, Stage::Skipped(place)).await?;
                 }
             }
@@ -115,7 +116,7 @@ impl Tracker {
             block_number: receipt.block_number.to(),
             success: receipt.status.to::<u64>() == 1,
         };
-        counter!("composer_executed_transactions_total").increment(1);
+        counter!(metric::EXECUTED).increment(1);
         self.queue
             .finish(seq, Stage::Executed(place, execution))
             .await

@@ -13,6 +13,7 @@ mod config;
 pub mod derive;
 pub mod engine;
 pub mod evm;
+mod metric;
 mod node;
 pub mod progress;
 #[cfg(test)]

@@ -33,6 +33,7 @@ use crate::{
     chain_spec::Specification,
     engine::{Driver, DriverError, EngineClient, EngineError, ExecutionClient},
     evm::{DiskStore, RollupBlock, Store, StoreError},
+    metric,
     progress::{Progress, read_block},
 };
 
@@ -63,6 +64,7 @@ pub(crate) async fn work(
     metrics: PrometheusHandle,
     shutdown: CancellationToken,
 ) -> eyre::Result<()> {
+    metric::ALL.describe();
     let readiness = Readiness::of(&[CLIENT, SEQUENCER]);
     let board = Board::default();
     let routes = routes(&board, readiness.clone(), metrics);
@@ -314,7 +316,7 @@ impl<C: ExecutionClient> Conductor<'_, C> {
                 checked = Some(config.clone());
             }
             let height = list.header().height();
-            gauge!("conductor_sequencer_height").set(to_f64(height.get()));
+            gauge!(metric::SEQUENCER_HEIGHT).set(to_f64(height.get()));
             tokio::task::block_in_place(|| {
                 assembler.push(&list, &config, before, follower.trusted(), &self.progress)
             })?;
@@ -364,7 +366,7 @@ impl<C: ExecutionClient> Conductor<'_, C> {
             }
             submitted?;
         }
-        histogram!("conductor_submit_seconds").record(started.elapsed());
+        histogram!(metric::SUBMIT_SECONDS).record(started.elapsed());
         let (transactions, gas_used) = (
             built.block.body.transactions.len(),
             built.block.header.gas_used,
@@ -377,8 +379,8 @@ impl<C: ExecutionClient> Conductor<'_, C> {
         let (cursor_height, cursor_index) = (extra.cursor.height, extra.cursor.index);
         info!(number, %hash, transactions, gas_used, %cursor_height, cursor_index, "executed");
         self.show(timestamp);
-        counter!("conductor_transactions_total").increment(transactions as u64);
-        gauge!("conductor_block_number").set(to_f64(number));
+        counter!(metric::TRANSACTIONS).increment(transactions as u64);
+        gauge!(metric::BLOCK_NUMBER).set(to_f64(number));
         Ok(())
     }
 
@@ -397,7 +399,7 @@ impl<C: ExecutionClient> Conductor<'_, C> {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         let lag_secs = now.as_secs().saturating_sub(timestamp);
-        gauge!("conductor_lag_seconds").set(to_f64(lag_secs));
+        gauge!(metric::LAG_SECONDS).set(to_f64(lag_secs));
         let extra = &self.progress.extra;
         let mut shown = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         shown.status = json!({
@@ -416,7 +418,7 @@ impl<C: ExecutionClient> Conductor<'_, C> {
         let mut shown = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         for skip in skips {
             info!(tx_hash = %skip.hash, reason = skip.reason.name(), "skipped");
-            counter!("conductor_skipped_total", "reason" => skip.reason.name()).increment(1);
+            counter!(metric::SKIPPED, "reason" => skip.reason.name()).increment(1);
             *shown.skipped.entry(skip.reason.name()).or_default() += 1;
             if shown.recent.len() >= MAX_SKIPS {
                 shown.recent.pop_front();

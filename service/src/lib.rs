@@ -5,18 +5,13 @@
 
 pub mod config;
 pub mod files;
+mod metric;
 pub mod probes;
 mod run;
 pub mod sequencer;
 mod telemetry;
 
 pub use config::ConfigError;
+pub use metric::{Metrics, to_f64};
 pub use probes::{Probes, Readiness};
 pub use run::{EXIT_CONFIG, LogFormat, Settings, run};
-
-/// A count as a metric takes it: rounded beyond 2^53, which nothing that is counted comes near.
-#[expect(clippy::cast_precision_loss, reason = "a metric may be rounded")]
-#[must_use]
-pub fn to_f64(count: u64) -> f64 {
-    count as f64
-}

@@ -27,6 +27,8 @@ pub(crate) use log::{Log, LogError};
 use metrics::gauge;
 use tokio::sync::{Notify, RwLock as AsyncRwLock};
 
+use crate::metric;
+
 /// Most transactions that wait or are not finished.
 const MAX_ITEMS: usize = 100_000;
 /// Most of them from one sender to one rollup.
@@ -249,8 +251,8 @@ impl Queue {
             Some(_) => state.replace(seq, checked),
             None => state.insert(seq, checked),
         }
-        gauge!("composer_queue_transactions").set(to_f64(state.live() as u64));
-        gauge!("composer_queue_bytes").set(to_f64(state.bytes as u64));
+        gauge!(metric::QUEUE_TRANSACTIONS).set(to_f64(state.live() as u64));
+        gauge!(metric::QUEUE_BYTES).set(to_f64(state.bytes as u64));
         drop(state);
         self.changed.notify_one();
         Ok(())

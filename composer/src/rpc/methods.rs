@@ -13,6 +13,7 @@ use super::{
     validate::{check_balance, check_fees, check_lag, check_nonce, check_replacement, decode},
 };
 use crate::{
+    metric,
     queue::{Checked, Item, Queue, QueueError, Stage},
     upstream::Upstream,
 };
@@ -138,8 +139,8 @@ impl Rollup {
             .await
             .unwrap_or_else(|panic| Err(RpcError::internal(panic)));
         let outcome = if sent.is_ok() { "accepted" } else { "refused" };
-        counter!("composer_received_transactions_total", "outcome" => outcome).increment(1);
-        histogram!("composer_acknowledge_seconds").record(started.elapsed());
+        counter!(metric::RECEIVED, "outcome" => outcome).increment(1);
+        histogram!(metric::ACKNOWLEDGE_SECONDS).record(started.elapsed());
         sent
     }
 

@@ -1,0 +1,62 @@
+//! Every metric of the composer.
+
+use counterpoint_service::Metrics;
+
+pub(crate) const QUEUE_TRANSACTIONS: &str = "composer_queue_transactions";
+pub(crate) const QUEUE_BYTES: &str = "composer_queue_bytes";
+pub(crate) const BALANCE: &str = "composer_balance_units";
+pub(crate) const RECEIVED: &str = "composer_received_transactions_total";
+pub(crate) const BATCHES: &str = "composer_batches_total";
+pub(crate) const SEQUENCED: &str = "composer_sequenced_transactions_total";
+pub(crate) const EXECUTED: &str = "composer_executed_transactions_total";
+pub(crate) const SKIPPED: &str = "composer_skipped_transactions_total";
+pub(crate) const ACKNOWLEDGE_SECONDS: &str = "composer_acknowledge_seconds";
+pub(crate) const INCLUSION_SECONDS: &str = "composer_inclusion_seconds";
+
+pub(crate) const ALL: Metrics = Metrics {
+    gauges: &[
+        (QUEUE_TRANSACTIONS, "transactions that are not finished"),
+        (
+            QUEUE_BYTES,
+            "bytes of the transactions that are not finished",
+        ),
+        (BALANCE, "what the sequencer account holds, in base units"),
+    ],
+    counters: &[
+        (RECEIVED, "transactions that wallets sent, by outcome"),
+        (BATCHES, "batches that were begun"),
+        (SEQUENCED, "transactions in verified lists"),
+        (EXECUTED, "transactions with a receipt"),
+        (SKIPPED, "transactions in a list and in no block"),
+    ],
+    histograms: &[
+        (
+            ACKNOWLEDGE_SECONDS,
+            "time from a wallet's call to its answer",
+        ),
+        (
+            INCLUSION_SECONDS,
+            "time from a batch's first send to its proof",
+        ),
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_are_frozen() {
+        let expected = [
+            "composer_queue_transactions",
+            "composer_queue_bytes",
+            "composer_balance_units",
+            "composer_received_transactions_total",
+            "composer_batches_total",
+            "composer_sequenced_transactions_total",
+            "composer_executed_transactions_total",
+            "composer_skipped_transactions_total",
+            "composer_acknowledge_seconds",
+            "composer_inclusion_seconds",
+        ];
+        assert_eq!(super::ALL.names(), expected);
+    }
+}

@@ -28,14 +28,11 @@ use std::{
 
 pub use config::{Args, Config, RollupSettings};
 use counterpoint_core::{
-    key::SecretKey,
-    light::TrustedState,
-    primitive::{Height, RollupId},
-    registry::RollupConfig,
+    key::SecretKey, light::TrustedState, primitive::RollupId, registry::RollupConfig,
 };
 use counterpoint_service::{
     Probes, Readiness, files, probes,
-    sequencer::{Client, ClientError, Follower},
+    sequencer::{Client, ClientError},
 };
 use eyre::bail;
 use futures::future::try_join_all;
@@ -50,7 +47,7 @@ use crate::{
     rpc::{Rollup, Served},
     submitter::Submitter,
     tracker::Tracker,
-    trust::Trust,
+    trust::{Trust, verify_block},
     upstream::Upstream,
 };
 
@@ -151,11 +148,8 @@ async fn registered(
         let asked = async { Ok((client.rollup(name).await?, client.info().await?.height)) };
         match asked.await {
             Ok((rollup, height)) if rollup.first_height.get() <= height => {
-                let at = Height::new(height.max(trusted.height().get().saturating_add(1)));
                 let id = RollupId::from_name(name);
-                let mut follower = Follower::new(client.clone(), id, trusted.clone(), at);
-                let config = follower.next().await?.config;
-                return Ok((config, follower.trusted().clone()));
+                return Ok(verify_block(client, id, trusted, height).await?);
             }
             Ok((rollup, height)) => {
                 let first = rollup.first_height;

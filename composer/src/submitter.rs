@@ -18,7 +18,7 @@ use counterpoint_core::{
 use counterpoint_proto::sequencer::{GetInfoResponse, get_transaction_response::Status};
 use counterpoint_service::{
     Readiness,
-    sequencer::{Client, Follower, Inclusion, verify_inclusion},
+    sequencer::{Client, Inclusion, verify_inclusion},
     to_f64,
 };
 use eyre::{WrapErr, eyre};
@@ -29,7 +29,7 @@ use crate::{
     bundle::{Shares, actions, fill},
     metric,
     queue::{Batch, Item, Queue},
-    trust::Trust,
+    trust::{Trust, verify_block},
 };
 
 /// Readiness: a sequencer node answers.
@@ -155,16 +155,9 @@ impl Submitter {
             return Ok(());
         };
         let tip = self.client.info().await?.height;
-        let next = self.trust.state().height().get().saturating_add(1);
-        let (client, trusted) = (self.client.clone(), self.trust.state().clone());
-        let mut follower = Follower::new(client, *id, trusted, Height::new(tip.max(next)));
-        follower
-            .next()
-            .await
-            .map_err(|error| Failure::Fatal(error.into()))?;
-        self.trust
-            .advance(follower.trusted().clone())
-            .map_err(Failure::Fatal)
+        let verified = verify_block(&self.client, *id, self.trust.state(), tip).await;
+        let (_, trusted) = verified.map_err(|error| Failure::Fatal(error.into()))?;
+        self.trust.advance(trusted).map_err(Failure::Fatal)
     }
 
     /// The chain's tip and the nonce after all that the account has sent; checks on the way whether

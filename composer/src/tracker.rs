@@ -64,6 +64,10 @@ impl Tracker {
 
     async fn round(&mut self) -> Result<(), RoundError> {
         let waiting = self.queue.sequenced(self.rollup, MAX_WAITING);
+        if waiting.is_empty() {
+            self.scanned = None;
+            return Ok(());
+        }
         let mut waiting: BTreeMap<B256, (u64, Place)> = waiting
             .into_iter()
             .map(|(seq, hash, place)| (hash, (seq, place)))
@@ -71,10 +75,11 @@ impl Tracker {
         // Read before the receipts: what lies before the cursor has its receipt by then, or none.
         let head = self.upstream.head().await?;
         let scanned = self.scanned.unwrap_or(head.number);
-        if waiting.is_empty() || head.number < scanned {
-            self.scanned = Some(head.number);
+        if head.number < scanned {
+            self.scanned = Some(head.number); // The client came back with fewer blocks.
             return Ok(());
         }
+        self.scanned = Some(scanned);
         let until = head.number.min(scanned.saturating_add(MAX_BLOCKS));
         for number in scanned.saturating_add(1)..=until {
             let receipts = match self.upstream.receipts(number).await {

@@ -7,11 +7,34 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use counterpoint_core::light::TrustedState;
+use counterpoint_core::{
+    light::TrustedState,
+    primitive::{Height, RollupId},
+    registry::RollupConfig,
+};
+use counterpoint_service::sequencer::{Client, FollowError, Follower};
 use eyre::WrapErr;
 
 /// Heights after which the file is written again: far fewer than 30 days have.
 const SAVE_EVERY: u64 = 1_000;
+
+/// Verifies a rollup's block at `tip`, or the first above what is `trusted`; gives the configuration
+/// that it proves, and what is trusted with it.
+///
+/// # Errors
+/// The chain has forked.
+pub(crate) async fn verify_block(
+    client: &Client,
+    rollup: RollupId,
+    trusted: &TrustedState,
+    tip: u64,
+) -> Result<(RollupConfig, TrustedState), FollowError> {
+    let height = tip.max(trusted.height().get().saturating_add(1));
+    let (client, trusted) = (client.clone(), trusted.clone());
+    let mut follower = Follower::new(client, rollup, trusted, Height::new(height));
+    let config = follower.next().await?.config;
+    Ok((config, follower.trusted().clone()))
+}
 
 /// What trust starts from, and where it has come to.
 #[derive(Debug)]
@@ -75,8 +98,6 @@ impl Trust {
 
 #[cfg(test)]
 mod tests {
-    use counterpoint_core::primitive::Height;
-
     use super::*;
 
     fn at(chain_id: &str, height: u64) -> TrustedState {

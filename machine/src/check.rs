@@ -37,12 +37,6 @@ impl CheckedTx {
     pub fn fee(&self) -> Amount {
         self.fee
     }
-
-    /// Gives the transaction up.
-    #[must_use]
-    pub fn into_tx(self) -> SignedTransaction {
-        self.tx
-    }
 }
 
 /// Checks a transaction for the mempool: everything that inclusion at the next height asks for,

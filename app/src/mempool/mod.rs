@@ -147,15 +147,16 @@ impl Mempool {
     /// # Errors
     /// [`StoreError`] if the store is broken; a refusal is a [`Verdict`].
     pub(crate) fn submit(&self, bytes: &[u8]) -> Result<Verdict, StoreError> {
+        // It outlives the frame or message that carried it.
+        let bytes = Bytes::copy_from_slice(bytes);
         Ok(match self.take_in(bytes, Source::Local)? {
             Intake::Known | Intake::Accepted => Verdict::default(),
             Intake::Refused(verdict) => verdict,
         })
     }
 
-    fn take_in(&self, bytes: &[u8], source: Source) -> Result<Intake, StoreError> {
-        // It outlives the frame or message that carried it.
-        let raw = RawTransaction::new(Bytes::copy_from_slice(bytes));
+    fn take_in(&self, bytes: Bytes, source: Source) -> Result<Intake, StoreError> {
+        let raw = RawTransaction::new(bytes);
         let intake = if self.knows(&raw.hash())? {
             Intake::Known
         } else {
@@ -268,7 +269,7 @@ impl Mempool {
     fn take_in_offer(&self, offer: &Offer) -> Result<(), StoreError> {
         let mut accepted = false;
         for member in &offer.members {
-            match self.take_in(member, Source::Peer)? {
+            match self.take_in(member.clone(), Source::Peer)? {
                 Intake::Known => {}
                 Intake::Accepted => accepted = true,
                 Intake::Refused(verdict) if code::can_pass(verdict.code) => {

@@ -256,14 +256,6 @@ impl Devnet {
         }
         Ok(())
     }
-
-    /// Where a part's output goes.
-    ///
-    /// # Errors
-    /// There is no such part.
-    pub fn log(&mut self, name: &str) -> eyre::Result<PathBuf> {
-        Ok(self.process(name)?.log().to_path_buf())
-    }
 }
 
 /// Takes a directory for this process alone.

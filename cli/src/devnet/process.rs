@@ -48,12 +48,6 @@ impl Process {
         }
     }
 
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.spec.name
-    }
-
     /// Where its output goes.
     #[must_use]
     pub fn log(&self) -> &Path {

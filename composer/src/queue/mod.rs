@@ -116,6 +116,33 @@ pub(crate) enum Stage {
     Skipped(Place),
 }
 
+impl Stage {
+    /// Whether nothing more becomes of the transaction.
+    fn is_final(self) -> bool {
+        matches!(self, Self::Executed(..) | Self::Skipped(_))
+    }
+}
+
+impl Item {
+    /// A transaction that waits.
+    fn new(seq: u64, checked: Checked) -> Self {
+        let Checked {
+            rollup,
+            raw,
+            tx,
+            sender,
+        } = checked;
+        Self {
+            seq,
+            rollup,
+            raw,
+            tx,
+            sender,
+            stage: Stage::Queued,
+        }
+    }
+}
+
 /// Where a list holds a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
 pub(crate) struct Place {
@@ -553,32 +580,18 @@ impl State {
     }
 
     fn insert(&mut self, seq: u64, checked: Checked) {
-        let Checked {
-            rollup,
-            raw,
-            tx,
-            sender,
-        } = checked;
+        let item = Item::new(seq, checked);
+        let hash = *item.tx.tx_hash();
         self.next_seq = self.next_seq.max(seq + 1);
-        self.bytes += raw.len();
-        self.by_hash.insert((rollup, *tx.tx_hash()), seq);
-        self.replaced.remove(tx.tx_hash());
+        self.bytes += item.raw.len();
+        self.by_hash.insert((item.rollup, hash), seq);
+        self.replaced.remove(&hash);
         self.by_sender
-            .entry((rollup, sender))
+            .entry((item.rollup, item.sender))
             .or_default()
-            .insert(tx.nonce(), seq);
+            .insert(item.tx.nonce(), seq);
         self.queued.insert(seq);
-        self.items.insert(
-            seq,
-            Item {
-                seq,
-                rollup,
-                raw,
-                tx,
-                sender,
-                stage: Stage::Queued,
-            },
-        );
+        self.items.insert(seq, item);
     }
 
     /// Puts another transaction into the place of one that waits: the sender's later ones stay
@@ -622,8 +635,11 @@ impl State {
 
     /// Keeps the status of a finished transaction for a while, but not its place in line.
     fn finish(&mut self, seq: u64, stage: Stage) {
-        let ended = |item: &Item| matches!(item.stage, Stage::Executed(..) | Stage::Skipped(_));
-        if self.items.get(&seq).is_none_or(ended) {
+        if self
+            .items
+            .get(&seq)
+            .is_none_or(|item| item.stage.is_final())
+        {
             return;
         }
         self.set_stage(seq, stage);
@@ -654,8 +670,7 @@ impl State {
 
     /// Records that give this state again, without what is finished.
     fn records(&self) -> Vec<Record> {
-        let finished = |item: &&Item| matches!(item.stage, Stage::Executed(..) | Stage::Skipped(_));
-        let live = || self.items.values().filter(|item| !finished(item));
+        let live = || self.items.values().filter(|item| !item.stage.is_final());
         let accepted = live().map(|item| Record::Accepted {
             seq: item.seq,
             rollup: item.rollup,

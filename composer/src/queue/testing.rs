@@ -8,7 +8,7 @@ use alloy_signer_local::PrivateKeySigner;
 use bytes::Bytes;
 use counterpoint_core::primitive::RollupId;
 
-use super::{Checked, Item, Stage, decode};
+use super::{Checked, Item, decode};
 
 /// A signed transfer that offers `max_fee` per gas.
 pub(crate) fn raw(signer: u8, nonce: u64, max_fee: u128) -> Bytes {
@@ -35,18 +35,5 @@ pub(crate) fn checked(rollup: RollupId, raw: Bytes) -> Checked {
 
 /// A transaction that waits.
 pub(crate) fn item(seq: u64, rollup: RollupId) -> Item {
-    let Checked {
-        rollup,
-        raw,
-        tx,
-        sender,
-    } = checked(rollup, raw(1, seq, 10));
-    Item {
-        seq,
-        rollup,
-        raw,
-        tx,
-        sender,
-        stage: Stage::Queued,
-    }
+    Item::new(seq, checked(rollup, raw(1, seq, 10)))
 }

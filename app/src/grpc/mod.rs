@@ -197,10 +197,9 @@ impl sequencer_server::Sequencer for Sequencer {
     ) -> Result<Response<SubmitTransactionResponse>, Status> {
         self.state()?;
         let transaction = request.into_inner().transaction;
-        let tx_hash = Hash::digest(&[&transaction]);
         let mempool = Arc::clone(&self.mempool);
         let submitted = self.off_worker(move || mempool.submit(&transaction));
-        let verdict = submitted.await?.map_err(internal)?;
+        let (tx_hash, verdict) = submitted.await?.map_err(internal)?;
         let tx_hash = Bytes::copy_from_slice(tx_hash.as_bytes());
         let (code, log) = (verdict.code, verdict.log);
         Ok(Response::new(SubmitTransactionResponse {

@@ -142,21 +142,22 @@ impl Mempool {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks a transaction of a user and lets it in.
+    /// Checks a transaction of a user and lets it in; gives its hash too.
     ///
     /// # Errors
     /// [`StoreError`] if the store is broken; a refusal is a [`Verdict`].
-    pub(crate) fn submit(&self, bytes: &[u8]) -> Result<Verdict, StoreError> {
+    pub(crate) fn submit(&self, bytes: &[u8]) -> Result<(Hash, Verdict), StoreError> {
         // It outlives the frame or message that carried it.
-        let bytes = Bytes::copy_from_slice(bytes);
-        Ok(match self.take_in(bytes, Source::Local)? {
+        let raw = RawTransaction::new(Bytes::copy_from_slice(bytes));
+        let hash = raw.hash();
+        let verdict = match self.take_in(raw, Source::Local)? {
             Intake::Known | Intake::Accepted => Verdict::default(),
             Intake::Refused(verdict) => verdict,
-        })
+        };
+        Ok((hash, verdict))
     }
 
-    fn take_in(&self, bytes: Bytes, source: Source) -> Result<Intake, StoreError> {
-        let raw = RawTransaction::new(bytes);
+    fn take_in(&self, raw: RawTransaction, source: Source) -> Result<Intake, StoreError> {
         let intake = if self.knows(&raw.hash())? {
             Intake::Known
         } else {
@@ -269,7 +270,7 @@ impl Mempool {
     fn take_in_offer(&self, offer: &Offer) -> Result<(), StoreError> {
         let mut accepted = false;
         for member in &offer.members {
-            match self.take_in(member.clone(), Source::Peer)? {
+            match self.take_in(RawTransaction::new(member.clone()), Source::Peer)? {
                 Intake::Known => {}
                 Intake::Accepted => accepted = true,
                 Intake::Refused(verdict) if code::can_pass(verdict.code) => {

@@ -98,14 +98,14 @@ async fn a_full_pool_asks_to_come_back() {
         ..Limits::default()
     };
     let pool = Mempool::new(node.store.clone(), limits, Relay::Nothing);
-    assert_eq!(pool.submit(&transfer(1, 0, 5)).unwrap().code, 0);
-    assert_eq!(pool.submit(&transfer(2, 0, 5)).unwrap().code, 32_000);
+    assert_eq!(pool.submit(&transfer(1, 0, 5)).unwrap().1.code, 0);
+    assert_eq!(pool.submit(&transfer(2, 0, 5)).unwrap().1.code, 32_000);
     let offered = vec![vec![0x10; 1 << 20]; 65];
     let codes: Vec<u32> = offered.iter().map(|item| pool.insert(item)).collect();
     assert_eq!(codes, [vec![0; 64], vec![32_000]].concat());
     pool.take_in_all().unwrap();
     assert_eq!(pool.size().0, 1, "garbage is dropped");
-    assert_eq!(pool.submit(&transfer(2, 0, 6)).unwrap().code, 0);
+    assert_eq!(pool.submit(&transfer(2, 0, 6)).unwrap().1.code, 0);
     assert!(pool.get(&Hash::digest(&[&transfer(1, 0, 5)])).is_none());
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn mempool(pool: &Arc<Mempool>, request: MempoolRequest) -> Answer<Me
     in_place(move || {
         Ok(match request {
             MempoolRequest::CheckTx(request) => {
-                let verdict = pool.submit(&request.tx)?;
+                let (_, verdict) = pool.submit(&request.tx)?;
                 let (code, log) = (verdict.code, verdict.log);
                 ResponseCheckTx {
                     code,

@@ -18,12 +18,14 @@ mod simulation;
 mod store;
 #[cfg(test)]
 mod testing;
+mod upgrade;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 pub use config::{Args, Config};
 use counterpoint_abci::Server;
 use counterpoint_core::primitive::Height;
+use counterpoint_machine::AppVersion;
 use counterpoint_proto::{FILE_DESCRIPTOR_SET, sequencer::sequencer_server::SequencerServer};
 use counterpoint_service::{Probes, Readiness, probes};
 use eyre::WrapErr;
@@ -40,6 +42,7 @@ use crate::{
     mempool::{Limits, Mempool, Relay},
     service::Consensus,
     store::Store,
+    upgrade::Missing,
 };
 
 /// Longest gRPC request, in bytes: a transaction and its envelope.
@@ -52,10 +55,18 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Runs the service until SIGTERM or SIGINT.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
+    run_up_to(AppVersion::NEWEST, args)
+}
+
+/// Runs the service as a build that follows the rules up to `newest`.
+#[must_use]
+pub fn run_up_to(newest: AppVersion, args: &Args) -> ExitCode {
+    let work = move |config, metrics, shutdown| work(newest, config, metrics, shutdown);
     counterpoint_service::run("app", args.config.as_deref(), args, work)
 }
 
 async fn work(
+    newest: AppVersion,
     config: Config,
     metrics: PrometheusHandle,
     shutdown: CancellationToken,
@@ -64,6 +75,9 @@ async fn work(
     let store = Store::open(&config.data_dir).map_err(into_report)?;
     let rpc = health::rpc_client(&config.cometbft_rpc).map_err(into_report)?;
     let tip = store.tip().map_err(into_report)?;
+    if let Some(missing) = upgrade::missing(&store, newest).map_err(into_report)? {
+        return Err(missing.into());
+    }
     let readiness = Readiness::of(&[
         health::FRESH,
         health::REACHABLE,
@@ -72,6 +86,7 @@ async fn work(
     ]);
     let (committed, commits) = watch::channel(tip.height);
     let (streamable, stream) = watch::channel(Height::new(0));
+    let (halt, halted) = watch::channel(None);
     let relay = if config.relay_gossip {
         Relay::Bundles
     } else {
@@ -80,7 +95,8 @@ async fn work(
     let mempool = Arc::new(Mempool::new(store.clone(), Limits::default(), relay));
 
     let abci = {
-        let consensus = Consensus::new(store.clone(), Arc::clone(&mempool), committed);
+        let consensus =
+            Consensus::new(store.clone(), Arc::clone(&mempool), committed, newest, halt);
         let (pool, store) = (Arc::clone(&mempool), store.clone());
         Server::bind(
             &config.abci_listen,
@@ -134,7 +150,23 @@ async fn work(
             health.await;
             Ok(())
         },
+        stop_before_upgrade(halted.clone(), shutdown.clone()),
     )?;
+    let missing = halted.borrow().clone();
+    missing.map_or(Ok(()), |missing| Err(missing.into()))
+}
+
+/// Ends the service in order once the chain goes on without it.
+async fn stop_before_upgrade(
+    mut halted: watch::Receiver<Option<Missing>>,
+    shutdown: CancellationToken,
+) -> eyre::Result<()> {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        due = halted.wait_for(Option::is_some) => if due.is_ok() {
+            shutdown.cancel();
+        }
+    }
     Ok(())
 }
 

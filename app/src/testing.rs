@@ -6,21 +6,27 @@ use bytes::Bytes;
 use counterpoint_abci::{
     BoxError, ConsensusRequest, ConsensusResponse, InfoRequest, InfoResponse, MempoolRequest,
     MempoolResponse,
-    proto::abci::{
-        RequestCheckTx, RequestCommit, RequestFinalizeBlock, RequestInfo, RequestInitChain,
-        RequestInsertTx, RequestPrepareProposal, RequestProcessProposal, RequestReapTxs,
-        ResponseFinalizeBlock, ResponseInfo, ResponseInitChain,
-        response_process_proposal::ProposalStatus,
+    proto::{
+        abci::{
+            RequestCheckTx, RequestCommit, RequestFinalizeBlock, RequestInfo, RequestInitChain,
+            RequestInsertTx, RequestPrepareProposal, RequestProcessProposal, RequestReapTxs,
+            ResponseFinalizeBlock, ResponseInfo, ResponseInitChain, ValidatorUpdate,
+            response_process_proposal::ProposalStatus,
+        },
+        crypto::{PublicKey as ProtoPublicKey, public_key},
+        types::{BlockParams, ConsensusParams, EvidenceParams},
     },
 };
 use counterpoint_core::{
     action::{Action, SubmitData, Transfer},
+    authority::Authority,
     genesis::{GenesisAccount, SequencerGenesis},
     key::SecretKey,
     primitive::{Address, Amount, Hash, Height, Nonce, RollupId},
     registry::RollupConfig,
     transaction::{SignedTransaction, TransactionBody},
 };
+use counterpoint_machine::AppVersion;
 use prost_types::Timestamp;
 use tokio::sync::watch;
 
@@ -76,6 +82,35 @@ pub(crate) fn genesis() -> SequencerGenesis {
     SequencerGenesis {
         accounts: (1..=5).map(account).collect(),
         rollups: vec![rollup],
+        authority: Some(Authority::new(1, vec![address(1)]).unwrap()),
+        ..SequencerGenesis::default()
+    }
+}
+
+/// The validators of the chain, as CometBFT names them: seeds from 101 on.
+fn validators() -> Vec<ValidatorUpdate> {
+    let validator = |seed| ValidatorUpdate {
+        pub_key: Some(ProtoPublicKey {
+            sum: Some(public_key::Sum::Ed25519(Bytes::copy_from_slice(
+                key(seed).public_key().as_bytes(),
+            ))),
+        }),
+        power: 10,
+    };
+    (101..=104).map(validator).collect()
+}
+
+fn consensus_params() -> ConsensusParams {
+    ConsensusParams {
+        block: Some(BlockParams {
+            max_bytes: 4 << 20,
+            max_gas: -1,
+        }),
+        evidence: Some(EvidenceParams {
+            max_bytes: 1 << 20,
+            ..EvidenceParams::default()
+        }),
+        ..ConsensusParams::default()
     }
 }
 
@@ -126,7 +161,14 @@ impl Node {
         let mempool = Mempool::new(store.clone(), Limits::default(), Relay::Bundles);
         let mempool = Arc::new(mempool);
         let (committed, _) = watch::channel(Height::new(0));
-        let consensus = Consensus::new(store.clone(), Arc::clone(&mempool), committed);
+        let (halt, _) = watch::channel(None);
+        let consensus = Consensus::new(
+            store.clone(),
+            Arc::clone(&mempool),
+            committed,
+            AppVersion::NEWEST,
+            halt,
+        );
         Self {
             store,
             mempool,
@@ -148,7 +190,8 @@ impl Node {
             chain_id: CHAIN_ID.into(),
             initial_height: 1,
             app_state_bytes: app_state.into(),
-            ..RequestInitChain::default()
+            validators: validators(),
+            consensus_params: Some(consensus_params()),
         };
         let request = ConsensusRequest::InitChain(request);
         match self.consensus.call(request).await? {
@@ -172,7 +215,7 @@ impl Node {
             max_tx_bytes: 1 << 20,
             height,
             time: time(height),
-            proposer_address: Bytes::copy_from_slice(&[9; 20]),
+            proposer_address: Bytes::copy_from_slice(address(101).as_bytes()),
             ..RequestPrepareProposal::default()
         };
         let request = ConsensusRequest::PrepareProposal(request);
@@ -197,7 +240,7 @@ impl Node {
             hash: Bytes::copy_from_slice(proposal.hash.as_bytes()),
             height: proposal.height,
             time: time(proposal.height),
-            proposer_address: Bytes::copy_from_slice(&[9; 20]),
+            proposer_address: Bytes::copy_from_slice(address(101).as_bytes()),
             ..RequestProcessProposal::default()
         };
         let request = ConsensusRequest::ProcessProposal(request);
@@ -216,7 +259,7 @@ impl Node {
             hash: Bytes::copy_from_slice(proposal.hash.as_bytes()),
             height: proposal.height,
             time: time(proposal.height),
-            proposer_address: Bytes::copy_from_slice(&[9; 20]),
+            proposer_address: Bytes::copy_from_slice(address(101).as_bytes()),
             ..RequestFinalizeBlock::default()
         };
         let request = ConsensusRequest::FinalizeBlock(request);

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    authority::Authority,
+    fees::{FeeParams, FeeParamsError},
     primitive::{Address, Amount, Height},
     registry::{RollupConfig, RollupConfigError, RollupStatus},
 };
@@ -17,6 +19,13 @@ pub struct SequencerGenesis {
     pub accounts: Vec<GenesisAccount>,
     /// Rollups that start at the second height.
     pub rollups: Vec<RollupConfig>,
+    /// Who decides about validators, fees and upgrades; nobody ever if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<Authority>,
+    /// What fees are worked out from; the defaults, with half of a full block as target, if they are
+    /// left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fees: Option<FeeParams>,
 }
 
 /// One account of the first state.
@@ -41,6 +50,9 @@ pub enum GenesisError {
     /// The balances add up to more than an amount can count.
     #[error("the balances of all accounts overflow")]
     Supply,
+    /// A fee parameter is out of bounds.
+    #[error("fees")]
+    Fees(#[from] FeeParamsError),
     /// A rollup's configuration is out of bounds.
     #[error("rollup {name}")]
     Rollup {
@@ -98,6 +110,7 @@ impl SequencerGenesis {
             }
         }
         self.supply()?;
+        self.fees.as_ref().map_or(Ok(()), FeeParams::check)?;
         let (mut names, mut chain_ids) = (BTreeSet::new(), BTreeSet::new());
         for rollup in &self.rollups {
             let name = || rollup.name.clone();

@@ -47,6 +47,12 @@ impl PublicKey {
         Address::new(bytes)
     }
 
+    /// Whether this is a point on the curve at all.
+    #[must_use]
+    pub fn is_point(&self) -> bool {
+        ed25519_consensus::VerificationKey::try_from(self.0).is_ok()
+    }
+
     /// Verifies `signature` over `message` under the ZIP-215 rules.
     ///
     /// # Errors

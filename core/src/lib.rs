@@ -22,13 +22,17 @@
 )]
 
 pub mod action;
+pub mod authority;
 pub mod block;
 pub mod chain_spec;
 pub mod cursor;
+pub mod fees;
 pub mod genesis;
 pub mod key;
 pub mod light;
 pub mod primitive;
 pub mod registry;
 pub mod slot;
+pub mod state;
 pub mod transaction;
+pub mod vote_extension;

@@ -1,18 +1,18 @@
 //! From a signed transaction to a checked one: may it be in the next block?
 
 use counterpoint_core::{
-    primitive::{Address, Amount, Height},
-    slot::HeaderTime,
+    primitive::{Amount, Height},
     transaction::SignedTransaction,
 };
 
 use crate::{
-    BlockContext,
+    consensus::max_tx_bytes,
     execute::{self, ExecuteError, TxContext},
-    fees::Fee,
+    fees::{Fee, Prices},
     rejection::{Mismatch, Rejection},
     room::{Share, parts},
     state::{Account, Key, ReadRecords, StateDelta, StateRead},
+    validators::{self, ValidatorSet},
 };
 
 /// How many heights ahead `valid_until` may lie.
@@ -32,7 +32,7 @@ impl CheckedTx {
         &self.tx
     }
 
-    /// What it will pay.
+    /// What it pays at the base fee of now.
     #[must_use]
     pub fn fee(&self) -> Amount {
         self.fee
@@ -51,16 +51,21 @@ pub fn check_tx<S: StateRead>(
     next: Height,
 ) -> Result<CheckedTx, ExecuteError> {
     check_body(&tx, &state.chain()?.chain_id, next)?;
+    let (length, limit) = (tx.as_bytes().len() as u64, max_tx_bytes(state)?);
+    if length > limit {
+        return Err(Rejection::TooLong { length, limit }.into());
+    }
     let account = state.account(tx.signer())?.ok_or(Rejection::NoAccount)?;
     let (expected, actual) = (account.nonce, tx.body().nonce);
     if actual < expected {
         return Err(Rejection::Nonce(Mismatch { expected, actual }).into());
     }
-    let fee = check_fee(&tx, &account)?;
+    let prices = Prices::read(state)?;
+    let fee = check_fee(&tx, &account, &prices)?;
     let fee = fee.total().ok_or(Rejection::Overflow)?;
     check_shares(state, &tx)?;
     if actual == expected {
-        try_out(state, &tx, next)?;
+        try_out(state, &tx, next, &prices)?;
     }
     Ok(CheckedTx { tx, fee })
 }
@@ -80,18 +85,21 @@ fn try_out<S: StateRead>(
     state: &S,
     tx: &SignedTransaction,
     height: Height,
+    prices: &Prices,
 ) -> Result<(), ExecuteError> {
-    let ctx = BlockContext {
-        height,
-        time: HeaderTime::default(),
-        proposer: Address::new([0; 20]),
-    };
     let mut delta = StateDelta::new(state);
-    charge(tx, &ctx, Existed::Yes, &mut delta)?;
+    charge(tx, height, Existed::Yes, prices, &mut delta)?;
+    let validators = if validators::are_changed_by(tx) {
+        state.validators()?
+    } else {
+        ValidatorSet::new()
+    };
     let ctx = TxContext {
         signer: tx.signer(),
         height,
         previous_time: state.last_header()?.time,
+        prices,
+        validators: &validators,
     };
     execute::actions(&ctx, &tx.body().actions, &mut delta).map(|_| ())
 }
@@ -122,8 +130,12 @@ pub(crate) fn check_body(
 }
 
 /// The fee of `tx`, which `account` can pay.
-pub(crate) fn check_fee(tx: &SignedTransaction, account: &Account) -> Result<Fee, Rejection> {
-    let fee = Fee::of(tx).ok_or(Rejection::Overflow)?;
+pub(crate) fn check_fee(
+    tx: &SignedTransaction,
+    account: &Account,
+    prices: &Prices,
+) -> Result<Fee, Rejection> {
+    let fee = prices.fee(tx).ok_or(Rejection::Overflow)?;
     let total = fee.total().ok_or(Rejection::Overflow)?;
     let (max_fee, balance) = (tx.body().max_fee, account.balance);
     if max_fee < total {
@@ -151,36 +163,21 @@ pub(crate) enum Existed {
 /// Takes nonce and fee, which stay taken whatever becomes of the actions.
 pub(crate) fn charge<S: StateRead>(
     tx: &SignedTransaction,
-    ctx: &BlockContext,
+    height: Height,
     existed: Existed,
+    prices: &Prices,
     delta: &mut StateDelta<'_, S>,
-) -> Result<(), ExecuteError> {
-    let mut chain = delta.chain()?;
-    check_body(tx, &chain.chain_id, ctx.height)?;
+) -> Result<Fee, ExecuteError> {
+    check_body(tx, &delta.chain()?.chain_id, height)?;
     if existed == Existed::No {
         return Err(Rejection::NoAccount.into());
     }
     let account = delta.account(tx.signer())?.unwrap_or_default();
-    let (fee, paid, burned) = settle(tx, &account, chain.burned)?;
-    chain.burned = burned;
-    delta.put(&Key::Account(tx.signer()), &paid)?;
-    delta.put(&Key::Chain, &chain)?;
-    if fee.tip == Amount::ZERO {
-        return Ok(());
-    }
-    delta.credit(ctx.proposer, fee.tip)
-}
-
-fn settle(
-    tx: &SignedTransaction,
-    account: &Account,
-    burned: Amount,
-) -> Result<(Fee, Account, Amount), Rejection> {
     let (expected, actual) = (account.nonce, tx.body().nonce);
     if actual != expected {
-        return Err(Rejection::Nonce(Mismatch { expected, actual }));
+        return Err(Rejection::Nonce(Mismatch { expected, actual }).into());
     }
-    let fee = check_fee(tx, account)?;
+    let fee = check_fee(tx, &account, prices)?;
     let rest = fee
         .total()
         .and_then(|total| account.balance.checked_sub(total));
@@ -188,6 +185,6 @@ fn settle(
         nonce: account.nonce.next().ok_or(Rejection::Overflow)?,
         balance: rest.ok_or(Rejection::Overflow)?,
     };
-    let burned = burned.checked_add(fee.burned).ok_or(Rejection::Overflow)?;
-    Ok((fee, paid, burned))
+    delta.put(&Key::Account(tx.signer()), &paid)?;
+    Ok(fee)
 }

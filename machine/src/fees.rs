@@ -1,64 +1,188 @@
-//! What a transaction pays.
+//! What a transaction pays, and who gets it.
 //!
-//! `fee = flat + (base_fee + tip_per_byte) · (bytes of the block item + 32 · items)`. The tip goes
-//! to the proposer, everything else is burned, so nobody fills blocks with his own data for free.
+//! `fee = flat + (base_fee + tip_per_byte) · (bytes of the block item + 32 · items)`. The base fee is
+//! burned, so nobody fills blocks with his own data for free. The rest is for the proposer, less the
+//! share of the tip that owners of rollups get for data of theirs.
 
-use counterpoint_core::{action::Action, primitive::Amount, transaction::SignedTransaction};
+use std::collections::BTreeMap;
 
-/// Base units per byte that every transaction pays; burned.
-pub const BASE_FEE: u64 = 8;
+use counterpoint_core::{
+    action::Action,
+    fees::FeeParams,
+    primitive::{Address, Amount},
+    transaction::SignedTransaction,
+};
+
+use crate::{
+    rejection::Rejection,
+    room::Share,
+    state::{Key, ReadRecords, StateDelta, StateRead, StoreError},
+    version::AppVersion,
+};
+
 /// Bytes that an item counts for on top of its own: its place in a list is hashed and proven.
 pub const BYTES_PER_ITEM: u64 = 32;
-/// What a registration locks: 10 whole tokens.
-pub const REGISTRATION_DEPOSIT: Amount = Amount::new(10_000_000_000);
+
+/// What a whole is in the unit of shares.
+const BASIS_POINTS: u128 = 10_000;
+
+/// What inclusion costs in the next block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prices {
+    /// What fees are worked out from.
+    pub params: FeeParams,
+    /// Base units per byte that are burned.
+    pub base_fee: u64,
+    /// The rules in force.
+    pub(crate) version: AppVersion,
+}
 
 /// What one transaction pays, by where it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fee {
     /// Destroyed.
     pub burned: Amount,
-    /// Given to the proposer of the block.
+    /// For the work that actions are beside their bytes: given to the proposer.
+    pub flat: Amount,
+    /// Given to the proposer and to owners of rollups.
     pub tip: Amount,
 }
 
-impl Fee {
+impl Prices {
+    /// The prices that follow from `state`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store is broken.
+    pub fn read<S: StateRead>(state: &S) -> Result<Self, StoreError> {
+        let missing = || StoreError::corrupt("the chain has no fees".into());
+        Ok(Self {
+            params: state.read(&Key::FeeParams)?.ok_or_else(missing)?,
+            base_fee: state.read(&Key::BaseFee)?.ok_or_else(missing)?,
+            version: AppVersion::read(state)?,
+        })
+    }
+
     /// The fee of `tx`, or nothing if it is greater than an [`Amount`] can count.
     #[must_use]
-    pub fn of(tx: &SignedTransaction) -> Option<Self> {
+    pub fn fee(&self, tx: &SignedTransaction) -> Option<Fee> {
         let actions = &tx.body().actions;
-        let items = actions.iter().map(items).fold(0, u64::saturating_add);
-        let bytes = u64::try_from(tx.as_bytes().len()).ok()?;
-        let weight = u128::from(bytes.checked_add(items.checked_mul(BYTES_PER_ITEM)?)?);
-        let flat = actions.iter().map(flat).fold(0, u128::saturating_add);
-        let burned = weight
-            .checked_mul(u128::from(BASE_FEE))?
-            .checked_add(flat)?;
+        let weight = u128::from(weight(tx)?);
+        let flat = actions.iter().map(|action| self.flat(action));
+        let flat = flat.fold(0, u128::saturating_add);
+        let burned = weight.checked_mul(u128::from(self.base_fee))?;
         let tip = weight.checked_mul(u128::from(tx.body().tip_per_byte))?;
-        Some(Self {
+        Some(Fee {
             burned: Amount::new(burned),
+            flat: Amount::new(flat),
             tip: Amount::new(tip),
         })
     }
 
-    /// Both parts together.
+    fn flat(&self, action: &Action) -> u128 {
+        let fee = match action {
+            Action::Deposit(_) => self.params.deposit_fee,
+            Action::RegisterRollup(_) | Action::UpdateRollup(_) | Action::ExitRollup(_) => {
+                self.params.registry_fee
+            }
+            Action::Transfer(_)
+            | Action::SubmitData(_)
+            | Action::ValidatorUpdate(_)
+            | Action::AuthorityChange(_)
+            | Action::FeeChange(_)
+            | Action::ScheduleUpgrade(_)
+            | Action::ConsensusChange(_) => self.params.action_fee,
+        };
+        self.version.flat_fee(fee)
+    }
+
+    /// For how many heights `rent` pays.
+    pub(crate) fn heights_of_rent(&self, rent: Amount) -> u64 {
+        let per_height = u128::from(self.params.rent_per_height);
+        let heights = rent.get().checked_div(per_height).unwrap_or(u128::MAX);
+        u64::try_from(heights).unwrap_or(u64::MAX)
+    }
+
+    /// The least and the greatest base fee that the next `blocks` blocks can lead to.
+    #[must_use]
+    pub fn forecast(&self, blocks: u32) -> (u64, u64) {
+        let after = |bytes| {
+            (0..blocks).fold(self.base_fee, |base_fee, _| {
+                self.params.next_base_fee(base_fee, bytes)
+            })
+        };
+        (after(0), after(u64::MAX))
+    }
+}
+
+impl Fee {
+    /// All parts together.
     #[must_use]
     pub fn total(&self) -> Option<Amount> {
-        self.burned.checked_add(self.tip)
+        self.burned.checked_add(self.flat)?.checked_add(self.tip)
     }
 }
 
-fn items(action: &Action) -> u64 {
-    match action {
+/// The bytes that a transaction pays for.
+fn weight(tx: &SignedTransaction) -> Option<u64> {
+    let items = |action: &Action| match action {
         Action::SubmitData(data) => data.items().len() as u64,
         _ => 0,
-    }
+    };
+    let items = tx.body().actions.iter().map(items);
+    let items = items.fold(0, u64::saturating_add);
+    let bytes = tx.as_bytes().len() as u64;
+    bytes.checked_add(items.checked_mul(BYTES_PER_ITEM)?)
 }
 
-/// Base units for the work that an action is beside its bytes.
-fn flat(action: &Action) -> u128 {
-    match action {
-        Action::Transfer(_) | Action::SubmitData(_) => 1_000,
-        Action::Deposit(_) => 10_000,
-        Action::RegisterRollup(_) => 1_000_000,
+/// What the owner of a rollup gets for `part` of a transaction's data, of a tip of `tip_per_byte`.
+pub(crate) fn owner_share(tip_per_byte: u64, part: Share, share_bps: u16) -> Option<Amount> {
+    let weight = part
+        .bytes
+        .checked_add(part.items.checked_mul(BYTES_PER_ITEM)?)?;
+    let tip = u128::from(weight).checked_mul(u128::from(tip_per_byte))?;
+    let share = tip.checked_mul(u128::from(share_bps))?;
+    share.checked_div(BASIS_POINTS).map(Amount::new)
+}
+
+/// What the transactions of a block pay, until it is paid out at the end of the block.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Income {
+    burned: Amount,
+    earned: BTreeMap<Address, Amount>,
+}
+
+impl Income {
+    /// Takes the fee of one transaction: `owners` get their shares, `proposer` the rest.
+    pub(crate) fn take(
+        &mut self,
+        fee: &Fee,
+        proposer: Address,
+        owners: &[(Address, Amount)],
+    ) -> Result<(), Rejection> {
+        let add =
+            |total: Amount, amount: Amount| total.checked_add(amount).ok_or(Rejection::Overflow);
+        let mut rest = add(fee.flat, fee.tip)?;
+        self.burned = add(self.burned, fee.burned)?;
+        for (owner, share) in owners {
+            rest = rest.checked_sub(*share).ok_or(Rejection::Overflow)?;
+            let earned = self.earned.entry(*owner).or_default();
+            *earned = add(*earned, *share)?;
+        }
+        let earned = self.earned.entry(proposer).or_default();
+        *earned = add(*earned, rest)?;
+        Ok(())
+    }
+
+    /// Pays out. What was taken from accounts goes back to accounts, so nothing overflows.
+    pub(crate) fn pay<S: StateRead>(self, delta: &mut StateDelta<'_, S>) -> Result<(), StoreError> {
+        for (who, amount) in self.earned {
+            if amount > Amount::ZERO {
+                delta.give(who, amount)?;
+            }
+        }
+        if self.burned > Amount::ZERO {
+            delta.burn(self.burned)?;
+        }
+        Ok(())
     }
 }

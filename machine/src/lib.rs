@@ -22,21 +22,27 @@
     )
 )]
 
+mod authority;
 mod check;
+mod consensus;
 mod execute;
 pub mod fees;
 mod genesis;
 mod lists;
 mod proposal;
 pub mod query;
+mod registry;
 mod rejection;
 mod room;
 mod state;
 pub mod tree;
+mod validators;
+mod version;
 
 pub use check::{CheckedTx, MAX_VALID_HEIGHTS, check_tx};
+pub use consensus::{MAX_BLOCK_BYTES, ParamsUpdate};
 pub use execute::ExecuteError;
-pub use genesis::{InitError, init_chain};
+pub use genesis::{ChainStart, InitError, init_chain};
 pub use lists::{MAX_DEPOSITS_PER_BLOCK, RollupSlice};
 pub use proposal::{
     Block, BlockContext, Execution, Outcome, ProcessError, Refusal, finalize, prepare, process,
@@ -45,6 +51,6 @@ pub use rejection::{Mismatch, Rejection};
 pub use room::{NoRoom, Room};
 #[cfg(any(test, feature = "test-utils"))]
 pub use state::MemState;
-pub use state::{
-    Account, Changes, DepositQueue, Entries, QueuedDeposit, RollupRecord, StateRead, StoreError,
-};
+pub use state::{Changes, Entries, StateRead, StoreError};
+pub use validators::{MAX_VALIDATORS, PowerUpdate};
+pub use version::AppVersion;

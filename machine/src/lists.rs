@@ -7,14 +7,18 @@ use std::collections::BTreeMap;
 
 use counterpoint_core::{
     block::{ENV_VERSION, RollupEnv, RollupItem, RollupLeaf, prev_randao},
-    primitive::{Hash, Height, RollupId},
-    registry::RollupConfig,
+    primitive::{Address, Amount, Hash, Height, RollupId},
+    registry::{RollupConfig, RollupStatus},
     slot::{HeaderTime, Slot, SlotSecs},
+    state::PendingConfig,
+    transaction::SignedTransaction,
 };
 
 use crate::{
     execute::Item,
-    room::Share,
+    fees::owner_share,
+    registry,
+    room::{Share, parts},
     state::{
         DepositQueue, Key, LastHeader, QueuedDeposit, ReadRecords, RollupRecord, StateDelta,
         StateRead, StoreError,
@@ -67,18 +71,37 @@ impl Lists {
         last: &LastHeader,
         delta: &mut StateDelta<'_, S>,
     ) -> Result<Self, StoreError> {
+        registry::collect_rent(height, delta)?;
         let classes = open_slots(time, last, delta)?;
         let mut lists = BTreeMap::new();
-        for record in delta.rollups()? {
-            let Some(slots) = classes.get(&record.config.slot_secs.get()) else {
+        for mut record in delta.rollups()? {
+            let class = classes.get(&record.config.slot_secs.get()).copied();
+            let Some(slots) = class.filter(|_| record.config.first_height <= height) else {
                 continue;
             };
-            if record.config.first_height <= height {
-                let list = List::open(record, height, *slots, last.hash, delta)?;
-                lists.insert(list.config.rollup_id, list);
+            let first = height == record.config.first_height;
+            let slots = Slots {
+                opens: slots.opens || first,
+                ..slots
+            };
+            if slots.opens && turn(&mut record, height, slots, delta)? == Fate::Leaves {
+                continue;
             }
+            let list = List::open(record, slots, last.hash, delta)?;
+            lists.insert(list.config.rollup_id, list);
         }
         Ok(Self(lists))
+    }
+
+    /// What owners of rollups get of the tip of `tx`, whose data is a part of the lists.
+    pub(crate) fn owner_shares(&self, tx: &SignedTransaction) -> Vec<(Address, Amount)> {
+        let tip = tx.body().tip_per_byte;
+        let share = |(id, part): (RollupId, Share)| {
+            let config = &self.0.get(&id)?.config;
+            let share = owner_share(tip, part, config.tip_share_bps)?;
+            (share > Amount::ZERO).then_some((config.owner, share))
+        };
+        parts(tx).into_iter().filter_map(share).collect()
     }
 
     /// Whether all of `items` fit into their rollups' shares of the block.
@@ -161,27 +184,50 @@ fn open_slots<S: StateRead>(
     Ok(classes)
 }
 
+/// Whether a rollup goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    Leaves,
+}
+
+/// What happens to a rollup when a block of its own opens: the first one is counted from, planned
+/// changes apply, and a rollup whose time has come leaves.
+fn turn<S: StateRead>(
+    record: &mut RollupRecord,
+    height: Height,
+    slots: Slots,
+    delta: &mut StateDelta<'_, S>,
+) -> Result<Fate, StoreError> {
+    let before = record.clone();
+    if let Some(PendingConfig { config, .. }) =
+        record.pending.take_if(|pending| pending.from <= height)
+    {
+        record.config_hash = config.hash();
+        record.config = config;
+    }
+    if let RollupStatus::Exiting(from) = record.config.status
+        && from <= height
+    {
+        registry::leave(record, delta)?;
+        return Ok(Fate::Leaves);
+    }
+    record.first_opening.get_or_insert(slots.openings);
+    if *record != before {
+        delta.put(&Key::Rollup(record.config.rollup_id), record)?;
+    }
+    Ok(Fate::Stays)
+}
+
 impl List {
     fn open<S: StateRead>(
         record: RollupRecord,
-        height: Height,
         slots: Slots,
         previous: Hash,
         delta: &mut StateDelta<'_, S>,
     ) -> Result<Self, StoreError> {
         let id = record.config.rollup_id;
-        let first = height == record.config.first_height;
-        let opens = slots.opens || first;
-        if first {
-            let first_opening = Some(slots.openings);
-            delta.put(
-                &Key::Rollup(id),
-                &RollupRecord {
-                    first_opening,
-                    ..record.clone()
-                },
-            )?;
-        }
+        let opens = slots.opens;
         let counted_from = record.first_opening.unwrap_or(slots.openings);
         let env = RollupEnv {
             version: ENV_VERSION,
@@ -198,7 +244,7 @@ impl List {
             } else {
                 [0; 32]
             },
-            config_hash: record.config.hash(),
+            config_hash: record.config_hash,
         };
         let left = Share::of(&record.config);
         let deposits = if opens {
@@ -235,6 +281,7 @@ fn take_deposits<S: StateRead>(
         let QueuedDeposit {
             address,
             amount_gwei,
+            ..
         } = deposit;
         items.push(RollupItem::Deposit {
             index,

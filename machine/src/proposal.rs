@@ -10,26 +10,32 @@ use counterpoint_core::{
     },
     primitive::{Address, Hash, Height, Nonce},
     slot::HeaderTime,
+    state::{Upgrade, Validator},
     transaction::{RawTransaction, SignedTransaction, TransactionError},
 };
 
 use crate::{
     check::{Existed, charge},
+    consensus::{self, ParamsUpdate},
     execute::{self, ExecuteError, TxContext},
+    fees::{Income, Prices},
     lists::{Lists, RollupSlice},
     rejection::Rejection,
     state::{Changes, Key, LastHeader, ReadRecords, StateDelta, StateRead, StoreError},
+    validators::{self, PowerUpdate, ValidatorSet},
 };
 
 /// What the header of a block says, as far as execution depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockContext {
     /// Which block.
     pub height: Height,
     /// When it was proposed.
     pub time: HeaderTime,
-    /// Who proposed it; the tips go to the account of this address.
+    /// The address of the key that proposed it.
     pub proposer: Address,
+    /// Addresses of keys that signed two blocks of one height, by evidence in this one.
+    pub misbehaved: Vec<Address>,
 }
 
 /// A block whose items decode and whose signatures hold.
@@ -109,6 +115,10 @@ pub struct Outcome {
     pub rollups: Vec<RollupSlice>,
     /// Item 0.
     pub preamble: Preamble,
+    /// Validators whose power is another one now, each once.
+    pub validators: Vec<PowerUpdate>,
+    /// What CometBFT is to change.
+    pub params: ParamsUpdate,
 }
 
 /// Chooses transactions, puts them into the verifiable order and commits to the lists they make.
@@ -143,7 +153,7 @@ pub fn prepare<S: StateRead>(
             Err(Excluded::Rejected(_) | Excluded::Overfull) => {}
         }
     }
-    items.insert(0, executor.close().outcome.preamble.encode());
+    items.insert(0, executor.close()?.outcome.preamble.encode());
     Ok(items)
 }
 
@@ -198,7 +208,7 @@ pub fn process<S: StateRead>(
             Excluded::Store(fault) => ProcessError::Store(fault),
         })?;
     }
-    let execution = executor.close();
+    let execution = executor.close()?;
     if execution.outcome.preamble != block.preamble {
         return Err(Refusal::Commitment.into());
     }
@@ -288,6 +298,12 @@ impl From<StoreError> for Excluded {
     }
 }
 
+impl From<Rejection> for Excluded {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
 impl From<ExecuteError> for Excluded {
     fn from(error: ExecuteError) -> Self {
         match error {
@@ -303,7 +319,15 @@ struct BlockExecutor<'a, S> {
     ctx: BlockContext,
     last: LastHeader,
     delta: StateDelta<'a, S>,
+    prices: Prices,
+    /// The account that the block earns for.
+    payout: Address,
+    /// The set before any transaction of this block, once one is about it.
+    validators: Option<ValidatorSet>,
     lists: Lists,
+    income: Income,
+    /// Bytes of all transactions.
+    bytes: u64,
     codes: Vec<(u32, String)>,
 }
 
@@ -311,14 +335,25 @@ impl<'a, S: StateRead> BlockExecutor<'a, S> {
     fn open(state: &'a S, ctx: &BlockContext) -> Result<Self, StoreError> {
         let mut delta = StateDelta::new(state);
         let last = state.last_header()?;
+        let proposer: Option<Validator> = state.read(&Key::Validator(ctx.proposer))?;
+        upgrade(ctx.height, &mut delta)?;
+        for address in &ctx.misbehaved {
+            validators::punish(*address, ctx.height, &mut delta)?;
+        }
         let lists = Lists::open(ctx.height, ctx.time, &last, &mut delta)?;
-        // Item 0 is the preamble.
         Ok(Self {
             state,
-            ctx: *ctx,
+            ctx: ctx.clone(),
             last,
+            prices: Prices::read(&delta)?,
             delta,
+            // A key that has just left the set may still propose, and has no record any more.
+            payout: proposer.map_or(ctx.proposer, |validator| validator.payout),
+            validators: None,
             lists,
+            income: Income::default(),
+            bytes: 0,
+            // Item 0 is the preamble.
             codes: vec![(0, String::new())],
         })
     }
@@ -329,12 +364,17 @@ impl<'a, S: StateRead> BlockExecutor<'a, S> {
             Some(_) => Existed::Yes,
             None => Existed::No,
         };
+        if self.validators.is_none() && validators::are_changed_by(tx) {
+            self.validators = Some(self.delta.validators()?);
+        }
         let mut charged = StateDelta::new(&self.delta);
-        charge(tx, &self.ctx, existed, &mut charged)?;
+        let fee = charge(tx, self.ctx.height, existed, &self.prices, &mut charged)?;
         let ctx = TxContext {
             signer: tx.signer(),
             height: self.ctx.height,
             previous_time: self.last.time,
+            prices: &self.prices,
+            validators: self.validators.as_ref().unwrap_or(&NO_VALIDATORS),
         };
         let mut executed = StateDelta::new(&charged);
         let (code, submitted, effects) =
@@ -347,31 +387,64 @@ impl<'a, S: StateRead> BlockExecutor<'a, S> {
                 }
                 Err(ExecuteError::Store(fault)) => return Err(fault.into()),
             };
+        let owners = if submitted.is_empty() {
+            Vec::new()
+        } else {
+            self.lists.owner_shares(tx)
+        };
+        self.income.take(&fee, self.payout, &owners)?;
         charged.apply(effects);
         let changes = charged.into_changes();
         self.delta.apply(changes);
         self.lists.push(submitted);
         self.codes.push(code);
+        self.bytes = self.bytes.saturating_add(tx.as_bytes().len() as u64);
         Ok(())
     }
 
-    fn close(self) -> Execution {
+    fn close(mut self) -> Result<Execution, StoreError> {
+        self.income.pay(&mut self.delta)?;
+        // Of the parameters that this block may just have changed.
+        let params = Prices::read(&self.delta)?.params;
+        let base_fee = params.next_base_fee(self.prices.base_fee, self.bytes);
+        if base_fee != self.prices.base_fee {
+            self.delta.put(&Key::BaseFee, &base_fee)?;
+        }
+        let params = consensus::update(self.state, &self.delta)?;
         let rollups = self.lists.close();
         let leaves: Vec<_> = rollups.iter().map(|slice| slice.leaf.clone()).collect();
         let preamble = Preamble::new(&leaves);
-        let (codes, changes) = (self.codes, self.delta.into_changes());
+        let changes = self.delta.into_changes();
         let outcome = Outcome {
-            codes,
+            codes: self.codes,
+            validators: validators::updates(self.state, &changes)?,
             changes,
             rollups,
             preamble,
+            params,
         };
-        Execution {
+        Ok(Execution {
             time: self.ctx.time,
             last: self.last,
             outcome,
-        }
+        })
     }
+}
+
+/// What a transaction that is not about validators sees of them.
+static NO_VALIDATORS: ValidatorSet = ValidatorSet::new();
+
+/// Puts the planned rules in force, if their height has come.
+fn upgrade<S: StateRead>(height: Height, delta: &mut StateDelta<'_, S>) -> Result<(), StoreError> {
+    let planned: Option<Upgrade> = delta.read(&Key::Upgrade)?;
+    let Some(Upgrade { plan }) = planned.filter(|upgrade| upgrade.plan.height() <= height) else {
+        return Ok(());
+    };
+    let mut chain = delta.chain()?;
+    chain.app_version = plan.app_version();
+    delta.put(&Key::Chain, &chain)?;
+    delta.delete(&Key::Upgrade);
+    Ok(())
 }
 
 fn order_key(tx: &SignedTransaction) -> OrderKey {

@@ -1,20 +1,14 @@
 //! Reads that users ask for.
 
-use counterpoint_core::primitive::{Address, Amount, RollupId};
+use counterpoint_core::{
+    primitive::{Address, RollupId},
+    state::{
+        Account, AuthorityRecord, Chain, ConsensusRecord, DepositQueue, RollupRecord, Upgrade,
+        Validator,
+    },
+};
 
-pub use crate::state::{Account, DepositQueue, RollupRecord};
-use crate::state::{ReadRecords, StateRead, StoreError};
-
-/// Where all value is. `supply` is the sum of all balances, `burned` and `locked`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Supply {
-    /// What the genesis issued.
-    pub supply: Amount,
-    /// Paid in fees.
-    pub burned: Amount,
-    /// In deposits and registrations.
-    pub locked: Amount,
-}
+use crate::state::{Key, ReadRecords, StateRead, StoreError};
 
 /// The account of an address.
 ///
@@ -24,12 +18,15 @@ pub fn account<S: StateRead>(state: &S, address: Address) -> Result<Option<Accou
     state.account(address)
 }
 
-/// A rollup by its identifier.
+/// A rollup by its identifier, even if it has left.
 ///
 /// # Errors
 /// [`StoreError`] if the store is broken.
 pub fn rollup<S: StateRead>(state: &S, id: RollupId) -> Result<Option<RollupRecord>, StoreError> {
-    state.rollup(id)
+    match state.rollup(id)? {
+        Some(record) => Ok(Some(record)),
+        None => state.former_rollup(id),
+    }
 }
 
 /// At most `limit` rollups after one, in the order of identifiers.
@@ -58,23 +55,42 @@ pub fn deposits<S: StateRead>(state: &S, id: RollupId) -> Result<DepositQueue, S
     state.deposit_queue(id)
 }
 
-/// Where all value is.
+/// Facts about the chain as a whole.
 ///
 /// # Errors
 /// [`StoreError`] if the store is broken or the chain was never initialised.
-pub fn supply<S: StateRead>(state: &S) -> Result<Supply, StoreError> {
-    let chain = state.chain()?;
-    Ok(Supply {
-        supply: chain.supply,
-        burned: chain.burned,
-        locked: chain.locked,
-    })
+pub fn chain<S: StateRead>(state: &S) -> Result<Chain, StoreError> {
+    state.chain()
 }
 
-/// The identifier of the chain.
+/// The validators, in the order of their addresses.
+///
+/// # Errors
+/// [`StoreError`] if the store is broken.
+pub fn validators<S: StateRead>(state: &S) -> Result<Vec<Validator>, StoreError> {
+    Ok(state.validators()?.into_values().collect())
+}
+
+/// Who decides about the chain, if anybody does.
+///
+/// # Errors
+/// [`StoreError`] if the store is broken.
+pub fn authority<S: StateRead>(state: &S) -> Result<Option<AuthorityRecord>, StoreError> {
+    state.read(&Key::Authority)
+}
+
+/// The rules that are to come.
+///
+/// # Errors
+/// [`StoreError`] if the store is broken.
+pub fn upgrade<S: StateRead>(state: &S) -> Result<Option<Upgrade>, StoreError> {
+    state.read(&Key::Upgrade)
+}
+
+/// CometBFT's parameters as far as the chain changes them.
 ///
 /// # Errors
 /// [`StoreError`] if the store is broken or the chain was never initialised.
-pub fn chain_id<S: StateRead>(state: &S) -> Result<String, StoreError> {
-    Ok(state.chain()?.chain_id)
+pub fn consensus<S: StateRead>(state: &S) -> Result<ConsensusRecord, StoreError> {
+    state.consensus()
 }

@@ -1,7 +1,8 @@
 use std::fmt;
 
 use counterpoint_core::{
-    primitive::{Amount, Height, Nonce, RollupId},
+    fees::FeeParamsError,
+    primitive::{Address, Amount, Height, Nonce, RollupId},
     registry::RollupConfigError,
 };
 
@@ -60,6 +61,14 @@ pub enum Rejection {
     /// Its data alone is more than a block may hold of the rollup.
     #[error("data for rollup {0} passes the rollup's share of a block")]
     Share(RollupId),
+    /// No block has room for it.
+    #[error("transaction has {length} bytes, a block has room for {limit}")]
+    TooLong {
+        /// Its bytes.
+        length: u64,
+        /// The room.
+        limit: u64,
+    },
     /// The signer cannot pay for an action.
     #[error("insufficient balance: {0}")]
     Balance(Mismatch<Amount>),
@@ -90,6 +99,70 @@ pub enum Rejection {
     /// As many rollups as the chain takes are registered.
     #[error("too many rollups are active")]
     TooManyRollups,
+    /// Somebody else owns the rollup.
+    #[error("signer does not own rollup {0}")]
+    NotOwner(RollupId),
+    /// The rollup's exit is announced, and cannot be called off.
+    #[error("rollup {0} is about to leave")]
+    Exiting(RollupId),
+    /// As many deposits wait as a rollup may have.
+    #[error("too many deposits wait for rollup {0}")]
+    DepositsFull(RollupId),
+    /// The signer is no member of the authority, or there is none.
+    #[error("signer is not a member of the authority")]
+    NotAuthority,
+    /// Members agree on whole transactions, which must hold nothing else.
+    #[error("actions of the authority and others must be in transactions of their own")]
+    MixedAuthority,
+    /// The signer has agreed already.
+    #[error("signer has approved these actions already")]
+    AlreadyApproved,
+    /// The signer began too many proposals that are still open.
+    #[error("signer began too many proposals that are still open")]
+    TooManyProposals,
+    /// The key signed two blocks of one height, and never has power again.
+    #[error("validator {0} double-signed and stays out for ever")]
+    Tombstoned(Address),
+    /// There is no such validator.
+    #[error("no validator {0}")]
+    UnknownValidator(Address),
+    /// Nobody would be left.
+    #[error("the last validator cannot leave")]
+    NoValidators,
+    /// The set would be too large for CometBFT or for light clients.
+    #[error("too many validators or too much power in total")]
+    TooManyValidators,
+    /// Light clients could not follow: only so much power may come or go per block.
+    #[error("{moved} power would come or go in one block, at most a third, {limit}, may")]
+    PowerMoves {
+        /// How much would.
+        moved: u64,
+        /// How much may.
+        limit: u64,
+    },
+    /// A fee parameter is out of bounds.
+    #[error("invalid fee parameters: {0}")]
+    FeeParams(FeeParamsError),
+    /// The upgrade is too near for nodes to see it coming.
+    #[error("upgrade height is too early: {0}")]
+    UpgradeHeight(Mismatch<Height>),
+    /// Versions follow one another.
+    #[error("wrong app_version: {0}")]
+    UpgradeVersion(Mismatch<u64>),
+    /// Blocks of this size leave no room, or CometBFT does not take them.
+    #[error("max_block_bytes is {bytes}, must lie in {least}..=104857600")]
+    BlockBytes {
+        /// What was asked for.
+        bytes: u64,
+        /// What a transaction and evidence need.
+        least: u64,
+    },
+    /// The height is too near for votes to carry extensions.
+    #[error("vote_extensions_height is too early: {0}")]
+    VoteExtensions(Mismatch<Height>),
+    /// Once on, vote extensions stay on.
+    #[error("vote extensions are on already")]
+    VoteExtensionsOn,
 }
 
 impl Rejection {
@@ -97,7 +170,7 @@ impl Rejection {
     /// lacks may be on its way.
     #[must_use]
     pub fn can_pass(code: u32) -> bool {
-        matches!(code, 4 | 6 | 8 | 16 | 18 | 19 | 23 | 24)
+        matches!(code, 4 | 6 | 8 | 16 | 18 | 19 | 23 | 24 | 28 | 37)
     }
 
     /// The code on the wire: stable, never reused. 1 is a transaction that does not decode.
@@ -112,6 +185,7 @@ impl Rejection {
             Self::MaxFee(_) => 7,
             Self::Fee(_) => 8,
             Self::Share(_) => 9,
+            Self::TooLong { .. } => 10,
             Self::Balance(_) => 16,
             Self::Overflow => 17,
             Self::UnknownRollup(_) => 18,
@@ -122,6 +196,24 @@ impl Rejection {
             Self::FirstHeight(_) => 23,
             Self::GenesisTime(_) => 24,
             Self::TooManyRollups => 25,
+            Self::NotOwner(_) => 26,
+            Self::Exiting(_) => 27,
+            Self::DepositsFull(_) => 28,
+            Self::NotAuthority => 29,
+            Self::MixedAuthority => 30,
+            Self::AlreadyApproved => 31,
+            Self::TooManyProposals => 32,
+            Self::Tombstoned(_) => 33,
+            Self::UnknownValidator(_) => 34,
+            Self::NoValidators => 35,
+            Self::TooManyValidators => 36,
+            Self::PowerMoves { .. } => 37,
+            Self::FeeParams(_) => 38,
+            Self::UpgradeHeight(_) => 39,
+            Self::UpgradeVersion(_) => 40,
+            Self::BlockBytes { .. } => 41,
+            Self::VoteExtensions(_) => 42,
+            Self::VoteExtensionsOn => 43,
         }
     }
 }

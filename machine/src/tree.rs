@@ -1,19 +1,11 @@
 //! The tree over the state: its root is the app hash.
 
-use counterpoint_core::primitive::Hash;
+use crate::state::{Changes, StoreError};
+use counterpoint_core::{primitive::Hash, state::key_hash};
 use jmt::{
-    KeyHash, Sha256Jmt,
+    Sha256Jmt,
     storage::{TreeReader, TreeUpdateBatch},
 };
-use sha2::Sha256;
-
-use crate::state::{Changes, StoreError};
-
-/// The place of a state key in the tree.
-#[must_use]
-pub fn key_hash(key: &[u8]) -> KeyHash {
-    KeyHash::with::<Sha256>(key)
-}
 
 /// The root after `changes`, and what to write with them in one batch. Versions count from 0, the
 /// genesis, without gaps.

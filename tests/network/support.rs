@@ -46,6 +46,7 @@ impl Network {
             block_interval_ms: 200,
             base_port: None,
             max_block_bytes: MAX_BLOCK_BYTES,
+            fees: None,
             program: PathBuf::from(env!("CARGO_BIN_EXE_counterpoint-under-test")),
             application: Application::Sequencer,
         };

@@ -5,8 +5,11 @@ mod stream;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use counterpoint_core::primitive::{Address, Hash, Height, RollupId};
-use counterpoint_machine::{fees, query};
+use counterpoint_core::{
+    primitive::{Address, Hash, Height, RollupId},
+    state::RollupRecord,
+};
+use counterpoint_machine::{fees::Prices, query};
 use counterpoint_proto::sequencer::{
     GetAccountRequest, GetAccountResponse, GetInfoRequest, GetInfoResponse, GetRollupBlockRequest,
     GetRollupRequest, GetRollupResponse, GetTransactionRequest, GetTransactionResponse,
@@ -145,7 +148,7 @@ impl Sequencer {
 fn rollup(
     state: &StateSnapshot,
     tip: &Tip,
-    record: &query::RollupRecord,
+    record: &RollupRecord,
 ) -> Result<GetRollupResponse, Status> {
     let deposits = query::deposits(state, record.config.rollup_id).map_err(internal)?;
     Ok(GetRollupResponse {
@@ -181,13 +184,14 @@ impl sequencer_server::Sequencer for Sequencer {
         _: Request<GetInfoRequest>,
     ) -> Result<Response<GetInfoResponse>, Status> {
         let (state, tip) = self.state()?;
+        let prices = Prices::read(&state).map_err(internal)?;
         Ok(Response::new(GetInfoResponse {
-            chain_id: query::chain_id(&state).map_err(internal)?,
+            chain_id: query::chain(&state).map_err(internal)?.chain_id,
             height: tip.height.get(),
             app_hash: Bytes::copy_from_slice(tip.app_hash.as_bytes()),
             lowest_height: tip.initial.get(),
             version: env!("CARGO_PKG_VERSION").into(),
-            base_fee: fees::BASE_FEE,
+            base_fee: prices.base_fee,
         }))
     }
 

@@ -16,9 +16,10 @@ use bytes::Bytes;
 use counterpoint_core::{
     block::Tag,
     primitive::{Address, Hash, Height, Nonce},
+    state::Account,
     transaction::{GossipBundle, RawTransaction, SignedTransaction},
 };
-use counterpoint_machine::{Account, CheckedTx, ExecuteError, Room, StoreError, check_tx, query};
+use counterpoint_machine::{CheckedTx, ExecuteError, Room, StoreError, check_tx, query};
 use counterpoint_service::to_f64;
 use inbox::{Inbox, Offer};
 use metrics::{counter, gauge};

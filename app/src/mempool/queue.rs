@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use counterpoint_core::{
     action::Action,
     primitive::{Address, Amount, Hash, Height, Nonce},
+    state::Account,
     transaction::SignedTransaction,
 };
-use counterpoint_machine::{Account, CheckedTx, NoRoom, Room};
+use counterpoint_machine::{CheckedTx, NoRoom, Room};
 
 /// Transactions that a block was too full for, after which a proposer looks no further.
 const MAX_MISSES: usize = 1_000;

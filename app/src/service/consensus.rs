@@ -15,8 +15,8 @@ use counterpoint_abci::{
     BoxError, ConsensusRequest, ConsensusResponse,
     proto::abci::{
         ExecTxResult, RequestFinalizeBlock, RequestInitChain, RequestPrepareProposal,
-        RequestProcessProposal, ResponseCommit, ResponseExtendVote, ResponseFinalizeBlock,
-        ResponseInitChain, ResponsePrepareProposal, ResponseProcessProposal,
+        RequestProcessProposal, RequestVerifyVoteExtension, ResponseCommit, ResponseExtendVote,
+        ResponseFinalizeBlock, ResponseInitChain, ResponsePrepareProposal, ResponseProcessProposal,
         ResponseVerifyVoteExtension, response_process_proposal::ProposalStatus,
         response_verify_vote_extension::VerifyStatus,
     },
@@ -24,23 +24,28 @@ use counterpoint_abci::{
 use counterpoint_core::{
     genesis::SequencerGenesis,
     primitive::{Address, Hash, Height},
-    slot::HeaderTime,
     transaction::SignedTransaction,
+    vote_extension,
 };
 use counterpoint_machine::{
-    Block, BlockContext, Execution, ProcessError, Room, finalize, init_chain, prepare, process,
-    tree,
+    AppVersion, Block, BlockContext, Execution, ParamsUpdate, ProcessError, Room, finalize,
+    init_chain, prepare, process, tree,
 };
 use counterpoint_service::to_f64;
 use metrics::{counter, gauge, histogram};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{Answer, in_place};
+use super::{
+    Answer,
+    convert::{chain_start, context, hash, params_update, power_update},
+    in_place,
+};
 use crate::{
     mempool::Mempool,
     metric,
     store::{Decided, Store, Tip},
+    upgrade::{self, Missing},
 };
 
 /// Most proposals of one height whose execution is kept; rounds rarely pass two.
@@ -58,6 +63,9 @@ struct State {
     store: Store,
     mempool: Arc<Mempool>,
     committed: watch::Sender<Height>,
+    /// The newest rules that this node follows.
+    newest: AppVersion,
+    halt: watch::Sender<Option<Missing>>,
     /// What proposals of this height do, by block hash.
     executions: HashMap<Hash, Executed>,
     /// Transactions of these proposals, whose signatures need no second look.
@@ -74,18 +82,23 @@ struct Executed {
 }
 
 impl Consensus {
-    /// A service over `store` that tells `committed` of every height.
+    /// A service over `store` that tells `committed` of every height, and `halt` when the next one
+    /// needs newer rules than `newest`.
     #[must_use]
     pub(crate) fn new(
         store: Store,
         mempool: Arc<Mempool>,
         committed: watch::Sender<Height>,
+        newest: AppVersion,
+        halt: watch::Sender<Option<Missing>>,
     ) -> Self {
         let (executions, verified, decided) = Default::default();
         Self(Arc::new(Mutex::new(State {
             store,
             mempool,
             committed,
+            newest,
+            halt,
             executions,
             verified,
             decided,
@@ -110,19 +123,11 @@ impl State {
             ConsensusRequest::InitChain(request) => self.init_chain(&request)?.into(),
             ConsensusRequest::PrepareProposal(request) => self.prepare(&request)?.into(),
             ConsensusRequest::ProcessProposal(request) => self.process(&request)?.into(),
-            ConsensusRequest::ExtendVote(_) => ResponseExtendVote::default().into(),
-            ConsensusRequest::VerifyVoteExtension(request) => {
-                let empty = request.vote_extension.is_empty();
-                let status = if empty {
-                    VerifyStatus::Accept
-                } else {
-                    VerifyStatus::Reject
-                };
-                ResponseVerifyVoteExtension {
-                    status: status.into(),
-                }
-                .into()
+            ConsensusRequest::ExtendVote(_) => ResponseExtendVote {
+                vote_extension: Bytes::from_static(&vote_extension::EMPTY),
             }
+            .into(),
+            ConsensusRequest::VerifyVoteExtension(request) => verify_extension(&request).into(),
             ConsensusRequest::FinalizeBlock(request) => self.finalize(&request)?.into(),
             ConsensusRequest::Commit(_) => self.commit()?.into(),
         })
@@ -136,16 +141,15 @@ impl State {
             let chain_id = &request.chain_id;
             return Err(format!("chain {chain_id} {what} {height}: use an empty data_dir").into());
         }
-        let initial = Height::new(u64::try_from(request.initial_height)?.max(1));
+        let invalid = |error: eyre::Report| format!("genesis: {error:#}");
         let genesis = SequencerGenesis::parse(&request.app_state_bytes)
-            .map_err(|error| format!("genesis: {:#}", eyre::Report::new(error)))?;
-        let time = header_time(request.time.as_ref())?;
-        let changes = init_chain(&genesis, &request.chain_id, initial, time)
-            .map_err(|error| format!("genesis: {:#}", eyre::Report::new(error)))?;
+            .map_err(|error| invalid(error.into()))?;
+        let start = chain_start(request)?;
+        let changes = init_chain(&genesis, &start).map_err(|error| invalid(error.into()))?;
         let tip = Tip {
             height: Height::new(0),
             app_hash: Hash::ZERO,
-            initial,
+            initial: start.initial_height,
         };
         let (app_hash, tree) = tree::update(&self.store, 0, &changes)?;
         self.store.init(Tip { app_hash, ..tip }, &changes, &tree)?;
@@ -154,10 +158,13 @@ impl State {
             rollups = genesis.rollups.len(),
             "chain initialised"
         );
-        let app_hash = Bytes::copy_from_slice(app_hash.as_bytes());
+        let version = ParamsUpdate {
+            app_version: Some(start.version.number()),
+            ..ParamsUpdate::default()
+        };
         Ok(ResponseInitChain {
-            app_hash,
-            validators: request.validators.clone(),
+            app_hash: Bytes::copy_from_slice(app_hash.as_bytes()),
+            consensus_params: params_update(&version)?,
             ..ResponseInitChain::default()
         })
     }
@@ -171,6 +178,7 @@ impl State {
             request.height,
             request.time.as_ref(),
             &request.proposer_address,
+            &request.misbehavior,
         )?;
         let max_bytes = u64::try_from(request.max_tx_bytes)?;
         let state = self.store.state();
@@ -190,6 +198,7 @@ impl State {
             request.height,
             request.time.as_ref(),
             &request.proposer_address,
+            &request.misbehavior,
         )?;
         let block_hash = hash(&request.hash)?;
         let verdict = if self.executions.contains_key(&block_hash) {
@@ -252,6 +261,7 @@ impl State {
             request.height,
             request.time.as_ref(),
             &request.proposer_address,
+            &request.misbehavior,
         )?;
         let block_hash = hash(&request.hash)?;
         let tip = self.store.tip()?;
@@ -284,9 +294,12 @@ impl State {
             log: log.clone(),
             ..ExecTxResult::default()
         };
+        let updates = outcome.validators.iter().map(power_update);
         let response = ResponseFinalizeBlock {
             tx_results: outcome.codes.iter().map(result).collect(),
             app_hash: Bytes::copy_from_slice(app_hash.as_bytes()),
+            validator_updates: updates.collect::<Result<_, _>>()?,
+            consensus_param_updates: params_update(&outcome.params)?,
             ..ResponseFinalizeBlock::default()
         };
         let bytes = request.txs.iter().map(Bytes::len).sum::<usize>();
@@ -319,34 +332,24 @@ impl State {
         info!(%height, transactions, app_hash = %decided.tip.app_hash, "committed");
         self.mempool.advance(height, &signers)?;
         self.committed.send_replace(height);
+        if let Some(missing) = upgrade::missing(&self.store, self.newest)? {
+            // Answered first: this block is done, and the next one is not ours to judge.
+            self.halt.send_replace(Some(missing));
+        }
         Ok(ResponseCommit::default())
     }
 }
 
-fn context(
-    height: i64,
-    time: Option<&prost_types::Timestamp>,
-    proposer: &[u8],
-) -> Result<BlockContext, BoxError> {
-    let proposer =
-        <[u8; 20]>::try_from(proposer).map_err(|_| "proposer address has not 20 bytes")?;
-    Ok(BlockContext {
-        height: Height::new(u64::try_from(height)?),
-        time: header_time(time)?,
-        proposer: Address::new(proposer),
-    })
-}
-
-fn header_time(time: Option<&prost_types::Timestamp>) -> Result<HeaderTime, BoxError> {
-    let time = time.ok_or("request carries no time")?;
-    let (seconds, nanos) = (u64::try_from(time.seconds)?, u32::try_from(time.nanos)?);
-    Ok(HeaderTime { seconds, nanos })
-}
-
-fn hash(bytes: &[u8]) -> Result<Hash, BoxError> {
-    Ok(Hash::new(
-        bytes
-            .try_into()
-            .map_err(|_| "block hash has not 32 bytes")?,
-    ))
+fn verify_extension(request: &RequestVerifyVoteExtension) -> ResponseVerifyVoteExtension {
+    let status = match vote_extension::verify(&request.vote_extension) {
+        Ok(()) => VerifyStatus::Accept,
+        Err(error) => {
+            let validator = hex::encode(&request.validator_address);
+            warn!(height = request.height, validator, %error, "vote extension rejected");
+            VerifyStatus::Reject
+        }
+    };
+    ResponseVerifyVoteExtension {
+        status: status.into(),
+    }
 }

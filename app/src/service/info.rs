@@ -4,11 +4,10 @@ use counterpoint_abci::{
     proto::abci::{ResponseInfo, ResponseQuery},
 };
 
+use counterpoint_machine::{AppVersion, query};
+
 use super::{Answer, in_place};
 use crate::store::Store;
-
-/// The version of the application's rules, which headers carry.
-const APP_VERSION: u64 = 1;
 
 /// Code of an ABCI query; reads are served by gRPC.
 const NO_QUERIES: u32 = 1;
@@ -30,10 +29,16 @@ pub(crate) fn info(store: &Store, request: InfoRequest) -> Answer<InfoResponse> 
 fn read(store: &Store) -> Result<ResponseInfo, BoxError> {
     let tip = store.tip()?;
     let begun = tip.height.get() > 0;
+    let app_version = if tip.initial.get() > 0 {
+        query::chain(&store.state())?.app_version
+    } else {
+        // InitChain will say.
+        AppVersion::NEWEST.number()
+    };
     Ok(ResponseInfo {
         data: "counterpoint".into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        app_version: APP_VERSION,
+        app_version,
         last_block_height: i64::try_from(tip.height.get())?,
         last_block_app_hash: if begun {
             Bytes::copy_from_slice(tip.app_hash.as_bytes())

@@ -1,6 +1,7 @@
 //! One `tower` service per ABCI connection.
 
 mod consensus;
+mod convert;
 mod info;
 mod mempool;
 mod snapshot;

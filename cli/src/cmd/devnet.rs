@@ -162,6 +162,7 @@ fn options(args: &DevnetArgs, dir: PathBuf) -> eyre::Result<Options> {
         )?,
         base_port: args.base_port,
         max_block_bytes: MAX_BLOCK_BYTES,
+        fees: None,
         program: std::env::current_exe()?,
         application: Application::Sequencer,
         dir,

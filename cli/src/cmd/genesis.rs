@@ -59,7 +59,7 @@ pub(crate) fn run(command: GenesisCommand) -> eyre::Result<()> {
                 .collect::<Result<_, _>>()?;
             let genesis = SequencerGenesis {
                 accounts,
-                rollups: Vec::new(),
+                ..SequencerGenesis::default()
             };
             genesis.supply()?;
             println!("{}", serde_json::to_string_pretty(&genesis)?);

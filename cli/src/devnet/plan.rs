@@ -8,6 +8,7 @@ use std::{
 
 use alloy_primitives::keccak256;
 use alloy_signer_local::PrivateKeySigner;
+use counterpoint_core::fees::FeeParams;
 use eyre::{WrapErr, bail};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,8 @@ pub struct Options {
     pub base_port: Option<u16>,
     /// Most bytes of a sequencer block.
     pub max_block_bytes: u64,
+    /// What the sequencer's fees are worked out from, if not from the defaults.
+    pub fees: Option<FeeParams>,
     /// The `counterpoint` program that runs the services.
     pub program: PathBuf,
     /// What runs beside each CometBFT.
@@ -71,6 +74,9 @@ pub struct Plan {
     pub block_interval_ms: u64,
     /// Most bytes of a sequencer block.
     pub max_block_bytes: u64,
+    /// What the sequencer's fees are worked out from, if not from the defaults.
+    #[serde(default)]
+    pub fees: Option<FeeParams>,
     /// Validators.
     pub validators: Vec<ValidatorPlan>,
     /// The composer, which runs if there are rollups.
@@ -188,6 +194,7 @@ impl Plan {
             chain_id,
             block_interval_ms: options.block_interval_ms,
             max_block_bytes: options.max_block_bytes,
+            fees: options.fees.clone(),
             validators,
             composer,
             rollups,

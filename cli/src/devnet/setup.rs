@@ -12,6 +12,7 @@ use alloy_primitives::{U256, utils::Unit};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use counterpoint_conductor::chain_spec::{Specification, dev_genesis};
 use counterpoint_core::{
+    authority::Authority,
     genesis::{GenesisAccount, SequencerGenesis},
     key::SecretKey,
     primitive::{Address, Amount, EvmAddress, Height, RollupId},
@@ -144,6 +145,8 @@ pub fn write(plan: &Plan, layout: &Layout, geth: &Path) -> eyre::Result<()> {
     let genesis = SequencerGenesis {
         accounts: funded.to_vec(),
         rollups,
+        authority: Some(Authority::new(1, vec![faucet.public_key().address()])?),
+        fees: plan.fees.clone(),
     };
     write_validators(plan, layout, &genesis, now)?;
     write_services(plan, layout)

@@ -1,18 +1,31 @@
 //! What a transaction does: one action per file, and the enum that lists them.
 //!
-//! Discriminants are on the wire and never reused. Reserved for later packages: UpdateRollup 3,
-//! ExitRollup 4, ValidatorUpdate 6, AuthorityChange 7, FeeChange 8, ScheduleUpgrade 9,
-//! SubmitBundle 16, RevealLegs 17, CancelBundle 18.
+//! Discriminants are on the wire and never reused. Reserved for later packages: SubmitBundle 16,
+//! RevealLegs 17, CancelBundle 18.
 
+mod authority_change;
+mod consensus_change;
 mod deposit;
+mod exit_rollup;
+mod fee_change;
 mod register_rollup;
+mod schedule_upgrade;
 mod submit_data;
 mod transfer;
+mod update_rollup;
+mod validator_update;
 
+pub use authority_change::AuthorityChange;
+pub use consensus_change::ConsensusChange;
 pub use deposit::{Deposit, DepositError};
+pub use exit_rollup::ExitRollup;
+pub use fee_change::FeeChange;
 pub use register_rollup::RegisterRollup;
+pub use schedule_upgrade::{ScheduleUpgrade, UpgradeNameError};
 pub use submit_data::{SubmitData, SubmitDataError};
 pub use transfer::Transfer;
+pub use update_rollup::UpdateRollup;
+pub use validator_update::{ValidatorUpdate, ValidatorUpdateError};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -27,6 +40,40 @@ pub enum Action {
     SubmitData(SubmitData) = 1,
     /// Registers a rollup.
     RegisterRollup(RegisterRollup) = 2,
+    /// Changes a rollup that the signer owns.
+    UpdateRollup(UpdateRollup) = 3,
+    /// Ends a rollup that the signer owns.
+    ExitRollup(ExitRollup) = 4,
     /// Locks value here and mints it on a rollup, one way.
     Deposit(Deposit) = 5,
+    /// Changes the set of validators.
+    ValidatorUpdate(ValidatorUpdate) = 6,
+    /// Changes who the authority is.
+    AuthorityChange(AuthorityChange) = 7,
+    /// Changes what fees are worked out from.
+    FeeChange(FeeChange) = 8,
+    /// Schedules other rules.
+    ScheduleUpgrade(ScheduleUpgrade) = 9,
+    /// Changes parameters of CometBFT.
+    ConsensusChange(ConsensusChange) = 10,
+}
+
+impl Action {
+    /// Whether only the authority may ask for this.
+    #[must_use]
+    pub fn needs_authority(&self) -> bool {
+        match self {
+            Self::Transfer(_)
+            | Self::SubmitData(_)
+            | Self::RegisterRollup(_)
+            | Self::UpdateRollup(_)
+            | Self::ExitRollup(_)
+            | Self::Deposit(_) => false,
+            Self::ValidatorUpdate(_)
+            | Self::AuthorityChange(_)
+            | Self::FeeChange(_)
+            | Self::ScheduleUpgrade(_)
+            | Self::ConsensusChange(_) => true,
+        }
+    }
 }

@@ -1,7 +1,10 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::{
-    action::{Action, Deposit, RegisterRollup, SubmitData, Transfer},
+    action::{
+        Action, AuthorityChange, ConsensusChange, Deposit, ExitRollup, FeeChange, RegisterRollup,
+        ScheduleUpgrade, SubmitData, Transfer, UpdateRollup, ValidatorUpdate,
+    },
     block::merkle,
     key::PublicKey,
     primitive::{Amount, Hash, Height, Nonce, RollupId},
@@ -66,7 +69,21 @@ pub enum SigningAction {
     /// As in the body.
     RegisterRollup(RegisterRollup) = 2,
     /// As in the body.
+    UpdateRollup(UpdateRollup) = 3,
+    /// As in the body.
+    ExitRollup(ExitRollup) = 4,
+    /// As in the body.
     Deposit(Deposit) = 5,
+    /// As in the body.
+    ValidatorUpdate(ValidatorUpdate) = 6,
+    /// As in the body.
+    AuthorityChange(AuthorityChange) = 7,
+    /// As in the body.
+    FeeChange(FeeChange) = 8,
+    /// As in the body.
+    ScheduleUpgrade(ScheduleUpgrade) = 9,
+    /// As in the body.
+    ConsensusChange(ConsensusChange) = 10,
 }
 
 impl TransactionBody {
@@ -95,7 +112,14 @@ impl From<&Action> for SigningAction {
             Action::Transfer(transfer) => Self::Transfer(transfer.clone()),
             Action::SubmitData(data) => Self::submit_data(data),
             Action::RegisterRollup(register) => Self::RegisterRollup(register.clone()),
+            Action::UpdateRollup(update) => Self::UpdateRollup(update.clone()),
+            Action::ExitRollup(exit) => Self::ExitRollup(exit.clone()),
             Action::Deposit(deposit) => Self::Deposit(deposit.clone()),
+            Action::ValidatorUpdate(update) => Self::ValidatorUpdate(update.clone()),
+            Action::AuthorityChange(change) => Self::AuthorityChange(change.clone()),
+            Action::FeeChange(change) => Self::FeeChange(change.clone()),
+            Action::ScheduleUpgrade(upgrade) => Self::ScheduleUpgrade(upgrade.clone()),
+            Action::ConsensusChange(change) => Self::ConsensusChange(change.clone()),
         }
     }
 }

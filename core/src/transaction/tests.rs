@@ -3,10 +3,16 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    action::{Action, Deposit, RegisterRollup, SubmitData, Transfer},
+    action::{
+        Action, AuthorityChange, ConsensusChange, Deposit, ExitRollup, FeeChange, RegisterRollup,
+        ScheduleUpgrade, SubmitData, Transfer, UpdateRollup, ValidatorUpdate,
+    },
+    authority::Authority,
     block::Tag,
+    fees::FeeParams,
     key::SecretKey,
     primitive::{Address, Amount, EvmAddress, Hash, Height, Nonce, RollupId},
+    registry::RollupConfig,
     slot::SlotSecs,
 };
 
@@ -58,6 +64,37 @@ fn every_action() -> Vec<Action> {
     ]
 }
 
+fn operators_actions() -> Vec<Action> {
+    let config = RollupConfig::example("alpha");
+    let public_key = key().public_key();
+    let members = vec![Address::new([1; 20]), Address::new([2; 20])];
+    vec![
+        Action::UpdateRollup(UpdateRollup {
+            rent: Amount::new(9),
+            ..UpdateRollup::of(&config)
+        }),
+        Action::ExitRollup(ExitRollup {
+            rollup_id: config.rollup_id,
+        }),
+        Action::ValidatorUpdate(
+            ValidatorUpdate::new(public_key, 10, Address::new([3; 20])).unwrap(),
+        ),
+        Action::AuthorityChange(AuthorityChange {
+            authority: Authority::new(2, members).unwrap(),
+        }),
+        Action::FeeChange(FeeChange {
+            params: FeeParams::default(),
+        }),
+        Action::ScheduleUpgrade(
+            ScheduleUpgrade::new(Height::new(500), "fair order".into(), 2).unwrap(),
+        ),
+        Action::ConsensusChange(ConsensusChange {
+            max_block_bytes: Some(2_000_000),
+            vote_extensions_height: Some(Height::new(7)),
+        }),
+    ]
+}
+
 #[test]
 fn encoding_is_frozen() {
     let tx = SignedTransaction::sign(body(every_action()), &key()).unwrap();
@@ -65,6 +102,19 @@ fn encoding_is_frozen() {
     insta::assert_snapshot!("bytes", hex::encode(tx.as_bytes()));
     insta::assert_snapshot!("hash", tx.hash());
     insta::assert_snapshot!("signer", tx.signer());
+}
+
+#[test]
+fn encoding_of_what_operators_do_is_frozen() {
+    for action in operators_actions() {
+        let name = format!("{action:?}");
+        let name = name.split_once('(').unwrap().0.to_owned();
+        let tx = SignedTransaction::sign(body(vec![action]), &key()).unwrap();
+        insta::assert_snapshot!(name, hex::encode(tx.as_bytes()));
+        assert_eq!(SignedTransaction::decode(tx.as_bytes()).unwrap(), tx);
+    }
+    let proposal = Authority::proposal(3, &operators_actions());
+    insta::assert_snapshot!("proposal", proposal);
 }
 
 #[test]
@@ -109,8 +159,8 @@ fn broken_bytes_are_refused() {
         .as_bytes()
         .to_vec();
     let action = reserved.len() - 64 - 1 - 20 - 16;
-    reserved[action] = 3;
-    check_refused(reserved, "3");
+    reserved[action] = 16;
+    check_refused(reserved, "16");
     let empty = SignedTransaction::sign(body(vec![]), &key()).unwrap_err();
     assert!(matches!(empty, TransactionError::ActionCount { count: 0 }));
 }

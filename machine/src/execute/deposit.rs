@@ -6,21 +6,29 @@ use crate::{
     state::{DepositQueue, Key, QueuedDeposit, ReadRecords, StateDelta, StateRead},
 };
 
-/// Locks value and queues its minting for one of the rollup's next openings.
+/// Most deposits of one rollup that wait: all of them go back in one block if the rollup leaves.
+const MAX_QUEUED: u64 = 4_096;
+
+/// Locks the value and puts the deposit into the rollup's queue.
 pub(super) fn execute<S: StateRead>(
-    ctx: &TxContext,
+    ctx: &TxContext<'_>,
     action: &Deposit,
     delta: &mut StateDelta<'_, S>,
 ) -> Result<(), ExecuteError> {
-    let (id, amount_gwei) = (action.rollup_id(), action.amount_gwei());
+    let id = action.rollup_id();
     active_rollup(id, ctx.height, delta)?;
-    lock(ctx.signer, Amount::new(u128::from(amount_gwei)), delta)?;
     let queue = delta.deposit_queue(id)?;
-    let queued = queue.queued.checked_add(1).ok_or(Rejection::Overflow)?;
+    if queue.queued.saturating_sub(queue.emitted) >= MAX_QUEUED {
+        return Err(Rejection::DepositsFull(id).into());
+    }
+    lock(ctx.signer, Amount::new(action.amount_gwei().into()), delta)?;
     let deposit = QueuedDeposit {
+        depositor: ctx.signer,
         address: action.evm_address(),
-        amount_gwei,
+        amount_gwei: action.amount_gwei(),
     };
     delta.put(&Key::Deposit(id, queue.queued), &deposit)?;
-    Ok(delta.put(&Key::DepositQueue(id), &DepositQueue { queued, ..queue })?)
+    let queued = queue.queued.checked_add(1).ok_or(Rejection::Overflow)?;
+    let queue = DepositQueue { queued, ..queue };
+    Ok(delta.put(&Key::DepositQueue(id), &queue)?)
 }

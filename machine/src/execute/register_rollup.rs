@@ -1,11 +1,13 @@
 use counterpoint_core::{
-    action::RegisterRollup, primitive::Height, registry::MAX_ACTIVE_ROLLUPS, slot::Slot,
+    action::RegisterRollup,
+    primitive::{Amount, Height},
+    registry::MAX_ACTIVE_ROLLUPS,
+    slot::Slot,
 };
 
-use super::{ExecuteError, TxContext, lock};
+use super::{ExecuteError, TxContext, debit, lock};
 use crate::{
-    fees::REGISTRATION_DEPOSIT,
-    genesis::put_rollup,
+    registry::{self, FIRST_RENT_HEIGHTS},
     rejection::{Mismatch, Rejection},
     state::{Key, ReadRecords, StateDelta, StateRead},
 };
@@ -13,9 +15,9 @@ use crate::{
 /// Heights between a registration and the rollup's first: everybody must know of it by then.
 const NOTICE_HEIGHTS: u64 = 2;
 
-/// Registers a rollup that the signer owns, and locks its deposit.
+/// Registers a rollup that the signer owns, locks its deposit and burns its first rent.
 pub(super) fn execute<S: StateRead>(
-    ctx: &TxContext,
+    ctx: &TxContext<'_>,
     action: &RegisterRollup,
     delta: &mut StateDelta<'_, S>,
 ) -> Result<(), ExecuteError> {
@@ -45,6 +47,18 @@ pub(super) fn execute<S: StateRead>(
     if Slot::of(ctx.previous_time, config.slot_secs).get() <= config.genesis_time {
         return Err(Rejection::GenesisTime(config.genesis_time).into());
     }
-    lock(ctx.signer, REGISTRATION_DEPOSIT, delta)?;
-    Ok(put_rollup(config, delta)?)
+    let params = &ctx.prices.params;
+    lock(ctx.signer, params.registration_deposit, delta)?;
+    let rent = u128::from(params.rent_per_height).saturating_mul(FIRST_RENT_HEIGHTS.into());
+    let rent = Amount::new(rent);
+    debit(ctx.signer, rent, delta)?;
+    delta.burn(rent)?;
+    let heights = ctx.prices.heights_of_rent(rent);
+    let paid_until = Height::new(config.first_height.get().saturating_add(heights));
+    Ok(registry::put(
+        config,
+        params.registration_deposit,
+        paid_until,
+        delta,
+    )?)
 }

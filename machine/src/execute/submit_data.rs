@@ -5,7 +5,7 @@ use crate::state::{StateDelta, StateRead};
 
 /// Adds the items to the rollup's list; we never look inside.
 pub(super) fn execute<S: StateRead>(
-    ctx: &TxContext,
+    ctx: &TxContext<'_>,
     action: &SubmitData,
     delta: &StateDelta<'_, S>,
     submitted: &mut Submitted,

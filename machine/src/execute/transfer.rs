@@ -5,7 +5,7 @@ use crate::state::{StateDelta, StateRead};
 
 /// Moves value from the signer to `action.to`.
 pub(super) fn execute<S: StateRead>(
-    ctx: &TxContext,
+    ctx: &TxContext<'_>,
     action: &Transfer,
     delta: &mut StateDelta<'_, S>,
 ) -> Result<(), ExecuteError> {

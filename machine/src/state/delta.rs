@@ -34,7 +34,11 @@ impl<'a, S: StateRead> StateDelta<'a, S> {
     }
 
     pub(crate) fn delete(&mut self, key: &Key<'_>) {
-        self.changes.insert(key.encode(), None);
+        self.delete_encoded(key.encode());
+    }
+
+    pub(crate) fn delete_encoded(&mut self, key: Vec<u8>) {
+        self.changes.insert(key, None);
     }
 
     pub(crate) fn into_changes(self) -> Changes {
@@ -53,6 +57,35 @@ impl<'a, S: StateRead> StateDelta<'a, S> {
         let balance = balance.ok_or(Rejection::Overflow)?;
         Ok(self.put(&Key::Account(to), &Account { balance, ..account })?)
     }
+
+    /// Adds value to an account that was taken from accounts before, so that it cannot overflow.
+    pub(crate) fn give(&mut self, to: Address, amount: Amount) -> Result<(), StoreError> {
+        match self.credit(to, amount) {
+            Ok(()) => Ok(()),
+            Err(ExecuteError::Store(fault)) => Err(fault),
+            Err(ExecuteError::Rejected(_)) => Err(miscounted()),
+        }
+    }
+
+    /// Notes that value which was taken from accounts is gone.
+    pub(crate) fn burn(&mut self, amount: Amount) -> Result<(), StoreError> {
+        let mut chain = self.chain()?;
+        chain.burned = chain.burned.checked_add(amount).ok_or_else(miscounted)?;
+        self.put(&Key::Chain, &chain)
+    }
+
+    /// Gives locked value back to an account.
+    pub(crate) fn unlock(&mut self, to: Address, amount: Amount) -> Result<(), StoreError> {
+        let mut chain = self.chain()?;
+        chain.locked = chain.locked.checked_sub(amount).ok_or_else(miscounted)?;
+        self.put(&Key::Chain, &chain)?;
+        self.give(to, amount)
+    }
+}
+
+/// Value came into being or was lost, which no transaction can do.
+fn miscounted() -> StoreError {
+    StoreError::corrupt("balances, burned and locked value do not add up to the supply".into())
 }
 
 impl<S: StateRead> StateRead for StateDelta<'_, S> {

@@ -1,9 +1,13 @@
 use std::collections::BTreeMap;
 
 use borsh::BorshDeserialize;
-use counterpoint_core::primitive::{Address, RollupId};
+use counterpoint_core::{
+    primitive::{Address, RollupId},
+    state::{Table, Validator},
+};
 
-use super::{Account, Chain, DepositQueue, Key, LastHeader, RollupRecord, keys};
+use super::{Account, Chain, ConsensusRecord, DepositQueue, Key, LastHeader, RollupRecord};
+use crate::validators::ValidatorSet;
 
 /// New values by key; `None` deletes.
 pub type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -70,13 +74,31 @@ pub(crate) trait ReadRecords: StateRead {
         self.read(&Key::Rollup(id))
     }
 
+    fn former_rollup(&self, id: RollupId) -> Result<Option<RollupRecord>, StoreError> {
+        self.read(&Key::FormerRollup(id))
+    }
+
+    fn consensus(&self) -> Result<ConsensusRecord, StoreError> {
+        let missing = || StoreError::corrupt("the chain has no consensus parameters".into());
+        self.read(&Key::Consensus)?.ok_or_else(missing)
+    }
+
+    fn validators(&self) -> Result<ValidatorSet, StoreError> {
+        let records = self.scan(&[Table::Validators as u8])?;
+        let decode = |(key, value): &(Vec<u8>, Vec<u8>)| {
+            let validator: Validator = decode(key, value)?;
+            Ok((validator.public_key.address(), validator))
+        };
+        records.iter().map(decode).collect()
+    }
+
     fn deposit_queue(&self, id: RollupId) -> Result<DepositQueue, StoreError> {
         Ok(self.read(&Key::DepositQueue(id))?.unwrap_or_default())
     }
 
     /// All rollups, in the order of their identifiers.
     fn rollups(&self) -> Result<Vec<RollupRecord>, StoreError> {
-        let records = self.scan(&[keys::ROLLUPS])?;
+        let records = self.scan(&[Table::Rollups as u8])?;
         records
             .iter()
             .map(|(key, value)| decode(key, value))
@@ -85,7 +107,7 @@ pub(crate) trait ReadRecords: StateRead {
 
     /// All slot lengths in use, with their openings so far.
     fn openings(&self) -> Result<Vec<(u8, u64)>, StoreError> {
-        let records = self.scan(&[keys::OPENINGS])?;
+        let records = self.scan(&[Table::Openings as u8])?;
         let decode = |(key, value): &(Vec<u8>, Vec<u8>)| {
             Ok((key.last().copied().unwrap_or_default(), decode(key, value)?))
         };

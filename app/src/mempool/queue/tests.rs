@@ -7,7 +7,7 @@ use counterpoint_core::{
     slot::HeaderTime,
     transaction::TransactionBody,
 };
-use counterpoint_machine::{MemState, check_tx, init_chain};
+use counterpoint_machine::{ChainStart, MemState, check_tx, init_chain};
 use proptest::prelude::*;
 
 use super::*;
@@ -26,14 +26,15 @@ static STATE: LazyLock<MemState> = LazyLock::new(|| {
     };
     let genesis = SequencerGenesis {
         accounts: (0..10).map(account).collect(),
-        rollups: vec![],
+        ..SequencerGenesis::default()
     };
     let time = HeaderTime {
         seconds: 1,
         nanos: 0,
     };
     let mut state = MemState::default();
-    state.apply(init_chain(&genesis, "test", Height::new(1), time).unwrap());
+    let start = ChainStart::example("test", time, &[10]);
+    state.apply(init_chain(&genesis, &start).unwrap());
     state
 });
 

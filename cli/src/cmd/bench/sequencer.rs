@@ -10,6 +10,7 @@ use bytes::Bytes;
 use clap::Args;
 use counterpoint_core::{
     action::{Action, RegisterRollup, SubmitData, Transfer},
+    fees::FeeParams,
     key::SecretKey,
     primitive::{Amount, EvmAddress, Hash, Height, Nonce, RollupId},
     slot::SlotSecs,
@@ -233,6 +234,11 @@ impl Network {
             block_interval_ms: 0,
             base_port: None,
             max_block_bytes: args.block_bytes,
+            // Full blocks one after another must not drive the price up.
+            fees: Some(FeeParams {
+                target_block_bytes: args.block_bytes,
+                ..FeeParams::default()
+            }),
             program: std::env::current_exe()?,
             application,
         };

@@ -1,19 +1,21 @@
 //! A chain in memory that takes every block down all four paths and compares them.
 #![expect(unreachable_pub, reason = "shared by test files")]
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use counterpoint_core::{
-    action::Action,
+    action::{Action, RegisterRollup},
     genesis::{GenesisAccount, SequencerGenesis},
-    key::SecretKey,
+    key::{PublicKey, SecretKey},
     primitive::{Address, Amount, Hash, Height, Nonce},
     registry::RollupConfig,
     slot::{HeaderTime, SlotSecs},
     transaction::{SignedTransaction, TransactionBody},
 };
 use counterpoint_machine::{
-    Block, BlockContext, MemState, Outcome, ProcessError, Refusal, StateRead, finalize, init_chain,
-    prepare, process, query, tree,
+    Block, BlockContext, ChainStart, MemState, Outcome, PowerUpdate, ProcessError, Refusal,
+    StateRead, finalize, init_chain, prepare, process, query, tree,
 };
 use jmt::mock::MockTreeStore;
 
@@ -41,12 +43,39 @@ pub fn rollup(name: &str, slot_secs: u8) -> RollupConfig {
     }
 }
 
+/// Registers the rollup that [`rollup`] describes.
+pub fn register(name: &str, first_height: u64) -> Action {
+    let config = rollup(name, 1);
+    Action::RegisterRollup(RegisterRollup {
+        name: config.name,
+        evm_chain_id: config.evm_chain_id,
+        chain_spec_hash: config.chain_spec_hash,
+        genesis_time: config.genesis_time,
+        first_height: Height::new(first_height),
+        slot_secs: config.slot_secs,
+        gas_limit: config.gas_limit,
+        max_tx_gas: config.max_tx_gas,
+        min_tip_wei: config.min_tip_wei,
+        allow_unprotected: config.allow_unprotected,
+        fee_recipient: config.fee_recipient,
+        tip_share_bps: config.tip_share_bps,
+        max_bytes_per_block: config.max_bytes_per_block,
+        max_items_per_block: config.max_items_per_block,
+    })
+}
+
 pub struct Chain {
     pub state: MemState,
     pub tree: MockTreeStore,
     pub height: u64,
     pub millis: u64,
     pub app_hash: Hash,
+    /// Heights that were skipped, which the tree knows nothing of.
+    pub skipped: u64,
+    /// The validators as CometBFT knows them.
+    pub cometbft: BTreeMap<PublicKey, u64>,
+    /// Evidence that the next block carries.
+    pub accused: Vec<Address>,
 }
 
 impl Chain {
@@ -58,12 +87,19 @@ impl Chain {
         let genesis = SequencerGenesis {
             accounts: (1..=accounts).map(account).collect(),
             rollups,
+            ..SequencerGenesis::default()
         };
+        Self::start(&genesis, &[10; 4])
+    }
+
+    /// A chain whose validators, with keys of seeds from 101 on, have these powers.
+    pub fn start(genesis: &SequencerGenesis, powers: &[u64]) -> Self {
         let time = HeaderTime {
             seconds: GENESIS_SECS,
             nanos: 0,
         };
-        let changes = init_chain(&genesis, CHAIN_ID, Height::new(1), time).unwrap();
+        let start = ChainStart::example(CHAIN_ID, time, powers);
+        let changes = init_chain(genesis, &start).unwrap();
         let tree = MockTreeStore::default();
         let (app_hash, batch) = tree::update(&tree, 0, &changes).unwrap();
         tree.write_tree_update_batch(batch).unwrap();
@@ -75,6 +111,9 @@ impl Chain {
             height: 0,
             millis: GENESIS_SECS * 1_000,
             app_hash,
+            skipped: 0,
+            cometbft: start.validators.into_iter().collect(),
+            accused: Vec::new(),
         }
     }
 
@@ -87,7 +126,8 @@ impl Chain {
         BlockContext {
             height: Height::new(self.height + 1),
             time,
-            proposer: Address::new([9; 20]),
+            proposer: address(101),
+            misbehaved: self.accused.clone(),
         }
     }
 
@@ -102,6 +142,11 @@ impl Chain {
             actions,
         };
         SignedTransaction::sign(body, &key(seed)).unwrap()
+    }
+
+    /// Pretends that nothing happened until `height`.
+    pub fn skip_to(&mut self, height: u64) {
+        (self.height, self.skipped) = (height, self.skipped + height - self.height);
     }
 
     pub fn nonce(&self, seed: u8) -> u64 {
@@ -141,11 +186,13 @@ impl Chain {
             "replay must repeat the block"
         );
         assert_eq!(outcome.codes.len(), items.len());
-        let version = ctx.height.get();
+        let version = ctx.height.get() - self.skipped;
         let (app_hash, batch) = tree::update(&self.tree, version, &outcome.changes).unwrap();
         self.tree.write_tree_update_batch(batch).unwrap();
         self.state.apply(outcome.changes.clone());
-        (self.app_hash, self.height) = (app_hash, version);
+        (self.app_hash, self.height) = (app_hash, ctx.height.get());
+        self.accused.clear();
+        self.tell_cometbft(&outcome.validators);
         self.millis += millis;
         self.check_supply();
         (items, outcome)
@@ -156,6 +203,35 @@ impl Chain {
         finalize(execution, hash).unwrap()
     }
 
+    /// Applies updates as CometBFT does, which stops for ever on any that it does not accept.
+    fn tell_cometbft(&mut self, updates: &[PowerUpdate]) {
+        let keys: BTreeSet<PublicKey> = updates.iter().map(|update| update.public_key).collect();
+        assert_eq!(keys.len(), updates.len(), "a key is named twice");
+        for PowerUpdate { public_key, power } in updates {
+            if *power == 0 {
+                let removed = self.cometbft.remove(public_key);
+                assert!(removed.is_some(), "a key is removed that is absent");
+            } else {
+                self.cometbft.insert(*public_key, *power);
+            }
+        }
+        assert!(!self.cometbft.is_empty(), "nobody is left");
+        assert!(self.cometbft.values().all(|power| *power < 1 << 54));
+        let ours = query::validators(&self.state).unwrap();
+        let ours = ours
+            .iter()
+            .map(|validator| (validator.public_key, validator.power));
+        assert_eq!(self.cometbft, ours.collect());
+    }
+
+    /// The root of a tree that is built from the state at once.
+    pub fn root_of_everything(&self) -> Hash {
+        let entries = self.state.scan(&[]).unwrap();
+        let entries = entries.into_iter().map(|(key, value)| (key, Some(value)));
+        let (root, _) = tree::update(&MockTreeStore::default(), 0, &entries.collect()).unwrap();
+        root
+    }
+
     fn check_supply(&self) {
         let accounts = self.state.scan(&[0x01]).unwrap();
         let balance = |value: &[u8]| u128::from_le_bytes(value[8..24].try_into().unwrap());
@@ -163,7 +239,7 @@ impl Chain {
         for (_, value) in &accounts {
             balances += balance(value);
         }
-        let supply = query::supply(&self.state).unwrap();
+        let supply = query::chain(&self.state).unwrap();
         assert_eq!(
             balances + supply.burned.get() + supply.locked.get(),
             supply.supply.get()

@@ -1,12 +1,17 @@
+mod authority;
+
 use std::{path::PathBuf, time::Duration};
+
+use authority::AuthorityCommand;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use counterpoint_conductor::chain_spec::Specification;
 use counterpoint_core::{
-    action::{Action, Deposit, RegisterRollup, SubmitData, Transfer},
+    action::{Action, Deposit, ExitRollup, RegisterRollup, SubmitData, Transfer, UpdateRollup},
     key::SecretKey,
     primitive::{Address, Amount, EvmAddress, Height, Nonce, RollupId},
+    registry::RollupConfig,
     slot::SlotSecs,
     transaction::{SignedTransaction, TransactionBody},
 };
@@ -75,6 +80,17 @@ enum TxCommand {
         #[arg(long, default_value = "0xfefefefefefefefefefefefefefefefefefefefe")]
         fee_recipient: EvmAddress,
     },
+    /// Change a rollup that the signer owns; what is not given stays. Takes effect 601 heights later.
+    #[command(after_help = "Example:\n  counterpoint tx update-rollup alpha --min-tip-wei 5")]
+    UpdateRollup(Box<UpdateArgs>),
+    /// End a rollup that the signer owns, 601 heights later. This cannot be called off.
+    #[command(after_help = "Example:\n  counterpoint tx exit-rollup alpha")]
+    ExitRollup {
+        /// Its name.
+        name: String,
+    },
+    #[command(flatten)]
+    Authority(AuthorityCommand),
     /// Lock value here and mint it on a rollup. One way: nothing brings it back yet.
     #[command(after_help = "Example:\n  counterpoint tx deposit alpha 0x… 1000000000")]
     Deposit {
@@ -87,6 +103,70 @@ enum TxCommand {
     },
 }
 
+#[derive(Debug, Args)]
+struct UpdateArgs {
+    /// Its name.
+    name: String,
+    /// Genesis file with the forks that its clients follow from then on.
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+    /// Most gas of one rollup transaction.
+    #[arg(long, value_name = "GAS")]
+    max_tx_gas: Option<u64>,
+    /// Least effective tip per gas.
+    #[arg(long, value_name = "WEI")]
+    min_tip_wei: Option<u64>,
+    /// Whether legacy transactions without a chain id are executed.
+    #[arg(long, value_name = "BOOL")]
+    allow_unprotected: Option<bool>,
+    /// Receives the fees of its transactions.
+    #[arg(long, value_name = "ADDRESS")]
+    fee_recipient: Option<EvmAddress>,
+    /// Who owns it from then on.
+    #[arg(long, value_name = "ADDRESS")]
+    owner: Option<Address>,
+    /// The owner's share of sequencer tips, in hundredths of a percent.
+    #[arg(long, value_name = "BPS")]
+    tip_share_bps: Option<u16>,
+    /// Most item bytes in one sequencer block.
+    #[arg(long, value_name = "BYTES")]
+    max_bytes_per_block: Option<u32>,
+    /// Most items in one sequencer block.
+    #[arg(long, value_name = "ITEMS")]
+    max_items_per_block: Option<u32>,
+    /// Base units of rent to pay in advance, at once.
+    #[arg(long, value_name = "UNITS", default_value = "0")]
+    rent: Amount,
+}
+
+impl UpdateArgs {
+    fn action(self, config: &RollupConfig) -> eyre::Result<UpdateRollup> {
+        let specification = self
+            .genesis
+            .as_deref()
+            .map(Specification::load)
+            .transpose()?;
+        let spec_hash = specification.map(|specification| specification.chain_spec().hash());
+        Ok(UpdateRollup {
+            rollup_id: config.rollup_id,
+            chain_spec_hash: spec_hash.unwrap_or(config.chain_spec_hash),
+            max_tx_gas: self.max_tx_gas.unwrap_or(config.max_tx_gas),
+            min_tip_wei: self.min_tip_wei.unwrap_or(config.min_tip_wei),
+            allow_unprotected: self.allow_unprotected.unwrap_or(config.allow_unprotected),
+            fee_recipient: self.fee_recipient.unwrap_or(config.fee_recipient),
+            owner: self.owner.unwrap_or(config.owner),
+            tip_share_bps: self.tip_share_bps.unwrap_or(config.tip_share_bps),
+            max_bytes_per_block: self
+                .max_bytes_per_block
+                .unwrap_or(config.max_bytes_per_block),
+            max_items_per_block: self
+                .max_items_per_block
+                .unwrap_or(config.max_items_per_block),
+            rent: self.rent,
+        })
+    }
+}
+
 pub(crate) async fn run(args: TxArgs) -> eyre::Result<()> {
     let client = args.node.client()?;
     let file = match args.key {
@@ -94,8 +174,8 @@ pub(crate) async fn run(args: TxArgs) -> eyre::Result<()> {
         None => args.node.info()?.faucet_key,
     };
     let key = read_key(&file)?;
-    let action = action(args.action, &client).await?;
-    let tx = sign(&client, &key, args.tip, vec![action]).await?;
+    let actions = actions(args.action, &client).await?;
+    let tx = sign(&client, &key, args.tip, actions).await?;
     let submitted = client.submit(tx.as_bytes().clone()).await?;
     if submitted.code != 0 {
         bail!("refused with code {}: {}", submitted.code, submitted.log);
@@ -128,8 +208,9 @@ pub(crate) async fn run(args: TxArgs) -> eyre::Result<()> {
     }
 }
 
-async fn action(command: TxCommand, client: &Client) -> eyre::Result<Action> {
-    Ok(match command {
+async fn actions(command: TxCommand, client: &Client) -> eyre::Result<Vec<Action>> {
+    let action = match command {
+        TxCommand::Authority(command) => return authority::actions(command),
         TxCommand::Transfer { to, amount } => Action::Transfer(Transfer { to, amount }),
         TxCommand::Submit { rollup, items } => {
             let decode = |item: &String| {
@@ -144,6 +225,13 @@ async fn action(command: TxCommand, client: &Client) -> eyre::Result<Action> {
         TxCommand::Deposit { rollup, to, amount } => {
             Action::Deposit(Deposit::new(RollupId::from_name(&rollup), to, amount)?)
         }
+        TxCommand::UpdateRollup(update) => {
+            let config = client.rollup(&update.name).await?;
+            Action::UpdateRollup(update.action(&config)?)
+        }
+        TxCommand::ExitRollup { name } => Action::ExitRollup(ExitRollup {
+            rollup_id: RollupId::from_name(&name),
+        }),
         TxCommand::RegisterRollup {
             name,
             genesis,
@@ -171,7 +259,8 @@ async fn action(command: TxCommand, client: &Client) -> eyre::Result<Action> {
                 max_items_per_block: 20_000,
             })
         }
-    })
+    };
+    Ok(vec![action])
 }
 
 /// Signs with the account's next nonce, allowing what it holds as a fee.

@@ -1,0 +1,19 @@
+//! The state as everybody may see it: keys, records, and proofs that a header commits to one.
+//!
+//! The app hash in the header of height *h* is the root of a Jellyfish Merkle tree over the state
+//! that height *h* − 1 left. A node answers with value and proof, and whoever holds a verified header
+//! checks them here.
+//!
+//! # Specification
+//! `docs/spec/state.md`.
+
+mod keys;
+mod proof;
+mod records;
+
+pub use keys::{Key, Table};
+pub use proof::{StateProof, StateProofError, key_hash};
+pub use records::{
+    Account, Approval, AuthorityRecord, Chain, ConsensusRecord, DepositQueue, LastHeader,
+    PendingConfig, QueuedDeposit, RollupRecord, Tombstone, Upgrade, Validator,
+};

@@ -1,0 +1,94 @@
+use borsh::{BorshDeserialize, BorshSerialize};
+use jmt::{KeyHash, RootHash, proof::SparseMerkleProof};
+use sha2::Sha256;
+
+use super::Key;
+use crate::primitive::Hash;
+
+/// Proves what stands under a key of the state, or that nothing does.
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub struct StateProof {
+    value: Option<Vec<u8>>,
+    path: SparseMerkleProof<Sha256>,
+}
+
+/// Why a value of the state is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum StateProofError {
+    /// Longer than any proof is, or not canonical borsh.
+    #[error("failed to decode state proof")]
+    Decode(#[source] borsh::io::Error),
+    /// The path does not lead from the value to the app hash.
+    #[error("state proof does not lead to app hash {app_hash}: {reason}")]
+    Path {
+        /// The root that a verified header carries.
+        app_hash: Hash,
+        /// Where it goes wrong.
+        reason: String,
+    },
+    /// The value under the key is of another kind than was asked for.
+    #[error("failed to decode the proven value")]
+    Value(#[source] borsh::io::Error),
+}
+
+/// The place of a state key in the tree.
+#[must_use]
+pub fn key_hash(key: &[u8]) -> KeyHash {
+    KeyHash::with::<Sha256>(key)
+}
+
+impl StateProof {
+    /// Longest encoding that is looked at, in bytes: 256 siblings and a record.
+    pub const MAX_BYTES: usize = 65_536;
+
+    /// Puts a proof together from what the tree gave.
+    #[must_use]
+    pub fn new(value: Option<Vec<u8>>, path: SparseMerkleProof<Sha256>) -> Self {
+        Self { value, path }
+    }
+
+    /// Decodes a proof that somebody sent.
+    ///
+    /// # Errors
+    /// [`StateProofError::Decode`] if it is none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StateProofError> {
+        if bytes.len() > Self::MAX_BYTES {
+            let what = format!("{} bytes, at most {}", bytes.len(), Self::MAX_BYTES);
+            return Err(StateProofError::Decode(borsh::io::Error::other(what)));
+        }
+        borsh::from_slice(bytes).map_err(StateProofError::Decode)
+    }
+
+    /// The value under `key` in the state with the root `app_hash`, or that there is none.
+    ///
+    /// `app_hash` must come from a verified header; the state is the one that the height before it
+    /// left.
+    ///
+    /// # Errors
+    /// [`StateProofError::Path`] if the proof is of another value, key or state.
+    pub fn verify(&self, key: &Key<'_>, app_hash: &Hash) -> Result<Option<&[u8]>, StateProofError> {
+        let (root, key) = (RootHash(*app_hash.as_bytes()), key_hash(&key.encode()));
+        let value = self.value.as_deref();
+        match self.path.verify(root, key, value) {
+            Ok(()) => Ok(value),
+            Err(error) => Err(StateProofError::Path {
+                app_hash: *app_hash,
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// The record under `key`, as [`verify`](Self::verify) gives its bytes.
+    ///
+    /// # Errors
+    /// [`StateProofError`] if the proof is wrong or the value is no `T`.
+    pub fn verify_record<T: BorshDeserialize>(
+        &self,
+        key: &Key<'_>,
+        app_hash: &Hash,
+    ) -> Result<Option<T>, StateProofError> {
+        let value = self.verify(key, app_hash)?;
+        let record = value.map(borsh::from_slice).transpose();
+        record.map_err(StateProofError::Value)
+    }
+}

@@ -1,0 +1,33 @@
+use counterpoint_core::{
+    action::UpdateRollup,
+    primitive::{Amount, Height},
+    state::PendingConfig,
+};
+
+use super::{ExecuteError, TxContext, debit, owned_rollup};
+use crate::{
+    registry,
+    rejection::Rejection,
+    state::{Key, StateDelta, StateRead},
+};
+
+/// Plans the rollup's next configuration and pays rent in advance.
+pub(super) fn execute<S: StateRead>(
+    ctx: &TxContext<'_>,
+    action: &UpdateRollup,
+    delta: &mut StateDelta<'_, S>,
+) -> Result<(), ExecuteError> {
+    let mut record = owned_rollup(action.rollup_id, ctx, delta)?;
+    let config = action.clone().apply_to(record.config.clone());
+    config.check().map_err(Rejection::RollupConfig)?;
+    let from = registry::after_notice(ctx.height);
+    record.pending = (config != record.config).then_some(PendingConfig { from, config });
+    if action.rent > Amount::ZERO {
+        debit(ctx.signer, action.rent, delta)?;
+        delta.burn(action.rent)?;
+        let heights = ctx.prices.heights_of_rent(action.rent);
+        let until = Height::new(record.paid_until.get().saturating_add(heights));
+        registry::move_rent(&mut record, until, delta)?;
+    }
+    Ok(delta.put(&Key::Rollup(action.rollup_id), &record)?)
+}

@@ -1,6 +1,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
+use counterpoint_abci::ListenAddress;
 use counterpoint_service::{LogFormat, Settings};
 use serde::{Deserialize, Serialize};
 
@@ -18,10 +19,14 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Unix socket that CometBFT's `proxy_app` names.
-    #[arg(long, value_name = "PATH")]
+    /// Where CometBFT connects, as its `proxy_app` says: unix://PATH or tcp://IP:PORT.
+    #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub abci_listen: Option<PathBuf>,
+    pub abci_listen: Option<ListenAddress>,
+    /// Whether `abci_listen` may be reached from other machines: whoever connects rules the node.
+    #[arg(long, value_name = "BOOL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abci_remote: Option<bool>,
     /// Address of the gRPC API.
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,8 +57,11 @@ pub struct Args {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Unix socket that CometBFT's `proxy_app` names.
-    pub abci_listen: PathBuf,
+    /// Where CometBFT connects.
+    pub abci_listen: ListenAddress,
+    /// Whether that may be reached from other machines.
+    #[serde(default)]
+    pub abci_remote: bool,
     /// Address of the gRPC API.
     pub grpc_listen: SocketAddr,
     /// Address of probes and metrics.

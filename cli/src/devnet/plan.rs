@@ -43,6 +43,30 @@ pub struct Options {
     pub program: PathBuf,
     /// What runs beside each CometBFT.
     pub application: Application,
+    /// How CometBFT reaches it.
+    pub abci: Abci,
+    /// Whose mempool holds transactions.
+    pub mempool: Mempool,
+}
+
+/// How CometBFT reaches the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abci {
+    /// Through a unix socket.
+    Unix,
+    /// Through a port.
+    Tcp,
+}
+
+/// Whose mempool holds transactions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mempool {
+    /// The application's.
+    #[default]
+    App,
+    /// CometBFT's.
+    Flood,
 }
 
 /// What runs beside each CometBFT.
@@ -71,6 +95,9 @@ pub struct Plan {
     pub block_interval_ms: u64,
     /// Most bytes of a sequencer block.
     pub max_block_bytes: u64,
+    /// Whose mempool holds transactions.
+    #[serde(default)]
+    pub mempool: Mempool,
     /// Validators.
     pub validators: Vec<ValidatorPlan>,
     /// The composer, which runs if there are rollups.
@@ -92,6 +119,9 @@ pub struct ValidatorPlan {
     pub grpc: u16,
     /// The application's probes.
     pub http: u16,
+    /// The port where CometBFT reaches the application, if that is no socket.
+    #[serde(default)]
+    pub abci: Option<u16>,
 }
 
 /// The composer's ports.
@@ -160,6 +190,10 @@ impl Plan {
                 rpc: ports.take()?,
                 grpc: ports.take()?,
                 http: ports.take()?,
+                abci: match options.abci {
+                    Abci::Unix => None,
+                    Abci::Tcp => Some(ports.take()?),
+                },
             })
         };
         let rollup = |(at, name): (u64, &&str), ports: &mut Ports| {
@@ -188,6 +222,7 @@ impl Plan {
             chain_id,
             block_interval_ms: options.block_interval_ms,
             max_block_bytes: options.max_block_bytes,
+            mempool: options.mempool,
             validators,
             composer,
             rollups,

@@ -43,6 +43,10 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
+    /// Whose mempool holds transactions, as CometBFT's `mempool.type` says: app or flood.
+    #[arg(long, value_name = "TYPE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mempool: Option<String>,
     /// Whether peers' gossip is passed on: not in a full mesh, where everybody has it already.
     #[arg(long, value_name = "BOOL")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,12 +74,26 @@ pub struct Config {
     pub cometbft_rpc: String,
     /// Directory of the database.
     pub data_dir: PathBuf,
+    /// Whose mempool holds transactions.
+    #[serde(default)]
+    pub mempool: MempoolType,
     /// Whether peers' gossip is passed on.
     #[serde(default = "relay_gossip")]
     pub relay_gossip: bool,
     /// How log lines look.
     #[serde(default)]
     pub log_format: LogFormat,
+}
+
+/// Whose mempool holds transactions: what CometBFT's `mempool.type` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MempoolType {
+    /// Ours.
+    #[default]
+    App,
+    /// CometBFT's.
+    Flood,
 }
 
 fn relay_gossip() -> bool {

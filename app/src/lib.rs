@@ -21,7 +21,7 @@ mod testing;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-pub use config::{Args, Config};
+pub use config::{Args, Config, MempoolType};
 use counterpoint_abci::Server;
 use counterpoint_core::primitive::Height;
 use counterpoint_proto::{FILE_DESCRIPTOR_SET, sequencer::sequencer_server::SequencerServer};
@@ -30,14 +30,13 @@ use eyre::WrapErr;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
 use crate::{
-    grpc::Sequencer,
+    grpc::{ConnectionLimits, Incoming, Sequencer},
     headers::Headers,
-    mempool::{Limits, Mempool, Relay},
+    mempool::{Gossip, Limits, Mempool},
     service::Consensus,
     store::Store,
 };
@@ -45,7 +44,12 @@ use crate::{
 /// Longest gRPC request, in bytes: a transaction and its envelope.
 const MAX_REQUEST_BYTES: usize = 2 << 20;
 /// Most calls at a time of one gRPC connection.
-const MAX_CALLS: u32 = 256;
+const MAX_CALLS: u32 = 64;
+/// How long a call may take, up to the head of its answer. So what is held of calls that are still
+/// being sent is at most what the network can carry in this time.
+const CALL_PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes that a peer may send ahead of being read, by call and by connection.
+const WINDOW_BYTES: (u32, u32) = (1 << 20, 2 << 20);
 /// A gRPC peer that says nothing is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
@@ -73,12 +77,12 @@ async fn work(
     ]);
     let (committed, commits) = watch::channel(tip.height);
     let (streamable, stream) = watch::channel(Height::new(0));
-    let relay = if config.relay_gossip {
-        Relay::Bundles
-    } else {
-        Relay::Nothing
+    let gossip = match config.mempool {
+        MempoolType::Flood => Gossip::Flood,
+        MempoolType::App if config.relay_gossip => Gossip::Relayed,
+        MempoolType::App => Gossip::Direct,
     };
-    let mempool = Arc::new(Mempool::new(store.clone(), Limits::default(), relay));
+    let mempool = Arc::new(Mempool::new(store.clone(), Limits::default(), gossip));
 
     let abci = {
         let consensus = Consensus::new(store.clone(), Arc::clone(&mempool), committed);
@@ -98,6 +102,7 @@ async fn work(
     let sequencer = Sequencer::new(
         store.clone(),
         Arc::clone(&mempool),
+        rpc.clone(),
         stream.clone(),
         shutdown.clone(),
     );
@@ -117,7 +122,8 @@ async fn work(
     tokio::try_join!(
         async { abci.run(shutdown.clone()).await.wrap_err("abci") },
         async {
-            let grpc = serve_grpc(listener, sequencer, shutdown.clone());
+            let incoming = Incoming::new(listener, ConnectionLimits::default());
+            let grpc = serve_grpc(incoming, sequencer, shutdown.clone());
             grpc.await.wrap_err("grpc")
         },
         async {
@@ -168,7 +174,7 @@ fn status(store: &Store, mempool: &Mempool, provable: Height) -> serde_json::Val
 }
 
 async fn serve_grpc(
-    listener: TcpListener,
+    incoming: Incoming,
     sequencer: Sequencer,
     shutdown: CancellationToken,
 ) -> eyre::Result<()> {
@@ -179,14 +185,16 @@ async fn serve_grpc(
         .build_v1()?;
     let sequencer = SequencerServer::new(sequencer).max_decoding_message_size(MAX_REQUEST_BYTES);
     tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .max_concurrent_streams(MAX_CALLS)
+        .initial_stream_window_size(WINDOW_BYTES.0)
+        .initial_connection_window_size(WINDOW_BYTES.1)
+        .timeout(CALL_PATIENCE)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(sequencer)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await?;
     Ok(())
 }

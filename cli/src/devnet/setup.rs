@@ -329,7 +329,11 @@ fn cometbft_config(plan: &Plan, layout: &Layout, at: usize, peers: &str) -> serd
         "proxy_app": abci_address(layout, validator),
         "moniker": validator.name,
         "log_level": "info",
-        "rpc": { "laddr": format!("tcp://{}", address(validator.rpc)) },
+        "rpc": {
+            "laddr": format!("tcp://{}", address(validator.rpc)),
+            // A transaction of the greatest length, in base 64.
+            "max_body_bytes": 2_000_000,
+        },
         "p2p": {
             "laddr": format!("tcp://{}", address(validator.p2p)),
             "persistent_peers": peers,
@@ -370,6 +374,7 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
     for validator in &plan.validators {
         let config = json!({
             "abci_listen": abci_address(layout, validator),
+            "mempool": plan.mempool,
             "grpc_listen": address(validator.grpc),
             "http_listen": address(validator.http),
             "cometbft_rpc": url(validator.rpc),

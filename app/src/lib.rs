@@ -6,6 +6,9 @@
 //! users ──gRPC──▶ grpc ──▶ mempool      headers ◀─ CometBFT's RPC ──▶ grpc ◀───┘
 //! ```
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod config;
 mod grpc;
 mod headers;

@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
 use counterpoint_abci::ListenAddress;
-use counterpoint_service::{LogFormat, Settings};
+use counterpoint_service::{ConfigError, LogFormat, Settings};
 use serde::{Deserialize, Serialize};
 
 /// The sequencer's application: run it beside CometBFT v0.40.0.
@@ -100,6 +100,23 @@ fn relay_gossip() -> bool {
     true
 }
 
+impl Config {
+    /// Checks what a single key cannot show.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says what must not be together.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let address = &self.abci_listen;
+        if address.is_local() || self.abci_remote {
+            return Ok(());
+        }
+        let reason = "whoever reaches it rules the node; say abci_remote = true if you mean it";
+        Err(ConfigError::Invalid(format!(
+            "abci_listen {address}: {reason}"
+        )))
+    }
+}
+
 impl Settings for Config {
     fn log_format(&self) -> LogFormat {
         self.log_format
@@ -115,5 +132,20 @@ mod tests {
         let example: toml::Table = include_str!("../example.toml").parse().unwrap();
         let config: Config = example.clone().try_into().unwrap();
         assert_eq!(toml::Table::try_from(config).unwrap(), example);
+    }
+
+    #[test]
+    fn other_machines_reach_abci_only_if_that_is_meant() {
+        let example: toml::Table = include_str!("../example.toml").parse().unwrap();
+        let mut config: Config = example.try_into().unwrap();
+        for (address, remote, fine) in [
+            ("unix:///run/abci.sock", false, true),
+            ("tcp://127.0.0.1:26658", false, true),
+            ("tcp://0.0.0.0:26658", false, false),
+            ("tcp://0.0.0.0:26658", true, true),
+        ] {
+            (config.abci_listen, config.abci_remote) = (address.parse().unwrap(), remote);
+            assert_eq!(config.check().is_ok(), fine, "{address}");
+        }
     }
 }

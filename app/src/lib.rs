@@ -28,7 +28,7 @@ pub use config::{Args, Config, MempoolType};
 use counterpoint_abci::Server;
 use counterpoint_core::primitive::Height;
 use counterpoint_proto::{FILE_DESCRIPTOR_SET, sequencer::sequencer_server::SequencerServer};
-use counterpoint_service::{ConfigError, Probes, Readiness, probes};
+use counterpoint_service::{Probes, Readiness, probes};
 use eyre::WrapErr;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
@@ -68,7 +68,7 @@ async fn work(
     shutdown: CancellationToken,
 ) -> eyre::Result<()> {
     metric::ALL.describe();
-    check(&config)?;
+    config.check()?;
     let store = Store::open(&config.data_dir).map_err(into_report)?;
     let rpc = health::rpc_client(&config.cometbft_rpc).map_err(into_report)?;
     let tip = store.tip().map_err(into_report)?;
@@ -146,18 +146,6 @@ async fn work(
             Ok(())
         },
     )?;
-    Ok(())
-}
-
-/// What a single key cannot show.
-fn check(config: &Config) -> Result<(), ConfigError> {
-    let address = &config.abci_listen;
-    if !address.is_local() && !config.abci_remote {
-        let reason = "whoever reaches it rules the node; say abci_remote = true if you mean it";
-        return Err(ConfigError::Invalid(format!(
-            "abci_listen {address}: {reason}"
-        )));
-    }
     Ok(())
 }
 

@@ -228,11 +228,17 @@ impl Mempool {
     /// # Errors
     /// [`StoreError`] if the store is broken; a refusal is a [`Verdict`].
     pub(crate) fn check(&self, bytes: &[u8]) -> Result<Verdict, StoreError> {
-        // What a block holds already must not enter CometBFT's list again.
-        if self.gossip == Gossip::Flood
-            && let Some(verdict) = self.screen(bytes)?
-        {
-            return Ok(Intake::Refused(verdict).counted().into_verdict());
+        if self.gossip == Gossip::Flood {
+            // What a block holds already must not enter CometBFT's list again.
+            if let Some(verdict) = self.screen(bytes)? {
+                return Ok(Intake::Refused(verdict).counted().into_verdict());
+            }
+            // What came here by gRPC is verified, whatever peers have CometBFT ask.
+            let verified = self.pool().remembered.find(bytes);
+            if let Some(tx) = verified {
+                let intake = self.check_and_insert(tx, Source::Peer)?;
+                return Ok(intake.counted().into_verdict());
+            }
         }
         if !self.pool().may_check(bytes.len()) {
             let log = "no more is checked before the next block: try again, or use gRPC";

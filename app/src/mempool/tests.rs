@@ -352,6 +352,18 @@ mod flood {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn peers_cannot_keep_out_what_came_by_grpc() {
+        let directory = tempdir().unwrap();
+        let node = Node::start_with(directory.path(), Gossip::Flood).await;
+        let junk = forge(&transfer(1, 0, 1));
+        while node.check(&junk).await.0 != code::BUSY {}
+        let tx = transfer(2, 0, 1);
+        assert_eq!(node.check(&tx).await.0, code::BUSY);
+        assert_eq!(node.mempool.examine(&tx).unwrap().1, Prospect::Sound);
+        assert_eq!(node.check(&tx).await.0, 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn what_grpc_has_verified_is_not_verified_again() {
         let directory = tempdir().unwrap();
         let node = Node::start_with(directory.path(), Gossip::Flood).await;

@@ -51,6 +51,8 @@ pub(crate) fn verify(txs: Vec<UnverifiedTransaction>) -> Verified {
 #[derive(Debug, Default)]
 pub(super) struct Remembered {
     txs: HashMap<Hash, SignedTransaction>,
+    /// Their hashes, by signature, which every item ends with.
+    signatures: HashMap<[u8; 64], Hash>,
     order: VecDeque<Hash>,
     bytes: usize,
 }
@@ -58,6 +60,7 @@ pub(super) struct Remembered {
 impl Remembered {
     pub(super) fn put(&mut self, tx: SignedTransaction) {
         let (hash, bytes) = (tx.hash(), tx.as_bytes().len());
+        self.signatures.insert(*tx.signature().as_bytes(), hash);
         if self.txs.insert(hash, tx).is_some() {
             return;
         }
@@ -67,12 +70,61 @@ impl Remembered {
             let Some(oldest) = self.order.pop_front() else {
                 return;
             };
-            let forgotten = self.txs.remove(&oldest);
-            self.bytes -= forgotten.map_or(0, |tx| tx.as_bytes().len());
+            if let Some(forgotten) = self.txs.remove(&oldest) {
+                self.signatures.remove(forgotten.signature().as_bytes());
+                self.bytes -= forgotten.as_bytes().len();
+            }
         }
+    }
+
+    /// The transaction that has exactly these bytes, which need not be hashed for that.
+    pub(super) fn find(&self, item: &[u8]) -> Option<SignedTransaction> {
+        let hash = self.signatures.get(item.last_chunk::<64>()?)?;
+        let tx = self.txs.get(hash)?;
+        (tx.as_bytes() == item).then(|| tx.clone())
     }
 
     pub(super) fn get(&self, hash: &Hash) -> Option<SignedTransaction> {
         self.txs.get(hash).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use counterpoint_core::action::{Action, SubmitData};
+
+    use super::*;
+    use crate::testing::{rollup, sign, transfer};
+
+    fn decode(item: &Bytes) -> SignedTransaction {
+        SignedTransaction::decode(item).unwrap()
+    }
+
+    #[test]
+    fn the_newest_are_remembered_within_bounds() {
+        let mut remembered = Remembered::default();
+        for nonce in 0..MAX_REMEMBERED as u64 + 10 {
+            remembered.put(decode(&transfer(1, nonce, 1)));
+        }
+        assert_eq!(remembered.txs.len(), MAX_REMEMBERED);
+        assert_eq!(remembered.signatures.len(), MAX_REMEMBERED);
+        let (oldest, newest) = (transfer(1, 9, 1), transfer(1, MAX_REMEMBERED as u64, 1));
+        assert_eq!(remembered.find(&oldest), None);
+        assert_eq!(remembered.find(&newest), Some(decode(&newest)));
+        assert_eq!(remembered.find(&newest[1..]), None);
+        for nonce in 0..40 {
+            let items = vec![vec![1; 100_000].into(); 9];
+            let data = SubmitData::new(rollup(), items).unwrap();
+            let large = decode(&sign(2, nonce, 1, Action::SubmitData(data)));
+            remembered.put(large.clone());
+            remembered.put(large);
+        }
+        assert!(remembered.bytes <= MAX_REMEMBERED_BYTES);
+        let bytes: usize = remembered.txs.values().map(|tx| tx.as_bytes().len()).sum();
+        assert_eq!(
+            (remembered.bytes, remembered.order.len()),
+            (bytes, remembered.txs.len())
+        );
     }
 }

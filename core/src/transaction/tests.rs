@@ -202,6 +202,7 @@ proptest! {
         if let Some(first) = bytes.first_mut() {
             *first = Tag::Transaction.byte();
         }
+        let _ = TransactionHead::read(&bytes);
         prop_assert!(SignedTransaction::decode(&Bytes::from(bytes)).is_err());
     }
 }

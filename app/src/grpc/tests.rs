@@ -142,7 +142,8 @@ async fn a_slow_reader_is_told_where_to_resume() {
     request.extensions_mut().insert(Cut(cut.clone()));
     let answer = sequencer_server::Sequencer::stream_rollup_blocks(&slow, request);
     let mut stream = answer.await.unwrap().into_inner();
-    cut.cancelled().await;
+    let was_cut = tokio::time::timeout(DEADLINE, cut.cancelled()).await;
+    assert!(was_cut.is_ok(), "waited for the connection to be cut");
     let mut buffered = 0;
     let status = loop {
         match tokio_stream::StreamExt::next(&mut stream).await.unwrap() {

@@ -5,7 +5,7 @@ use std::{
     io,
     net::IpAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -29,6 +29,8 @@ pub(crate) struct Limits {
     pub(crate) all: usize,
     /// From one address; further ones are closed at once.
     pub(crate) per_address: usize,
+    /// Readers of rollup blocks from one address.
+    pub(crate) readers_per_address: usize,
 }
 
 impl Default for Limits {
@@ -36,6 +38,7 @@ impl Default for Limits {
         Self {
             all: 256,
             per_address: 64,
+            readers_per_address: 64,
         }
     }
 }
@@ -48,28 +51,39 @@ pub(crate) struct Incoming {
     places: PollSemaphore,
     /// For the next connection.
     place: Option<OwnedSemaphorePermit>,
-    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    neighbours: HashMap<IpAddr, Neighbour>,
+}
+
+/// What all connections from one address share.
+#[derive(Debug)]
+struct Neighbour {
+    connections: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
 }
 
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
-    cut: CancellationToken,
+    peer: Peer,
     is_cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _seat: Seat,
 }
 
-/// Ends the connection that a request came by.
+/// Who is at the other end of the connection that a request came by.
 #[derive(Clone, Debug)]
-pub(crate) struct Cut(pub(crate) CancellationToken);
+pub(crate) struct Peer {
+    /// Ends the connection.
+    pub(crate) cut: CancellationToken,
+    /// Places for the readers from its address.
+    pub(crate) readers: Arc<Semaphore>,
+}
 
 /// Counts a connection while it lasts.
 #[derive(Debug)]
 struct Seat {
     _place: OwnedSemaphorePermit,
-    address: IpAddr,
-    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    _of_address: OwnedSemaphorePermit,
 }
 
 impl Incoming {
@@ -81,25 +95,25 @@ impl Incoming {
             limits,
             places: PollSemaphore::new(Arc::new(Semaphore::new(limits.all))),
             place: None,
-            addresses: Arc::default(),
+            neighbours: HashMap::new(),
         }
     }
 
     /// A seat for a connection from `address`, unless it has as many as it may.
-    fn seat(&mut self, address: IpAddr) -> Option<Seat> {
-        let mut addresses = lock(&self.addresses);
-        let count = addresses.entry(address).or_default();
-        if *count >= self.limits.per_address {
-            return None;
-        }
-        let place = self.place.take()?;
-        *count += 1;
-        gauge!(metric::CONNECTIONS).increment(1);
-        Some(Seat {
-            _place: place,
-            address,
-            addresses: Arc::clone(&self.addresses),
-        })
+    fn seat(&mut self, address: IpAddr) -> Option<(Seat, Arc<Semaphore>)> {
+        let limits = self.limits;
+        let idle =
+            |neighbour: &Neighbour| neighbour.connections.available_permits() == limits.per_address;
+        self.neighbours.retain(|_, neighbour| !idle(neighbour));
+        let neighbour = self.neighbours.entry(address).or_insert_with(|| Neighbour {
+            connections: Arc::new(Semaphore::new(limits.per_address)),
+            readers: Arc::new(Semaphore::new(limits.readers_per_address)),
+        });
+        let of_address = Arc::clone(&neighbour.connections)
+            .try_acquire_owned()
+            .ok()?;
+        let seat = Seat::take(self.place.take()?, of_address);
+        Some((seat, Arc::clone(&neighbour.readers)))
     }
 }
 
@@ -116,7 +130,7 @@ impl Stream for Incoming {
                 Ok(accepted) => accepted,
                 Err(error) => return Poll::Ready(Some(Err(error))),
             };
-            let Some(seat) = self.seat(address.ip()) else {
+            let Some((seat, readers)) = self.seat(address.ip()) else {
                 debug!(%address, "too many connections from one address");
                 continue;
             };
@@ -125,37 +139,34 @@ impl Stream for Incoming {
             return Poll::Ready(Some(Ok(Connection {
                 stream,
                 is_cut: Box::pin(cut.clone().cancelled_owned()),
-                cut,
+                peer: Peer { cut, readers },
                 _seat: seat,
             })));
         }
     }
 }
 
+impl Seat {
+    fn take(place: OwnedSemaphorePermit, of_address: OwnedSemaphorePermit) -> Self {
+        gauge!(metric::CONNECTIONS).increment(1);
+        Self {
+            _place: place,
+            _of_address: of_address,
+        }
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut addresses = lock(&self.addresses);
-        if let Some(count) = addresses.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                addresses.remove(&self.address);
-            }
-        }
         gauge!(metric::CONNECTIONS).decrement(1);
     }
 }
 
-fn lock(
-    addresses: &Mutex<HashMap<IpAddr, usize>>,
-) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
-    addresses.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Connected for Connection {
-    type ConnectInfo = Cut;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> Cut {
-        Cut(self.cut.clone())
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
     }
 }
 

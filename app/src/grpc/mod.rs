@@ -6,7 +6,7 @@ mod stream;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use connection::Cut;
+use connection::Peer;
 pub(crate) use connection::{Incoming, Limits as ConnectionLimits};
 use counterpoint_core::primitive::{Address, Hash, Height, RollupId};
 use counterpoint_machine::{fees, query};
@@ -396,8 +396,8 @@ impl sequencer_server::Sequencer for Sequencer {
         &self,
         request: Request<StreamRollupBlocksRequest>,
     ) -> Result<Response<Self::StreamRollupBlocksStream>, Status> {
-        let cut = request.extensions().get::<Cut>().cloned();
-        let cut = cut.ok_or_else(|| internal("request without a connection"))?;
+        let peer = request.extensions().get::<Peer>().cloned();
+        let peer = peer.ok_or_else(|| internal("request without a connection"))?;
         let StreamRollupBlocksRequest {
             rollup_id,
             from_height,
@@ -413,9 +413,10 @@ impl sequencer_server::Sequencer for Sequencer {
         query::rollup(&state, id)
             .map_err(internal)?
             .ok_or_else(|| Status::not_found("no such rollup is registered"))?;
-        let permit = Arc::clone(&self.seats)
-            .try_acquire_owned()
-            .map_err(|_| Status::resource_exhausted("too many readers; ask another node"))?;
+        let crowded = |_| Status::resource_exhausted("too many readers; ask another node");
+        let of_address = peer.readers.try_acquire_owned().map_err(crowded)?;
+        let of_all = Arc::clone(&self.seats).try_acquire_owned();
+        let places = [of_address, of_all.map_err(crowded)?];
         let (this, mut context, mut last_config) = (self.clone(), Context::Always, None);
         let read = move |height| {
             let block = this.block(height, &id, context, &mut last_config);
@@ -427,9 +428,9 @@ impl sequencer_server::Sequencer for Sequencer {
             working: Arc::clone(&self.working),
             streamable: self.streamable.clone(),
             patience: self.patience,
-            cut: cut.0,
+            cut: peer.cut,
         };
-        let stream = stream::open(source, next, permit, self.shutdown.clone());
+        let stream = stream::open(source, next, places, self.shutdown.clone());
         Ok(Response::new(stream))
     }
 }

@@ -49,13 +49,13 @@ type Buffered = (RollupBlock, OwnedSemaphorePermit);
 /// Counts a reader while it reads.
 #[derive(Debug)]
 struct Seat {
-    _permit: OwnedSemaphorePermit,
+    _places: [OwnedSemaphorePermit; 2],
 }
 
 impl Seat {
-    fn take(permit: OwnedSemaphorePermit) -> Self {
+    fn take(places: [OwnedSemaphorePermit; 2]) -> Self {
         gauge!(metric::STREAMS).increment(1);
-        Self { _permit: permit }
+        Self { _places: places }
     }
 }
 
@@ -97,11 +97,12 @@ pub(crate) struct Source<R> {
     pub(crate) cut: CancellationToken,
 }
 
-/// Streams every block from `next` on, as soon as it can be read.
+/// Streams every block from `next` on, as soon as it can be read. `places` are held as long: one
+/// among all readers, one among those from the same address.
 pub(crate) fn open(
     source: Source<impl Read>,
     next: Height,
-    permit: OwnedSemaphorePermit,
+    places: [OwnedSemaphorePermit; 2],
     shutdown: CancellationToken,
 ) -> BlockStream {
     let (sender, blocks) = mpsc::channel(BUFFER);
@@ -125,7 +126,7 @@ pub(crate) fn open(
     BlockStream {
         blocks,
         end,
-        _seat: Seat::take(permit),
+        _seat: Seat::take(places),
         _gone: gone.drop_guard(),
     }
 }
@@ -201,8 +202,8 @@ mod tests {
     fn start(from: u64, tip: u64) -> (BlockStream, watch::Sender<Height>, CancellationToken) {
         let (sender, streamable) = watch::channel(Height::new(tip));
         let shutdown = CancellationToken::new();
-        let working = Arc::new(Semaphore::new(2));
-        let permit = Arc::clone(&working).try_acquire_owned().unwrap();
+        let working = Arc::new(Semaphore::new(3));
+        let places = [(); 2].map(|()| Arc::clone(&working).try_acquire_owned().unwrap());
         let source = Source {
             read,
             working,
@@ -210,7 +211,7 @@ mod tests {
             patience: PATIENCE,
             cut: CancellationToken::new(),
         };
-        let stream = open(source, Height::new(from), permit, shutdown.clone());
+        let stream = open(source, Height::new(from), places, shutdown.clone());
         (stream, sender, shutdown)
     }
 

@@ -139,7 +139,10 @@ async fn a_slow_reader_is_told_where_to_resume() {
         from_height: 2,
     });
     let cut = CancellationToken::new();
-    request.extensions_mut().insert(Cut(cut.clone()));
+    request.extensions_mut().insert(Peer {
+        cut: cut.clone(),
+        readers: Arc::new(Semaphore::new(1)),
+    });
     let answer = sequencer_server::Sequencer::stream_rollup_blocks(&slow, request);
     let mut stream = answer.await.unwrap().into_inner();
     let was_cut = tokio::time::timeout(DEADLINE, cut.cancelled()).await;
@@ -165,6 +168,7 @@ async fn connections_are_bounded_and_places_come_back() {
     let limits = ConnectionLimits {
         all: 3,
         per_address: 2,
+        readers_per_address: 1,
     };
     let fixture = start(directory.path(), limits).await;
     let info = async |client: &mut SequencerClient<Channel>| {
@@ -177,6 +181,19 @@ async fn connections_are_bounded_and_places_come_back() {
     for client in &mut clients {
         info(client).await.unwrap();
     }
+    let mut reader = fixture.stream(&mut clients[0]).await;
+    assert_eq!(reader.message().await.unwrap().unwrap().height, 2);
+    let request = StreamRollupBlocksRequest {
+        rollup_id: Bytes::copy_from_slice(rollup().as_bytes()),
+        from_height: 2,
+    };
+    let refused = clients[1].stream_rollup_blocks(request).await.unwrap_err();
+    assert_eq!(
+        refused.code(),
+        Code::ResourceExhausted,
+        "one reader of an address is enough"
+    );
+    drop(reader);
     let third = async || match fixture.connect().await {
         Ok(mut client) => info(&mut client).await.is_ok(),
         Err(_) => false,

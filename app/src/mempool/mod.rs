@@ -289,11 +289,23 @@ impl Mempool {
         let Some(head) = TransactionHead::read(item) else {
             return Ok(None);
         };
-        let rejection = Screen::open(&self.store)?.judge(&head, item.len())?;
-        Ok(rejection.map(|rejection| Verdict {
-            code: rejection.code(),
-            log: rejection.to_string(),
-        }))
+        self.judge(&Screen::open(&self.store)?, &head, item.len())
+    }
+
+    /// Judges by a head: what the state says, and whether the account has room.
+    fn judge(
+        &self,
+        screen: &Screen,
+        head: &TransactionHead,
+        length: usize,
+    ) -> Result<Option<Verdict>, StoreError> {
+        if let Some(rejection) = screen.judge(head, length)? {
+            let (code, log) = (rejection.code(), rejection.to_string());
+            return Ok(Some(Verdict { code, log }));
+        }
+        let pool = self.pool();
+        let full = pool.queue.refuses(&head.signer.address(), head.nonce);
+        Ok(full.map(Verdict::from))
     }
 
     fn knows(&self, hash: &Hash) -> Result<bool, StoreError> {
@@ -489,17 +501,8 @@ impl Mempool {
         let Some(head) = TransactionHead::read(member) else {
             return Ok(junk("not a transaction".into()));
         };
-        if let Some(rejection) = screen.judge(&head, member.len())? {
-            let (code, log) = (rejection.code(), rejection.to_string());
-            return Ok(Look::Refused(Verdict { code, log }));
-        }
-        let full = self
-            .pool()
-            .queue
-            .refuses(&head.signer.address(), head.nonce);
-        if let Some(refused) = full {
-            let (code, log) = (code_of(refused), refused.to_string());
-            return Ok(Look::Refused(Verdict { code, log }));
+        if let Some(verdict) = self.judge(screen, &head, member.len())? {
+            return Ok(Look::Refused(verdict));
         }
         let raw = RawTransaction::new(member.clone());
         let hash = raw.hash();
@@ -681,7 +684,7 @@ impl Pool {
         match self.queue.insert(checked, account) {
             Ok(()) => {}
             Err(Refused::Known) => return Intake::Known,
-            Err(refused) => return refuse(code_of(refused), refused.to_string()),
+            Err(refused) => return Intake::Refused(refused.into()),
         }
         if source == Source::Local {
             if self.to_offer.len() < MAX_OFFERS {
@@ -722,14 +725,18 @@ fn refuse(code: u32, log: String) -> Intake {
     Intake::Refused(Verdict { code, log })
 }
 
-fn code_of(refused: Refused) -> u32 {
-    match refused {
-        Refused::Known => 0,
-        Refused::NonceTaken(_) => code::NONCE_TAKEN,
-        Refused::AccountFull(_) => code::ACCOUNT_FULL,
-        Refused::Funds { .. } => code::FUNDS,
-        Refused::Gap { .. } => code::GAP,
-        Refused::Full => code::FULL,
+impl From<Refused> for Verdict {
+    fn from(refused: Refused) -> Self {
+        let code = match refused {
+            Refused::Known => 0,
+            Refused::NonceTaken(_) => code::NONCE_TAKEN,
+            Refused::AccountFull(_) => code::ACCOUNT_FULL,
+            Refused::Funds { .. } => code::FUNDS,
+            Refused::Gap { .. } => code::GAP,
+            Refused::Full => code::FULL,
+        };
+        let log = refused.to_string();
+        Self { code, log }
     }
 }
 

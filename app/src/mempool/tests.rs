@@ -242,6 +242,9 @@ async fn an_account_that_is_full_costs_no_more_signatures() {
     node.mempool.take_in_all().unwrap();
     assert_eq!(node.mempool.size().0, limit + 1);
     assert!(verified() - before <= limit + UnverifiedTransaction::BATCH + 1);
+    let before = verified();
+    let verdict = node.mempool.submit(&transfer(1, 5_000, 1)).unwrap().1;
+    assert_eq!((verdict.code, verified() - before), (code::ACCOUNT_FULL, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

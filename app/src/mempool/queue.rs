@@ -447,19 +447,13 @@ impl Waiting {
     fn follow(&mut self, account: Account) -> Vec<Held> {
         self.account = account;
         let (mut funds, mut lost) = (account.balance, Vec::new());
-        for (nonce, held) in std::mem::take(&mut self.txs) {
+        for (nonce, held) in &self.txs {
             match funds.checked_sub(held.checked.fee()) {
-                Some(rest) if nonce >= account.nonce => {
-                    funds = rest;
-                    self.txs.insert(nonce, held);
-                }
-                _ => {
-                    self.fees -= held.checked.fee().get();
-                    self.size = self.size.minus(held.size);
-                    lost.push(held);
-                }
+                Some(rest) if *nonce >= account.nonce => funds = rest,
+                _ => lost.push(*nonce),
             }
         }
+        let lost = lost.iter().filter_map(|nonce| self.remove(nonce)).collect();
         self.count_parked();
         lost
     }

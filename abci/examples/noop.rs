@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
 use counterpoint_abci::{
-    ConsensusRequest, InfoRequest, MempoolRequest, Server, SnapshotRequest,
+    ConsensusRequest, InfoRequest, ListenAddress, MempoolRequest, Server, SnapshotRequest,
     proto::abci::{
         ExecTxResult, ResponseApplySnapshotChunk, ResponseCheckTx, ResponseCommit,
         ResponseExtendVote, ResponseFinalizeBlock, ResponseInfo, ResponseInitChain,
@@ -260,7 +260,7 @@ async fn main() -> eyre::Result<()> {
     }
     let (consensus, mempool) = (Arc::clone(&app), app);
     let server = Server::bind(
-        &args.socket,
+        &ListenAddress::Unix(args.socket),
         service_fn(move |request| {
             let response = consensus.consensus(request);
             async move { Ok(response) }
@@ -276,7 +276,8 @@ async fn main() -> eyre::Result<()> {
             })
         }),
         service_fn(|request| async move { Ok(snapshot(request)) }),
-    )?;
+    )
+    .await?;
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     tokio::spawn(async move {

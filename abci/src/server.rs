@@ -1,5 +1,6 @@
 //! The loop between CometBFT's connections and the application's services.
 //!
+//! CometBFT connects through a unix socket or TCP; whatever the way, the rules are the same.
 //! CometBFT sends a request and a Flush together and waits for both answers, so whatever has
 //! arrived is answered by **one** write. Requests of one connection are answered in order. An error
 //! or a panic in a service ends the server, and so the process: a node that half lives would keep
@@ -10,12 +11,13 @@ use std::{
     io,
     os::unix::{fs::FileTypeExt, net::UnixStream as StdUnixStream},
     path::{Path, PathBuf},
+    pin::Pin,
 };
 
 use bytes::BytesMut;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, UnixListener},
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,7 @@ use tower::Service;
 use tracing::{debug, info};
 
 use crate::{
+    address::ListenAddress,
     frame::{self, FrameError},
     proto::abci::{Request, Response, response},
     service::{
@@ -40,17 +43,17 @@ const MAX_CONNECTIONS: usize = 16;
 /// Why the server stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// Something else already serves the socket.
-    #[error("another process listens on {}; stop it or choose another socket", .0.display())]
-    InUse(PathBuf),
+    /// Something else already listens there.
+    #[error("another process listens on {0}; stop it or choose another address")]
+    InUse(ListenAddress),
     /// The path is taken by a file that is no socket.
     #[error("{} exists and is not a socket; move it away or choose another path", .0.display())]
     NotASocket(PathBuf),
-    /// The socket cannot be opened.
-    #[error("failed to listen on {}", path.display())]
+    /// The address cannot be opened.
+    #[error("failed to listen on {address}")]
     Listen {
         /// Where.
-        path: PathBuf,
+        address: ListenAddress,
         /// Why not.
         source: io::Error,
     },
@@ -65,10 +68,21 @@ pub enum ServerError {
 /// Serves one application to one CometBFT.
 #[derive(Debug)]
 pub struct Server<C, M, I, S> {
-    listener: UnixListener,
-    path: PathBuf,
+    listener: Listener,
+    address: ListenAddress,
     services: Services<C, M, I, S>,
 }
+
+#[derive(Debug)]
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+/// A connection, whatever carries it.
+trait Stream: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 
 #[derive(Clone, Debug)]
 struct Services<C, M, I, S> {
@@ -93,23 +107,18 @@ where
     S: Clone + Send + 'static,
     S::Future: Send,
 {
-    /// Opens the socket, taking the place of a stale one. The consensus service must keep long work
+    /// Opens the address; a stale unix socket is replaced. The consensus service must keep long work
     /// off the runtime's workers, for instance by `spawn_blocking`.
     ///
     /// # Errors
-    /// [`ServerError`] if the path is in use, is no socket or cannot be opened.
-    pub fn bind(
-        path: &Path,
+    /// [`ServerError`] if the address is in use, is a file that is no socket or cannot be opened.
+    pub async fn bind(
+        address: &ListenAddress,
         consensus: C,
         mempool: M,
         info: I,
         snapshot: S,
     ) -> Result<Self, ServerError> {
-        remove_stale(path)?;
-        let listener = UnixListener::bind(path).map_err(|source| ServerError::Listen {
-            path: path.into(),
-            source,
-        })?;
         let services = Services {
             consensus,
             mempool,
@@ -117,10 +126,21 @@ where
             snapshot,
         };
         Ok(Self {
-            listener,
-            path: path.into(),
+            listener: Listener::bind(address).await?,
+            address: address.clone(),
             services,
         })
+    }
+
+    /// Where the server listens; the port too if it was left to the system.
+    ///
+    /// # Errors
+    /// The system does not know.
+    pub fn local_address(&self) -> io::Result<ListenAddress> {
+        match &self.listener {
+            Listener::Unix(_) => Ok(self.address.clone()),
+            Listener::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
+        }
     }
 
     /// Serves until told to stop; each connection finishes the batch it has in hand.
@@ -129,7 +149,7 @@ where
     /// [`ServerError`] if a service fails or panics: the process must end.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
         let mut connections = JoinSet::new();
-        info!(socket = %self.path.display(), "abci server listening");
+        info!(address = %self.address, "abci server listening");
         let mut result = loop {
             tokio::select! {
                 () = shutdown.cancelled() => break Ok(()),
@@ -139,8 +159,7 @@ where
                     }
                 }
                 accepted = self.listener.accept(), if connections.len() < MAX_CONNECTIONS => {
-                    let (stream, _) = accepted
-                        .map_err(|source| ServerError::Listen { path: self.path.clone(), source })?;
+                    let stream = accepted.map_err(|source| listen_error(&self.address, source))?;
                     connections.spawn(self.services.clone().serve(stream, shutdown.clone()));
                 }
             }
@@ -150,8 +169,44 @@ where
         {
             result = outcome(ended);
         }
-        let _ = std::fs::remove_file(&self.path);
+        if let ListenAddress::Unix(path) = &self.address {
+            let _ = std::fs::remove_file(path);
+        }
         result
+    }
+}
+
+impl Listener {
+    async fn bind(address: &ListenAddress) -> Result<Self, ServerError> {
+        let bound = match address {
+            ListenAddress::Unix(path) => {
+                remove_stale(path)?;
+                UnixListener::bind(path).map(Self::Unix)
+            }
+            ListenAddress::Tcp(at) => TcpListener::bind(at).await.map(Self::Tcp),
+        };
+        bound.map_err(|source| listen_error(address, source))
+    }
+
+    async fn accept(&self) -> io::Result<Pin<Box<dyn Stream>>> {
+        match self {
+            Self::Unix(listener) => Ok(Box::pin(listener.accept().await?.0)),
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // An answer is one write: holding it back until the last one is acknowledged would
+                // cost every block a round of delayed acknowledgements.
+                stream.set_nodelay(true)?;
+                Ok(Box::pin(stream))
+            }
+        }
+    }
+}
+
+fn listen_error(address: &ListenAddress, source: io::Error) -> ServerError {
+    let address = address.clone();
+    match source.kind() {
+        io::ErrorKind::AddrInUse => ServerError::InUse(address),
+        _ => ServerError::Listen { address, source },
     }
 }
 
@@ -172,7 +227,7 @@ where
     /// Answers one connection until it closes. What the peer does wrong ends the connection only.
     async fn serve(
         mut self,
-        mut stream: UnixStream,
+        mut stream: Pin<Box<dyn Stream>>,
         shutdown: CancellationToken,
     ) -> Result<(), BoxError> {
         let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
@@ -267,10 +322,8 @@ fn remove_stale(path: &Path) -> Result<(), ServerError> {
         return Err(ServerError::NotASocket(path.into()));
     }
     if StdUnixStream::connect(path).is_ok() {
-        return Err(ServerError::InUse(path.into()));
+        return Err(ServerError::InUse(ListenAddress::Unix(path.into())));
     }
-    std::fs::remove_file(path).map_err(|source| ServerError::Listen {
-        path: path.into(),
-        source,
-    })
+    std::fs::remove_file(path)
+        .map_err(|source| listen_error(&ListenAddress::Unix(path.into()), source))
 }

@@ -1,20 +1,20 @@
-//! The server on a real socket, with a scripted peer.
+//! The server on real sockets, with a scripted peer.
 #![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::Ipv4Addr, path::PathBuf, pin::Pin, time::Duration};
 
 use bytes::BytesMut;
 use counterpoint_abci::{
-    BoxError, ConsensusRequest, ConsensusResponse, InfoRequest, InfoResponse, MempoolRequest,
-    MempoolResponse, Server, ServerError, SnapshotRequest, SnapshotResponse, frame,
+    BoxError, ConsensusRequest, ConsensusResponse, InfoRequest, InfoResponse, ListenAddress,
+    MempoolRequest, MempoolResponse, Server, ServerError, SnapshotRequest, SnapshotResponse, frame,
     proto::abci::{
         Request, RequestCommit, RequestEcho, RequestFlush, RequestInfo, RequestInitChain,
         RequestInsertTx, Response, ResponseInfo, ResponseInsertTx, request, response,
     },
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
     task::JoinHandle,
     time::timeout,
 };
@@ -24,7 +24,7 @@ use tower::service_fn;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Fixture {
-    path: PathBuf,
+    address: ListenAddress,
     shutdown: CancellationToken,
     running: JoinHandle<Result<(), ServerError>>,
     _directory: tempfile::TempDir,
@@ -64,23 +64,71 @@ async fn snapshot(_: SnapshotRequest) -> Result<SnapshotResponse, BoxError> {
     Err("no snapshots".into())
 }
 
-fn start() -> Fixture {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("abci.sock");
+async fn bind(
+    address: &ListenAddress,
+) -> Result<
+    impl Future<
+        Output = (
+            ListenAddress,
+            CancellationToken,
+            JoinHandle<Result<(), ServerError>>,
+        ),
+    >,
+    ServerError,
+> {
     let server = Server::bind(
-        &path,
+        address,
         service_fn(consensus),
         service_fn(mempool),
         service_fn(info),
         service_fn(snapshot),
     );
-    let shutdown = CancellationToken::new();
-    let running = tokio::spawn(server.unwrap().run(shutdown.clone()));
+    let server = server.await?;
+    Ok(async {
+        let (address, shutdown) = (server.local_address().unwrap(), CancellationToken::new());
+        let running = tokio::spawn(server.run(shutdown.clone()));
+        (address, shutdown, running)
+    })
+}
+
+async fn start_at(address: ListenAddress, directory: tempfile::TempDir) -> Fixture {
+    let (address, shutdown, running) = bind(&address).await.unwrap().await;
     Fixture {
-        path,
+        address,
         shutdown,
         running,
         _directory: directory,
+    }
+}
+
+async fn start() -> Fixture {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("abci.sock");
+    start_at(ListenAddress::Unix(path), directory).await
+}
+
+async fn start_tcp() -> Fixture {
+    let address = ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into());
+    start_at(address, tempfile::tempdir().unwrap()).await
+}
+
+trait Stream: AsyncRead + AsyncWrite {}
+
+impl<T: AsyncRead + AsyncWrite> Stream for T {}
+
+impl Fixture {
+    async fn connect(&self) -> Pin<Box<dyn Stream>> {
+        match &self.address {
+            ListenAddress::Unix(path) => Box::pin(UnixStream::connect(path).await.unwrap()),
+            ListenAddress::Tcp(address) => Box::pin(TcpStream::connect(address).await.unwrap()),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        match &self.address {
+            ListenAddress::Unix(path) => path.clone(),
+            ListenAddress::Tcp(address) => panic!("{address} is no path"),
+        }
     }
 }
 
@@ -98,7 +146,7 @@ fn insert(code: u8) -> request::Value {
     })
 }
 
-async fn read(stream: &mut UnixStream, buffer: &mut BytesMut) -> Option<response::Value> {
+async fn read(stream: &mut Pin<Box<dyn Stream>>, buffer: &mut BytesMut) -> Option<response::Value> {
     loop {
         if let Some(response) = frame::decode::<Response>(buffer).unwrap() {
             return response.value;
@@ -114,8 +162,20 @@ async fn read(stream: &mut UnixStream, buffer: &mut BytesMut) -> Option<response
 
 #[tokio::test]
 async fn a_batch_is_answered_in_order_by_one_write() {
-    let fixture = start();
-    let mut stream = UnixStream::connect(&fixture.path).await.unwrap();
+    let fixture = start().await;
+    answers_a_batch_by_one_write(&fixture).await;
+    fixture.shutdown.cancel();
+    let path = fixture.path();
+    fixture.running.await.unwrap().unwrap();
+    assert!(!path.exists(), "the socket is removed");
+    let fixture = start_tcp().await;
+    answers_a_batch_by_one_write(&fixture).await;
+    fixture.shutdown.cancel();
+    fixture.running.await.unwrap().unwrap();
+}
+
+async fn answers_a_batch_by_one_write(fixture: &Fixture) {
+    let mut stream = fixture.connect().await;
     let echo = request::Value::Echo(RequestEcho {
         message: "hello".into(),
     });
@@ -124,7 +184,6 @@ async fn a_batch_is_answered_in_order_by_one_write() {
     batch.push(request::Value::Flush(RequestFlush {}));
     stream.write_all(&encode(batch)).await.unwrap();
     let mut buffer = BytesMut::with_capacity(1 << 20);
-    stream.readable().await.unwrap();
     stream.read_buf(&mut buffer).await.unwrap();
     let mut codes = Vec::new();
     let mut others = 0;
@@ -140,17 +199,14 @@ async fn a_batch_is_answered_in_order_by_one_write() {
         "one read sees the whole batch"
     );
     assert_eq!(others, 3);
-    fixture.shutdown.cancel();
-    fixture.running.await.unwrap().unwrap();
-    assert!(!fixture.path.exists(), "the socket is removed");
 }
 
 #[tokio::test]
 async fn garbage_ends_its_connection_and_no_other() {
-    let fixture = start();
-    let mut good = UnixStream::connect(&fixture.path).await.unwrap();
+    let fixture = start().await;
+    let mut good = fixture.connect().await;
     for garbage in [&[0xff; 6][..], &[3, 0xff, 0xff, 0xff], &[0]] {
-        let mut bad = UnixStream::connect(&fixture.path).await.unwrap();
+        let mut bad = fixture.connect().await;
         bad.write_all(garbage).await.unwrap();
         let mut buffer = BytesMut::new();
         let answer = read(&mut bad, &mut buffer).await;
@@ -170,8 +226,8 @@ async fn garbage_ends_its_connection_and_no_other() {
 
 #[tokio::test]
 async fn a_fault_ends_the_server() {
-    let fixture = start();
-    let mut stream = UnixStream::connect(&fixture.path).await.unwrap();
+    let fixture = start().await;
+    let mut stream = fixture.connect().await;
     let commit = request::Value::Commit(RequestCommit {});
     stream.write_all(&encode(vec![commit])).await.unwrap();
     let error = timeout(PATIENCE, fixture.running)
@@ -184,8 +240,8 @@ async fn a_fault_ends_the_server() {
 
 #[tokio::test]
 async fn a_panic_ends_the_server() {
-    let fixture = start();
-    let mut stream = UnixStream::connect(&fixture.path).await.unwrap();
+    let fixture = start().await;
+    let mut stream = fixture.connect().await;
     let request = request::Value::InitChain(RequestInitChain::default());
     stream.write_all(&encode(vec![request])).await.unwrap();
     let error = timeout(PATIENCE, fixture.running)
@@ -197,31 +253,26 @@ async fn a_panic_ends_the_server() {
 }
 
 #[tokio::test]
-async fn a_socket_is_taken_over_only_when_it_is_stale() {
-    let fixture = start();
-    let bind = |path: &std::path::Path| {
-        Server::bind(
-            path,
-            service_fn(consensus),
-            service_fn(mempool),
-            service_fn(info),
-            service_fn(snapshot),
-        )
-        .map(|_| ())
-    };
-    assert!(matches!(bind(&fixture.path), Err(ServerError::InUse(_))));
-    let file = fixture.path.with_extension("txt");
+async fn an_address_is_taken_over_only_when_it_is_stale() {
+    let refused = async |address: &ListenAddress| bind(address).await.err();
+    for fixture in [start().await, start_tcp().await] {
+        let error = refused(&fixture.address).await;
+        assert!(matches!(error, Some(ServerError::InUse(_))), "{error:?}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("precious.txt");
     std::fs::write(&file, "precious").unwrap();
-    assert!(matches!(bind(&file), Err(ServerError::NotASocket(_))));
-    let stale = fixture.path.with_extension("stale");
+    let error = refused(&ListenAddress::Unix(file)).await;
+    assert!(matches!(error, Some(ServerError::NotASocket(_))));
+    let stale = directory.path().join("stale.sock");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
-    bind(&stale).unwrap();
+    bind(&ListenAddress::Unix(stale)).await.map(drop).unwrap();
 }
 
 #[tokio::test]
 async fn a_frame_that_is_too_long_ends_its_connection() {
-    let fixture = start();
-    let mut stream = UnixStream::connect(&fixture.path).await.unwrap();
+    let fixture = start().await;
+    let mut stream = fixture.connect().await;
     // A length of four gigabytes, of which nothing is waited for.
     stream
         .write_all(&[0xff, 0xff, 0xff, 0xff, 0x0f])

@@ -1,7 +1,8 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
-use counterpoint_service::{LogFormat, Settings};
+use counterpoint_abci::ListenAddress;
+use counterpoint_service::{ConfigError, LogFormat, Settings};
 use serde::{Deserialize, Serialize};
 
 /// The sequencer's application: run it beside CometBFT v0.40.0.
@@ -18,10 +19,14 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Unix socket that CometBFT's `proxy_app` names.
-    #[arg(long, value_name = "PATH")]
+    /// Where CometBFT connects, as its `proxy_app` says: unix://PATH or tcp://IP:PORT.
+    #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub abci_listen: Option<PathBuf>,
+    pub abci_listen: Option<ListenAddress>,
+    /// Whether `abci_listen` may be reached from other machines: whoever connects rules the node.
+    #[arg(long, value_name = "BOOL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abci_remote: Option<bool>,
     /// Address of the gRPC API.
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,6 +43,10 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
+    /// Whose mempool holds transactions, as CometBFT's `mempool.type` says: app or flood.
+    #[arg(long, value_name = "TYPE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mempool: Option<String>,
     /// Whether peers' gossip is passed on: not in a full mesh, where everybody has it already.
     #[arg(long, value_name = "BOOL")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,8 +61,11 @@ pub struct Args {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Unix socket that CometBFT's `proxy_app` names.
-    pub abci_listen: PathBuf,
+    /// Where CometBFT connects.
+    pub abci_listen: ListenAddress,
+    /// Whether that may be reached from other machines.
+    #[serde(default)]
+    pub abci_remote: bool,
     /// Address of the gRPC API.
     pub grpc_listen: SocketAddr,
     /// Address of probes and metrics.
@@ -62,6 +74,9 @@ pub struct Config {
     pub cometbft_rpc: String,
     /// Directory of the database.
     pub data_dir: PathBuf,
+    /// Whose mempool holds transactions.
+    #[serde(default)]
+    pub mempool: MempoolType,
     /// Whether peers' gossip is passed on.
     #[serde(default = "relay_gossip")]
     pub relay_gossip: bool,
@@ -70,8 +85,36 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// Whose mempool holds transactions: what CometBFT's `mempool.type` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MempoolType {
+    /// Ours.
+    #[default]
+    App,
+    /// CometBFT's.
+    Flood,
+}
+
 fn relay_gossip() -> bool {
     true
+}
+
+impl Config {
+    /// Checks what a single key cannot show.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says what must not be together.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let address = &self.abci_listen;
+        if address.is_local() || self.abci_remote {
+            return Ok(());
+        }
+        let reason = "whoever reaches it rules the node; say abci_remote = true if you mean it";
+        Err(ConfigError::Invalid(format!(
+            "abci_listen {address}: {reason}"
+        )))
+    }
 }
 
 impl Settings for Config {
@@ -89,5 +132,20 @@ mod tests {
         let example: toml::Table = include_str!("../example.toml").parse().unwrap();
         let config: Config = example.clone().try_into().unwrap();
         assert_eq!(toml::Table::try_from(config).unwrap(), example);
+    }
+
+    #[test]
+    fn other_machines_reach_abci_only_if_that_is_meant() {
+        let example: toml::Table = include_str!("../example.toml").parse().unwrap();
+        let mut config: Config = example.try_into().unwrap();
+        for (address, remote, fine) in [
+            ("unix:///run/abci.sock", false, true),
+            ("tcp://127.0.0.1:26658", false, true),
+            ("tcp://0.0.0.0:26658", false, false),
+            ("tcp://0.0.0.0:26658", true, true),
+        ] {
+            (config.abci_listen, config.abci_remote) = (address.parse().unwrap(), remote);
+            assert_eq!(config.check().is_ok(), fine, "{address}");
+        }
     }
 }

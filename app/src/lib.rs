@@ -6,6 +6,9 @@
 //! users ──gRPC──▶ grpc ──▶ mempool      headers ◀─ CometBFT's RPC ──▶ grpc ◀───┘
 //! ```
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod config;
 mod grpc;
 mod headers;
@@ -22,7 +25,7 @@ mod upgrade;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-pub use config::{Args, Config};
+pub use config::{Args, Config, MempoolType};
 use counterpoint_abci::Server;
 use counterpoint_core::primitive::Height;
 use counterpoint_machine::AppVersion;
@@ -32,14 +35,13 @@ use eyre::WrapErr;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
 use crate::{
-    grpc::Sequencer,
+    grpc::{ConnectionLimits, Incoming, Sequencer},
     headers::Headers,
-    mempool::{Limits, Mempool, Relay},
+    mempool::{Gossip, Limits, Mempool},
     service::Consensus,
     store::Store,
     upgrade::Missing,
@@ -48,7 +50,12 @@ use crate::{
 /// Longest gRPC request, in bytes: a transaction and its envelope.
 const MAX_REQUEST_BYTES: usize = 2 << 20;
 /// Most calls at a time of one gRPC connection.
-const MAX_CALLS: u32 = 256;
+const MAX_CALLS: u32 = 64;
+/// How long a call may take, up to the head of its answer. So what is held of calls that are still
+/// being sent is at most what the network can carry in this time.
+const CALL_PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes that a peer may send ahead of being read, by call and by connection.
+const WINDOW_BYTES: (u32, u32) = (1 << 20, 2 << 20);
 /// A gRPC peer that says nothing is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
@@ -72,6 +79,7 @@ async fn work(
     shutdown: CancellationToken,
 ) -> eyre::Result<()> {
     metric::ALL.describe();
+    config.check()?;
     let store = Store::open(&config.data_dir).map_err(into_report)?;
     let rpc = health::rpc_client(&config.cometbft_rpc).map_err(into_report)?;
     let tip = store.tip().map_err(into_report)?;
@@ -87,12 +95,12 @@ async fn work(
     let (committed, commits) = watch::channel(tip.height);
     let (streamable, stream) = watch::channel(Height::new(0));
     let (halt, halted) = watch::channel(None);
-    let relay = if config.relay_gossip {
-        Relay::Bundles
-    } else {
-        Relay::Nothing
+    let gossip = match config.mempool {
+        MempoolType::Flood => Gossip::Flood,
+        MempoolType::App if config.relay_gossip => Gossip::Relayed,
+        MempoolType::App => Gossip::Direct,
     };
-    let mempool = Arc::new(Mempool::new(store.clone(), Limits::default(), relay));
+    let mempool = Arc::new(Mempool::new(store.clone(), Limits::default(), gossip));
 
     let abci = {
         let consensus =
@@ -104,7 +112,8 @@ async fn work(
             service_fn(move |request| service::mempool(&pool, request)),
             service_fn(move |request| service::info(&store, request)),
             service_fn(service::snapshot),
-        )?
+        )
+        .await?
     };
     let listener = TcpListener::bind(config.grpc_listen)
         .await
@@ -112,6 +121,7 @@ async fn work(
     let sequencer = Sequencer::new(
         store.clone(),
         Arc::clone(&mempool),
+        rpc.clone(),
         stream.clone(),
         shutdown.clone(),
     );
@@ -131,7 +141,8 @@ async fn work(
     tokio::try_join!(
         async { abci.run(shutdown.clone()).await.wrap_err("abci") },
         async {
-            let grpc = serve_grpc(listener, sequencer, shutdown.clone());
+            let incoming = Incoming::new(listener, ConnectionLimits::default());
+            let grpc = serve_grpc(incoming, sequencer, shutdown.clone());
             grpc.await.wrap_err("grpc")
         },
         async {
@@ -186,7 +197,7 @@ fn status(store: &Store, mempool: &Mempool, provable: Height) -> serde_json::Val
 }
 
 async fn serve_grpc(
-    listener: TcpListener,
+    incoming: Incoming,
     sequencer: Sequencer,
     shutdown: CancellationToken,
 ) -> eyre::Result<()> {
@@ -197,14 +208,16 @@ async fn serve_grpc(
         .build_v1()?;
     let sequencer = SequencerServer::new(sequencer).max_decoding_message_size(MAX_REQUEST_BYTES);
     tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .max_concurrent_streams(MAX_CALLS)
+        .initial_stream_window_size(WINDOW_BYTES.0)
+        .initial_connection_window_size(WINDOW_BYTES.1)
+        .timeout(CALL_PATIENCE)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(sequencer)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await?;
     Ok(())
 }

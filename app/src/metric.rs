@@ -6,8 +6,13 @@ pub(crate) const HEIGHT: &str = "app_height";
 pub(crate) const HEADER_HEIGHT: &str = "app_header_height";
 pub(crate) const MEMPOOL_TRANSACTIONS: &str = "app_mempool_transactions";
 pub(crate) const MEMPOOL_BYTES: &str = "app_mempool_bytes";
+pub(crate) const MEMPOOL_PARKED: &str = "app_mempool_parked_transactions";
+pub(crate) const INBOX_BYTES: &str = "app_inbox_bytes";
+pub(crate) const CONNECTIONS: &str = "app_grpc_connections";
 pub(crate) const STREAMS: &str = "app_streams";
 pub(crate) const SUBMITTED: &str = "app_submitted_transactions_total";
+pub(crate) const BAD_OFFERS: &str = "app_bad_offers_total";
+pub(crate) const SLOW_READERS: &str = "app_slow_readers_total";
 pub(crate) const SEQUENCED: &str = "app_sequenced_transactions_total";
 pub(crate) const SEQUENCED_BYTES: &str = "app_sequenced_bytes_total";
 pub(crate) const REJECTED_PROPOSALS: &str = "app_rejected_proposals_total";
@@ -24,10 +29,24 @@ pub(crate) const ALL: Metrics = Metrics {
             MEMPOOL_BYTES,
             "memory of the transactions that wait, in bytes",
         ),
+        (MEMPOOL_PARKED, "transactions that wait for a missing nonce"),
+        (
+            INBOX_BYTES,
+            "what peers offered and nobody has looked at yet, in bytes",
+        ),
+        (CONNECTIONS, "gRPC connections at the moment"),
         (STREAMS, "readers of rollup blocks at the moment"),
     ],
     counters: &[
         (SUBMITTED, "transactions handed in, by outcome"),
+        (
+            BAD_OFFERS,
+            "offers of peers with something undecodable or forged in them",
+        ),
+        (
+            SLOW_READERS,
+            "streams that were ended because their reader was too slow",
+        ),
         (SEQUENCED, "transactions in committed blocks"),
         (SEQUENCED_BYTES, "bytes of the items of committed blocks"),
         (
@@ -53,8 +72,13 @@ mod tests {
                 "app_header_height",
                 "app_mempool_transactions",
                 "app_mempool_bytes",
+                "app_mempool_parked_transactions",
+                "app_inbox_bytes",
+                "app_grpc_connections",
                 "app_streams",
                 "app_submitted_transactions_total",
+                "app_bad_offers_total",
+                "app_slow_readers_total",
                 "app_sequenced_transactions_total",
                 "app_sequenced_bytes_total",
                 "app_rejected_proposals_total",

@@ -8,10 +8,10 @@ use counterpoint_abci::{
     MempoolResponse,
     proto::{
         abci::{
-            RequestCheckTx, RequestCommit, RequestFinalizeBlock, RequestInfo, RequestInitChain,
-            RequestInsertTx, RequestPrepareProposal, RequestProcessProposal, RequestReapTxs,
-            ResponseFinalizeBlock, ResponseInfo, ResponseInitChain, ValidatorUpdate,
-            response_process_proposal::ProposalStatus,
+            CheckTxType, RequestCheckTx, RequestCommit, RequestFinalizeBlock, RequestInfo,
+            RequestInitChain, RequestInsertTx, RequestPrepareProposal, RequestProcessProposal,
+            RequestReapTxs, ResponseFinalizeBlock, ResponseInfo, ResponseInitChain,
+            ValidatorUpdate, response_process_proposal::ProposalStatus,
         },
         crypto::{PublicKey as ProtoPublicKey, public_key},
         types::{BlockParams, ConsensusParams, EvidenceParams},
@@ -31,7 +31,7 @@ use prost_types::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    mempool::{Limits, Mempool, Relay},
+    mempool::{Gossip, Limits, Mempool},
     service::{self, Consensus},
     store::Store,
 };
@@ -157,8 +157,12 @@ fn time(height: i64) -> Option<Timestamp> {
 impl Node {
     /// Opens what `path` holds, as a process does when it starts.
     pub(crate) fn open(path: &Path) -> Self {
+        Self::open_with(path, Gossip::Relayed)
+    }
+
+    fn open_with(path: &Path, gossip: Gossip) -> Self {
         let store = Store::open(path).unwrap();
-        let mempool = Mempool::new(store.clone(), Limits::default(), Relay::Bundles);
+        let mempool = Mempool::new(store.clone(), Limits::default(), gossip);
         let mempool = Arc::new(mempool);
         let (committed, _) = watch::channel(Height::new(0));
         let (halt, _) = watch::channel(None);
@@ -178,7 +182,11 @@ impl Node {
 
     /// A node in an empty directory, its chain initialised.
     pub(crate) async fn start(path: &Path) -> Self {
-        let node = Self::open(path);
+        Self::start_with(path, Gossip::Relayed).await
+    }
+
+    pub(crate) async fn start_with(path: &Path, gossip: Gossip) -> Self {
+        let node = Self::open_with(path, gossip);
         let app_state = serde_json::to_vec(&genesis()).unwrap();
         node.init(app_state).await.unwrap();
         node
@@ -210,9 +218,15 @@ impl Node {
 
     /// Proposes the next block as the proposer of `round`.
     pub(crate) async fn prepare(&self, round: u8) -> Proposal {
+        self.prepare_from(round, &[]).await
+    }
+
+    /// Proposes the next block from what CometBFT's own mempool lists.
+    pub(crate) async fn prepare_from(&self, round: u8, listed: &[Bytes]) -> Proposal {
         let height = self.info().await.last_block_height + 1;
         let request = RequestPrepareProposal {
             max_tx_bytes: 1 << 20,
+            txs: listed.to_vec(),
             height,
             time: time(height),
             proposer_address: Bytes::copy_from_slice(address(101).as_bytes()),
@@ -296,10 +310,17 @@ impl Node {
 
     /// CheckTx; gives code and text.
     pub(crate) async fn check(&self, tx: &Bytes) -> (u32, String) {
-        let tx = tx.clone();
+        self.check_as(CheckTxType::New, tx).await
+    }
+
+    pub(crate) async fn recheck(&self, tx: &Bytes) -> u32 {
+        self.check_as(CheckTxType::Recheck, tx).await.0
+    }
+
+    async fn check_as(&self, kind: CheckTxType, tx: &Bytes) -> (u32, String) {
         let request = RequestCheckTx {
-            tx,
-            ..RequestCheckTx::default()
+            tx: tx.clone(),
+            r#type: kind.into(),
         };
         match self.pool(MempoolRequest::CheckTx(request)).await {
             MempoolResponse::CheckTx(response) => (response.code, response.log),

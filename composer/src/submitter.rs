@@ -37,7 +37,8 @@ pub(crate) const SEQUENCER: &str = "sequencer";
 /// Readiness: the account can pay for many more batches.
 pub(crate) const FUNDS: &str = "funds";
 
-/// Heights that a version of a batch stays valid; short, so that a lost one is soon replaced.
+/// Heights that a version of a batch stays valid; short, so that a lost one is soon replaced. The
+/// next version lasts longer by more than this, and so takes the place of one that waits still.
 const VALID_HEIGHTS: u64 = 100;
 /// Without a batch for so long, what is trusted is renewed.
 const QUIET: Duration = Duration::from_secs(24 * 3_600);

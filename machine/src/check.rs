@@ -2,7 +2,7 @@
 
 use counterpoint_core::{
     primitive::{Amount, Height},
-    transaction::SignedTransaction,
+    transaction::{SignedTransaction, TransactionHead},
 };
 
 use crate::{
@@ -50,16 +50,9 @@ pub fn check_tx<S: StateRead>(
     tx: SignedTransaction,
     next: Height,
 ) -> Result<CheckedTx, ExecuteError> {
-    check_body(&tx, &state.chain()?.chain_id, next)?;
-    let (length, limit) = (tx.as_bytes().len() as u64, max_tx_bytes(state)?);
-    if length > limit {
-        return Err(Rejection::TooLong { length, limit }.into());
-    }
-    let account = state.account(tx.signer())?.ok_or(Rejection::NoAccount)?;
-    let (expected, actual) = (account.nonce, tx.body().nonce);
-    if actual < expected {
-        return Err(Rejection::Nonce(Mismatch { expected, actual }).into());
-    }
+    let body = tx.body();
+    let account = check_head(state, &body.head(), tx.as_bytes().len(), next)?;
+    let (expected, actual) = (account.nonce, body.nonce);
     let prices = Prices::read(state)?;
     let fee = check_fee(&tx, &account, &prices)?;
     let fee = fee.total().ok_or(Rejection::Overflow)?;
@@ -68,6 +61,35 @@ pub fn check_tx<S: StateRead>(
         try_out(state, &tx, next, &prices)?;
     }
     Ok(CheckedTx { tx, fee })
+}
+
+/// Checks what can be told of a block item of `length` bytes by its head alone, which costs next to
+/// nothing. Gives the signer's account.
+///
+/// # Errors
+/// [`ExecuteError::Rejected`] is the verdict that [`check_tx`] would come to.
+pub fn check_head<S: StateRead>(
+    state: &S,
+    head: &TransactionHead,
+    length: usize,
+    next: Height,
+) -> Result<Account, ExecuteError> {
+    check_chain(&head.chain_id, &state.chain()?.chain_id)?;
+    check_age(head.valid_until, next)?;
+    let (length, limit) = (length as u64, max_tx_bytes(state)?);
+    if length > limit {
+        return Err(Rejection::TooLong { length, limit }.into());
+    }
+    let account = state.account(head.signer.address())?;
+    let account = account.ok_or(Rejection::NoAccount)?;
+    let (expected, actual) = (account.nonce, head.nonce);
+    if actual < expected {
+        return Err(Rejection::Nonce(Mismatch { expected, actual }).into());
+    }
+    // Only a part of the fee; the rest depends on the actions.
+    let tip = Amount::new(u128::from(head.tip_per_byte).saturating_mul(length.into()));
+    check_payable(tip, head.max_fee, account.balance)?;
+    Ok(account)
 }
 
 /// Whether an otherwise empty block could hold the data.
@@ -104,18 +126,15 @@ fn try_out<S: StateRead>(
     execute::actions(&ctx, &tx.body().actions, &mut delta).map(|_| ())
 }
 
-/// What makes a block invalid if the transaction is in it, the account's part left aside.
-pub(crate) fn check_body(
-    tx: &SignedTransaction,
-    chain_id: &str,
-    height: Height,
-) -> Result<(), Rejection> {
-    let body = tx.body();
-    if body.chain_id != chain_id {
-        let (expected, actual) = (chain_id.to_owned(), body.chain_id.clone());
-        return Err(Rejection::ChainId(Mismatch { expected, actual }));
+fn check_chain(actual: &str, expected: &str) -> Result<(), Rejection> {
+    if actual == expected {
+        return Ok(());
     }
-    let valid_until = body.valid_until;
+    let (expected, actual) = (expected.to_owned(), actual.to_owned());
+    Err(Rejection::ChainId(Mismatch { expected, actual }))
+}
+
+fn check_age(valid_until: Height, height: Height) -> Result<(), Rejection> {
     if valid_until < height {
         return Err(Rejection::Expired {
             valid_until,
@@ -129,27 +148,22 @@ pub(crate) fn check_body(
     Ok(())
 }
 
+fn check_payable(expected: Amount, max_fee: Amount, balance: Amount) -> Result<(), Rejection> {
+    let short = |actual: Amount| Mismatch { expected, actual };
+    if max_fee < expected {
+        Err(Rejection::MaxFee(short(max_fee)))
+    } else if balance < expected {
+        Err(Rejection::Fee(short(balance)))
+    } else {
+        Ok(())
+    }
+}
+
 /// The fee of `tx`, which `account` can pay.
-pub(crate) fn check_fee(
-    tx: &SignedTransaction,
-    account: &Account,
-    prices: &Prices,
-) -> Result<Fee, Rejection> {
+fn check_fee(tx: &SignedTransaction, account: &Account, prices: &Prices) -> Result<Fee, Rejection> {
     let fee = prices.fee(tx).ok_or(Rejection::Overflow)?;
     let total = fee.total().ok_or(Rejection::Overflow)?;
-    let (max_fee, balance) = (tx.body().max_fee, account.balance);
-    if max_fee < total {
-        return Err(Rejection::MaxFee(Mismatch {
-            expected: total,
-            actual: max_fee,
-        }));
-    }
-    if balance < total {
-        return Err(Rejection::Fee(Mismatch {
-            expected: total,
-            actual: balance,
-        }));
-    }
+    check_payable(total, tx.body().max_fee, account.balance)?;
     Ok(fee)
 }
 
@@ -168,7 +182,8 @@ pub(crate) fn charge<S: StateRead>(
     prices: &Prices,
     delta: &mut StateDelta<'_, S>,
 ) -> Result<Fee, ExecuteError> {
-    check_body(tx, &delta.chain()?.chain_id, height)?;
+    check_chain(&tx.body().chain_id, &delta.chain()?.chain_id)?;
+    check_age(tx.body().valid_until, height)?;
     if existed == Existed::No {
         return Err(Rejection::NoAccount.into());
     }

@@ -39,7 +39,7 @@ pub mod tree;
 mod validators;
 mod version;
 
-pub use check::{CheckedTx, MAX_VALID_HEIGHTS, check_tx};
+pub use check::{CheckedTx, MAX_VALID_HEIGHTS, check_head, check_tx};
 pub use consensus::{MAX_BLOCK_BYTES, ParamsUpdate};
 pub use execute::ExecuteError;
 pub use genesis::{ChainStart, InitError, init_chain};

@@ -6,7 +6,10 @@ use counterpoint_core::{
     action::Action, primitive::RollupId, registry::RollupConfig, transaction::SignedTransaction,
 };
 
-use crate::state::{ReadRecords, StateRead, StoreError};
+use crate::{
+    fees::Prices,
+    state::{ReadRecords, StateRead, StoreError},
+};
 
 /// Items and their bytes, of one rollup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub enum NoRoom {
     Block,
     /// The rollup's share is; others may fit.
     Share(RollupId),
+    /// The price is above what it allows; others may pay it.
+    Price,
 }
 
 /// The place that is left in a block which is being filled.
@@ -29,6 +34,7 @@ pub enum NoRoom {
 pub struct Room {
     bytes: u64,
     shares: BTreeMap<RollupId, Share>,
+    prices: Prices,
 }
 
 impl Share {
@@ -65,6 +71,7 @@ impl Room {
         Ok(Self {
             bytes: max_bytes,
             shares: records.iter().map(|record| share(&record.config)).collect(),
+            prices: Prices::read(state)?,
         })
     }
 
@@ -73,6 +80,10 @@ impl Room {
     /// # Errors
     /// [`NoRoom`] says what is too full; then nothing has changed.
     pub fn take(&mut self, tx: &SignedTransaction) -> Result<(), NoRoom> {
+        let fee = self.prices.fee(tx).and_then(|fee| fee.total());
+        if fee.is_none_or(|fee| fee > tx.body().max_fee) {
+            return Err(NoRoom::Price);
+        }
         let bytes = self.bytes.checked_sub(tx.as_bytes().len() as u64);
         let bytes = bytes.ok_or(NoRoom::Block)?;
         let parts = parts(tx);

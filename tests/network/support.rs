@@ -10,7 +10,7 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_provider::{DynProvider, Provider, ProviderBuilder};
 use alloy_rpc_types_eth::{TransactionReceipt, TransactionRequest};
 use alloy_signer_local::PrivateKeySigner;
-use counterpoint::devnet::{Application, Devnet, Info, MAX_BLOCK_BYTES, Options};
+use counterpoint::devnet::{Abci, Application, Devnet, Info, MAX_BLOCK_BYTES, Mempool, Options};
 use counterpoint_core::{
     action::Action,
     key::SecretKey,
@@ -37,6 +37,15 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) async fn start(validators: usize, rollups: usize) -> Self {
+        Self::start_with(validators, rollups, Abci::Unix, Mempool::App).await
+    }
+
+    pub(crate) async fn start_with(
+        validators: usize,
+        rollups: usize,
+        abci: Abci,
+        mempool: Mempool,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let options = Options {
             dir: directory.path().to_owned(),
@@ -49,6 +58,8 @@ impl Network {
             fees: None,
             program: PathBuf::from(env!("CARGO_BIN_EXE_counterpoint-under-test")),
             application: Application::Sequencer,
+            abci,
+            mempool,
         };
         let say = |step: &str| eprintln!("network: {step}");
         let devnet = Devnet::start(&options, &say).await.unwrap();

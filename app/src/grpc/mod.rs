@@ -1,10 +1,13 @@
 //! The read and write API: `counterpoint.sequencer.v1`.
 
+mod connection;
 mod stream;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use connection::Peer;
+pub(crate) use connection::{Incoming, Limits as ConnectionLimits};
 use counterpoint_core::{
     primitive::{Address, Hash, Height, RollupId},
     state::RollupRecord,
@@ -18,13 +21,14 @@ use counterpoint_proto::sequencer::{
     get_transaction_response, sequencer_server,
 };
 use stream::BlockStream;
+use tendermint_rpc::{Client, HttpClient};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::error;
 
 use crate::{
-    mempool::Mempool,
+    mempool::{Gossip, Mempool, Prospect, Verdict, code},
     store::{StateSnapshot, Store, Tip},
 };
 
@@ -36,6 +40,8 @@ const MAX_AHEAD: u64 = 1_000;
 const MAX_WORKING: usize = 4;
 /// Requests with real work that wait for their turn.
 const MAX_WAITING: usize = 1_024;
+/// Transactions that are on their way to CometBFT's mempool at the same time.
+const MAX_FORWARDED: usize = 64;
 /// How many rollups one answer lists unless told otherwise, and at the most.
 const LIST_LIMIT: (u32, u32) = (100, 1_000);
 
@@ -44,30 +50,37 @@ const LIST_LIMIT: (u32, u32) = (100, 1_000);
 pub(crate) struct Sequencer {
     store: Store,
     mempool: Arc<Mempool>,
+    rpc: HttpClient,
     streamable: watch::Receiver<Height>,
     seats: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     working: Arc<Semaphore>,
+    forwarding: Arc<Semaphore>,
+    patience: Duration,
     shutdown: CancellationToken,
 }
 
 impl Sequencer {
-    /// A service over `store`; heights up to `streamable` have signed headers. Streams end with
-    /// `shutdown`.
+    /// A service over `store`; heights up to `streamable` have signed headers. `rpc` leads to
+    /// CometBFT's own mempool, if that is in use. Streams end with `shutdown`.
     #[must_use]
     pub(crate) fn new(
         store: Store,
         mempool: Arc<Mempool>,
+        rpc: HttpClient,
         streamable: watch::Receiver<Height>,
         shutdown: CancellationToken,
     ) -> Self {
         Self {
             store,
             mempool,
+            rpc,
             streamable,
             seats: Arc::new(Semaphore::new(MAX_STREAMS)),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
             working: Arc::new(Semaphore::new(MAX_WORKING)),
+            forwarding: Arc::new(Semaphore::new(MAX_FORWARDED)),
+            patience: stream::PATIENCE,
             shutdown,
         }
     }
@@ -91,6 +104,55 @@ impl Sequencer {
             work()
         });
         done.await.map_err(internal)
+    }
+
+    /// Takes a transaction into our own mempool.
+    async fn submit(&self, transaction: Bytes) -> Result<(Hash, Verdict), Status> {
+        let mempool = Arc::clone(&self.mempool);
+        let submitted = self.off_worker(move || mempool.submit(&transaction));
+        submitted.await?.map_err(internal)
+    }
+
+    /// Hands a transaction to CometBFT's mempool, once it is worth its time.
+    async fn forward(&self, transaction: Bytes) -> Result<(Hash, Verdict), Status> {
+        let (mempool, bytes) = (Arc::clone(&self.mempool), transaction.clone());
+        let examined = self.off_worker(move || mempool.examine(&bytes));
+        let (tx_hash, prospect) = examined.await?.map_err(internal)?;
+        let verdict = match prospect {
+            Prospect::Included => Verdict::default(),
+            Prospect::Refused(verdict) => verdict,
+            Prospect::Sound => self.broadcast(&tx_hash, transaction).await?,
+        };
+        Ok((tx_hash, verdict))
+    }
+
+    async fn broadcast(&self, tx_hash: &Hash, transaction: Bytes) -> Result<Verdict, Status> {
+        let _place = self.forwarding.acquire().await.map_err(internal)?;
+        let error = match self.rpc.broadcast_tx_sync(transaction).await {
+            Ok(answer) => {
+                return Ok(Verdict {
+                    code: answer.code.value(),
+                    log: answer.log,
+                });
+            }
+            Err(error) => error.to_string(),
+        };
+        // CometBFT has no codes for these.
+        if error.contains("already exists in cache") && self.is_known(tx_hash)? {
+            Ok(Verdict::default())
+        } else if error.contains("mempool is full") {
+            let (code, log) = (code::FULL, error);
+            Ok(Verdict { code, log })
+        } else {
+            let reason = format!("cometbft does not take it now: {error}");
+            Err(Status::unavailable(reason))
+        }
+    }
+
+    /// Whether the mempool or, by now, a block holds a transaction.
+    fn is_known(&self, tx_hash: &Hash) -> Result<bool, Status> {
+        let pending = self.mempool.is_pending(tx_hash);
+        Ok(pending || self.store.place(tx_hash).map_err(internal)?.is_some())
     }
 
     /// The state of one committed height.
@@ -201,9 +263,10 @@ impl sequencer_server::Sequencer for Sequencer {
     ) -> Result<Response<SubmitTransactionResponse>, Status> {
         self.state()?;
         let transaction = request.into_inner().transaction;
-        let mempool = Arc::clone(&self.mempool);
-        let submitted = self.off_worker(move || mempool.submit(&transaction));
-        let (tx_hash, verdict) = submitted.await?.map_err(internal)?;
+        let (tx_hash, verdict) = match self.mempool.gossip() {
+            Gossip::Relayed | Gossip::Direct => self.submit(transaction).await?,
+            Gossip::Flood => self.forward(transaction).await?,
+        };
         let tx_hash = Bytes::copy_from_slice(tx_hash.as_bytes());
         let (code, log) = (verdict.code, verdict.log);
         Ok(Response::new(SubmitTransactionResponse {
@@ -220,7 +283,7 @@ impl sequencer_server::Sequencer for Sequencer {
         use get_transaction_response::{Included, Pending, Status as Found, Unknown};
         let tx_hash = Hash::new(bytes32("tx_hash", &request.into_inner().tx_hash)?);
         let Some(place) = self.store.place(&tx_hash).map_err(internal)? else {
-            let waits = self.mempool.get(&tx_hash).is_some();
+            let waits = self.mempool.is_pending(&tx_hash);
             let found = if waits {
                 Found::Pending(Pending {})
             } else {
@@ -337,6 +400,8 @@ impl sequencer_server::Sequencer for Sequencer {
         &self,
         request: Request<StreamRollupBlocksRequest>,
     ) -> Result<Response<Self::StreamRollupBlocksStream>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let peer = peer.ok_or_else(|| internal("request without a connection"))?;
         let StreamRollupBlocksRequest {
             rollup_id,
             from_height,
@@ -352,9 +417,10 @@ impl sequencer_server::Sequencer for Sequencer {
         query::rollup(&state, id)
             .map_err(internal)?
             .ok_or_else(|| Status::not_found("no such rollup is registered"))?;
-        let permit = Arc::clone(&self.seats)
-            .try_acquire_owned()
-            .map_err(|_| Status::resource_exhausted("too many readers; ask another node"))?;
+        let crowded = |_| Status::resource_exhausted("too many readers; ask another node");
+        let of_address = peer.readers.try_acquire_owned().map_err(crowded)?;
+        let of_all = Arc::clone(&self.seats).try_acquire_owned();
+        let places = [of_address, of_all.map_err(crowded)?];
         let (this, mut context, mut last_config) = (self.clone(), Context::Always, None);
         let read = move |height| {
             let block = this.block(height, &id, context, &mut last_config);
@@ -365,8 +431,10 @@ impl sequencer_server::Sequencer for Sequencer {
             read,
             working: Arc::clone(&self.working),
             streamable: self.streamable.clone(),
+            patience: self.patience,
+            cut: peer.cut,
         };
-        let stream = stream::open(source, next, permit, self.shutdown.clone());
+        let stream = stream::open(source, next, places, self.shutdown.clone());
         Ok(Response::new(stream))
     }
 }
@@ -382,3 +450,6 @@ fn internal(error: impl std::fmt::Display) -> Status {
     error!(%error, "request failed");
     Status::internal("the node is broken; its log says why")
 }
+
+#[cfg(test)]
+mod tests;

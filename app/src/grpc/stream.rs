@@ -1,7 +1,8 @@
 //! A reader's stream: bounded, and honest about why it ends.
 //!
-//! Blocks are encoded once, when they are committed; a reader's share of memory is the handful that
-//! waits for it here. One that keeps its stream waiting too long is told where to resume.
+//! Blocks are encoded once, when they are committed; a reader's share of memory is the few bytes that
+//! wait for it here. One that keeps its stream waiting too long is told where to resume; one that
+//! does not even listen to that loses its connection, and with it all that HTTP/2 holds for it.
 
 use std::{
     pin::Pin,
@@ -12,37 +13,49 @@ use std::{
 
 use counterpoint_core::primitive::Height;
 use counterpoint_proto::sequencer::RollupBlock;
-use metrics::gauge;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use metrics::{counter, gauge};
+use prost::Message;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    time::timeout,
+};
 use tokio_stream::Stream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
+use tracing::debug;
 
 use crate::metric;
 
 /// Blocks that wait for one reader; then the stream waits for the reader.
 const BUFFER: usize = 8;
-/// How long a reader may keep its stream waiting before it is told to come back.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of them, in KiB; a greater block waits alone.
+const BUFFER_KIB: u32 = 1_024;
+/// How long a reader may keep its stream waiting before it is told to come back, and then before it
+/// is cut off.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a reader gets: blocks, then the reason of the end.
 #[derive(Debug)]
 pub(crate) struct BlockStream {
-    blocks: mpsc::Receiver<RollupBlock>,
+    blocks: mpsc::Receiver<Buffered>,
     end: oneshot::Receiver<Status>,
     _seat: Seat,
+    _gone: DropGuard,
 }
+
+/// A block that waits for its reader, and its share of the buffer.
+type Buffered = (RollupBlock, OwnedSemaphorePermit);
 
 /// Counts a reader while it reads.
 #[derive(Debug)]
 struct Seat {
-    _permit: OwnedSemaphorePermit,
+    _places: [OwnedSemaphorePermit; 2],
 }
 
 impl Seat {
-    fn take(permit: OwnedSemaphorePermit) -> Self {
+    fn take(places: [OwnedSemaphorePermit; 2]) -> Self {
         gauge!(metric::STREAMS).increment(1);
-        Self { _permit: permit }
+        Self { _places: places }
     }
 }
 
@@ -58,7 +71,7 @@ impl Stream for BlockStream {
     fn poll_next(mut self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let block = ready!(self.blocks.poll_recv(ctx));
         let end = || self.end.try_recv().ok().map(Err);
-        Poll::Ready(block.map(Ok).or_else(end))
+        Poll::Ready(block.map(|(block, _)| Ok(block)).or_else(end))
     }
 }
 
@@ -78,34 +91,43 @@ pub(crate) struct Source<R> {
     pub(crate) working: Arc<Semaphore>,
     /// The last height that can be read.
     pub(crate) streamable: watch::Receiver<Height>,
+    /// How long the reader may keep the stream waiting.
+    pub(crate) patience: Duration,
+    /// Ends the reader's connection.
+    pub(crate) cut: CancellationToken,
 }
 
-/// Streams every block from `next` on, as soon as it can be read.
+/// Streams every block from `next` on, as soon as it can be read. `places` are held as long: one
+/// among all readers, one among those from the same address.
 pub(crate) fn open(
     source: Source<impl Read>,
     next: Height,
-    permit: OwnedSemaphorePermit,
+    places: [OwnedSemaphorePermit; 2],
     shutdown: CancellationToken,
 ) -> BlockStream {
     let (sender, blocks) = mpsc::channel(BUFFER);
     let (reason, end) = oneshot::channel();
+    let gone = CancellationToken::new();
+    let (patience, cut, left) = (source.patience, source.cut.clone(), gone.clone());
     tokio::spawn(async move {
-        tokio::select! {
-            () = sender.closed() => {}
-            () = shutdown.cancelled() => {
-                let _ = reason.send(Status::unavailable("the node stops"));
-            }
-            status = feed(source, next, &sender) => {
-                let _ = reason.send(status);
-            }
-        }
+        let status = tokio::select! {
+            () = sender.closed() => return,
+            () = shutdown.cancelled() => Status::unavailable("the node stops"),
+            status = feed(source, next, &sender) => status,
+        };
+        let _ = reason.send(status);
         // Only now does the reader see the end, and finds the reason there.
         drop(sender);
+        if timeout(patience, left.cancelled()).await.is_err() {
+            debug!("reader is stuck, its connection is cut");
+            cut.cancel();
+        }
     });
     BlockStream {
         blocks,
         end,
-        _seat: Seat::take(permit),
+        _seat: Seat::take(places),
+        _gone: gone.drop_guard(),
     }
 }
 
@@ -113,13 +135,16 @@ pub(crate) fn open(
 async fn feed(
     source: Source<impl Read>,
     mut next: Height,
-    sender: &mpsc::Sender<RollupBlock>,
+    sender: &mpsc::Sender<Buffered>,
 ) -> Status {
     let Source {
         mut read,
         working,
         mut streamable,
+        patience,
+        cut: _,
     } = source;
+    let buffer = Arc::new(Semaphore::new(BUFFER_KIB as usize));
     loop {
         if streamable.wait_for(|height| *height >= next).await.is_err() {
             return Status::unavailable("the node stops");
@@ -142,7 +167,14 @@ async fn feed(
             Ok((Err(status), _)) => return status,
             Err(panic) => return super::internal(panic),
         };
-        if sender.send_timeout(block, PATIENCE).await.is_err() {
+        let kib = u32::try_from(block.encoded_len() / 1_024).unwrap_or(u32::MAX);
+        let share = Arc::clone(&buffer).acquire_many_owned(kib.saturating_add(1).min(BUFFER_KIB));
+        let sent = timeout(patience, async {
+            let share = share.await.ok()?;
+            sender.send((block, share)).await.ok()
+        });
+        if !matches!(sent.await, Ok(Some(()))) {
+            counter!(metric::SLOW_READERS).increment(1);
             let reason = format!("reader is too slow; resume from height {next}");
             return Status::resource_exhausted(reason);
         }
@@ -170,14 +202,16 @@ mod tests {
     fn start(from: u64, tip: u64) -> (BlockStream, watch::Sender<Height>, CancellationToken) {
         let (sender, streamable) = watch::channel(Height::new(tip));
         let shutdown = CancellationToken::new();
-        let working = Arc::new(Semaphore::new(2));
-        let permit = Arc::clone(&working).try_acquire_owned().unwrap();
+        let working = Arc::new(Semaphore::new(3));
+        let places = [(); 2].map(|()| Arc::clone(&working).try_acquire_owned().unwrap());
         let source = Source {
             read,
             working,
             streamable,
+            patience: PATIENCE,
+            cut: CancellationToken::new(),
         };
-        let stream = open(source, Height::new(from), permit, shutdown.clone());
+        let stream = open(source, Height::new(from), places, shutdown.clone());
         (stream, sender, shutdown)
     }
 

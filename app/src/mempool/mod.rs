@@ -1,15 +1,26 @@
 //! The mempool: intake, gossip, and what a proposer chooses from.
 //!
-//! Intake verifies signatures and checks against the committed state without any lock; the lock
-//! around the [`Queue`] is held only for moving things in memory, so consensus never waits for it.
+//! Intake goes from the cheap to the dear: a look at the head of a transaction, its hash, its body,
+//! its signature, the state. It happens without any lock; the lock around the [`Queue`] is held only
+//! for moving things in memory, so consensus never waits for it.
+//!
+//! In CometBFT's own mempool (`flood`) the same queue is the index of what CometBFT holds: it knows
+//! whose turn it is, and which signatures were verified, but what is proposed is taken from what
+//! CometBFT lists.
 
 mod inbox;
 mod queue;
+mod screen;
+mod select;
+mod verify;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashSet, VecDeque},
     error::Error,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -17,19 +28,28 @@ use counterpoint_core::{
     block::Tag,
     primitive::{Address, Hash, Height, Nonce},
     state::Account,
-    transaction::{GossipBundle, RawTransaction, SignedTransaction},
+    transaction::{
+        GossipBundle, RawTransaction, SignedTransaction, TransactionHead, UnverifiedTransaction,
+    },
 };
 use counterpoint_machine::{CheckedTx, ExecuteError, Room, StoreError, check_tx, query};
 use counterpoint_service::to_f64;
 use inbox::{Inbox, Offer};
 use metrics::{counter, gauge};
-pub(crate) use queue::Limits;
+pub(crate) use queue::{Limits, Size};
 use queue::{Queue, Refused};
+use screen::Screen;
+use select::Choice;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, error};
+use verify::Remembered;
+pub(crate) use verify::verify;
 
-use crate::{metric, store::Store};
+use crate::{
+    metric,
+    store::{Store, Tip},
+};
 
 /// Most bundles of peers that wait to be passed on: 64 MiB.
 const MAX_RELAYED: usize = 64;
@@ -43,20 +63,30 @@ const MAX_OFFERS: usize = 200_000;
 /// Most bytes of transactions that one ReapTxs answers with; the next one comes soon.
 const REAP_BYTES: usize = 4 << 20;
 
+/// Bytes that CheckTx may look at from one block to the next. Commit waits for all the CheckTx that
+/// CometBFT has sent before it, so this bounds that wait; gRPC has no such bound.
+const CHECK_BYTES: usize = 16 << 20;
+/// Bytes that a signature counts for: about as long as it takes to hash them.
+const SIGNATURE_BYTES: usize = 32 << 10;
+
 /// Codes of what the mempool itself refuses; those of the machine lie below. CometBFT forgets what
 /// InsertTx answered with a code from 32,000 on, so that it can be offered again.
-mod code {
+pub(crate) mod code {
     use counterpoint_machine::Rejection;
 
-    pub(super) const UNDECODABLE: u32 = 1;
-    pub(super) const NONCE_TAKEN: u32 = 64;
-    pub(super) const FULL: u32 = 32_000;
-    pub(super) const ACCOUNT_FULL: u32 = 32_001;
-    pub(super) const FUNDS: u32 = 32_002;
+    pub(crate) const UNDECODABLE: u32 = 1;
+    pub(crate) const NONCE_TAKEN: u32 = 64;
+    pub(crate) const GONE: u32 = 65;
+    pub(crate) const FULL: u32 = 32_000;
+    pub(crate) const ACCOUNT_FULL: u32 = 32_001;
+    pub(crate) const FUNDS: u32 = 32_002;
+    pub(crate) const GAP: u32 = 32_003;
+    pub(crate) const BUSY: u32 = 32_004;
 
-    /// Whether the next blocks may change the verdict.
+    /// Whether the verdict may be another one for who has seen the next blocks. Where there is no
+    /// room, there is none for waiting either.
     pub(super) fn can_pass(code: u32) -> bool {
-        Rejection::can_pass(code) || code >= FULL
+        Rejection::can_pass(code) || code == FUNDS
     }
 }
 
@@ -81,25 +111,30 @@ enum Source {
 #[derive(Debug)]
 pub(crate) struct Mempool {
     store: Store,
-    relay: Relay,
+    gossip: Gossip,
     pool: Mutex<Pool>,
     /// Something is in the inbox.
     offered: Notify,
+    /// It was said that CometBFT is configured for another mempool.
+    mismatched: AtomicBool,
 }
 
-/// Whether bundles of peers are passed on.
+/// How transactions reach other nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Relay {
-    /// Yes, byte for byte, once.
-    Bundles,
-    /// No: in a full mesh everybody has them.
-    Nothing,
+pub(crate) enum Gossip {
+    /// In bundles of ours; those of peers are passed on, byte for byte, once.
+    Relayed,
+    /// In bundles of ours only: in a full mesh everybody gets them from where they were made.
+    Direct,
+    /// CometBFT's mempool holds and spreads them.
+    Flood,
 }
 
 #[derive(Debug)]
 struct Pool {
     queue: Queue,
     inbox: Inbox,
+    remembered: Remembered,
     /// The height that comes after the state which the queue follows.
     next: Height,
     /// Handed in here and not yet offered to peers.
@@ -107,6 +142,8 @@ struct Pool {
     /// Offered to peers, and perhaps still waiting.
     offered: BTreeSet<Hash>,
     to_relay: VecDeque<Bytes>,
+    /// Bytes that CheckTx may still look at before the next block.
+    check_bytes: usize,
 }
 
 /// What intake found out about one transaction.
@@ -118,25 +155,50 @@ enum Intake {
     Refused(Verdict),
 }
 
+/// What a user's transaction is before CometBFT's mempool has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Prospect {
+    /// A block holds it.
+    Included,
+    /// Decodes, and its signature is sound.
+    Sound,
+    Refused(Verdict),
+}
+
 impl Mempool {
     /// An empty mempool that checks against `store`.
     #[must_use]
-    pub(crate) fn new(store: Store, limits: Limits, relay: Relay) -> Self {
-        let (inbox, next, to_offer, offered, to_relay) = Default::default();
+    pub(crate) fn new(store: Store, limits: Limits, gossip: Gossip) -> Self {
+        // CometBFT lists transactions in the order they came: one behind a gap would stand in the
+        // way of all that came after it.
+        let parked = match gossip {
+            Gossip::Flood => Size::default(),
+            Gossip::Relayed | Gossip::Direct => limits.parked,
+        };
+        let (inbox, remembered, next, to_offer, offered, to_relay) = Default::default();
         let pool = Pool {
-            queue: Queue::new(limits),
+            queue: Queue::new(Limits { parked, ..limits }),
             inbox,
+            remembered,
             next,
             to_offer,
             offered,
             to_relay,
+            check_bytes: CHECK_BYTES,
         };
         Self {
             store,
-            relay,
+            gossip,
             pool: Mutex::new(pool),
             offered: Notify::new(),
+            mismatched: AtomicBool::new(false),
         }
+    }
+
+    /// How transactions reach other nodes.
+    #[must_use]
+    pub(crate) fn gossip(&self) -> Gossip {
+        self.gossip
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -151,26 +213,100 @@ impl Mempool {
         // It outlives the frame or message that carried it.
         let raw = RawTransaction::new(Bytes::copy_from_slice(bytes));
         let hash = raw.hash();
-        let verdict = match self.take_in(raw, Source::Local)? {
-            Intake::Known | Intake::Accepted => Verdict::default(),
-            Intake::Refused(verdict) => verdict,
-        };
-        Ok((hash, verdict))
-    }
-
-    fn take_in(&self, raw: RawTransaction, source: Source) -> Result<Intake, StoreError> {
-        let intake = if self.knows(&raw.hash())? {
+        let intake = if self.knows(&hash)? {
             Intake::Known
         } else {
-            self.check_and_insert(raw, source)?
+            match self.screen(bytes)? {
+                Some(verdict) => Intake::Refused(verdict),
+                None => self.take_in(raw)?,
+            }
         };
-        let outcome = match intake {
-            Intake::Known => "known",
-            Intake::Accepted => "accepted",
-            Intake::Refused(_) => "refused",
+        Ok((hash, intake.counted().into_verdict()))
+    }
+
+    /// Answers CheckTx: as [`submit`](Self::submit), but only so much of it between two blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store is broken; a refusal is a [`Verdict`].
+    pub(crate) fn check(&self, bytes: &[u8]) -> Result<Verdict, StoreError> {
+        if self.gossip == Gossip::Flood {
+            // What a block holds already must not enter CometBFT's list again.
+            if let Some(verdict) = self.screen(bytes)? {
+                return Ok(Intake::Refused(verdict).counted().into_verdict());
+            }
+            // What came here by gRPC is verified, whatever peers have CometBFT ask.
+            let verified = self.pool().remembered.find(bytes);
+            if let Some(tx) = verified {
+                let intake = self.check_and_insert(tx, Source::Peer)?;
+                return Ok(intake.counted().into_verdict());
+            }
+        }
+        if !self.pool().may_check(bytes.len()) {
+            let log = "no more is checked before the next block: try again, or use gRPC";
+            return Ok(refuse(code::BUSY, log.into()).counted().into_verdict());
+        }
+        Ok(self.submit(bytes)?.1)
+    }
+
+    /// Whether CometBFT's mempool may keep a transaction after a block. What has left the queue was
+    /// included, overtaken, replaced or outbid, has expired, or waits for a gap.
+    #[must_use]
+    pub(crate) fn recheck(&self, bytes: &[u8]) -> Verdict {
+        if self.holds(bytes) {
+            return Verdict::default();
+        }
+        Verdict {
+            code: code::GONE,
+            log: "no block can hold it any more, or better ones took its place".into(),
+        }
+    }
+
+    /// Looks at a transaction that is to be handed to CometBFT's mempool; gives its hash too. What
+    /// was verified is remembered until it comes back by CheckTx.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store is broken.
+    pub(crate) fn examine(&self, bytes: &[u8]) -> Result<(Hash, Prospect), StoreError> {
+        let raw = RawTransaction::new(Bytes::copy_from_slice(bytes));
+        let hash = raw.hash();
+        if self.store.place(&hash).map_err(into_fault)?.is_some() {
+            return Ok((hash, Prospect::Included));
+        }
+        if let Some(verdict) = self.screen(bytes)? {
+            return Ok((hash, Prospect::Refused(verdict)));
+        }
+        Ok(match self.verify(raw) {
+            Ok(tx) => {
+                self.pool().remembered.put(tx);
+                (hash, Prospect::Sound)
+            }
+            Err(verdict) => (hash, Prospect::Refused(verdict)),
+        })
+    }
+
+    /// What shows before anything is hashed. What does not even look like a transaction passes: to
+    /// decode it says what is wrong.
+    fn screen(&self, item: &[u8]) -> Result<Option<Verdict>, StoreError> {
+        let Some(head) = TransactionHead::read(item) else {
+            return Ok(None);
         };
-        counter!(metric::SUBMITTED, "outcome" => outcome).increment(1);
-        Ok(intake)
+        self.judge(&Screen::open(&self.store)?, &head, item.len())
+    }
+
+    /// Judges by a head: what the state says, and whether the account has room.
+    fn judge(
+        &self,
+        screen: &Screen,
+        head: &TransactionHead,
+        length: usize,
+    ) -> Result<Option<Verdict>, StoreError> {
+        if let Some(rejection) = screen.judge(head, length)? {
+            let (code, log) = (rejection.code(), rejection.to_string());
+            return Ok(Some(Verdict { code, log }));
+        }
+        let pool = self.pool();
+        let full = pool.queue.refuses(&head.signer.address(), head.nonce);
+        Ok(full.map(Verdict::from))
     }
 
     fn knows(&self, hash: &Hash) -> Result<bool, StoreError> {
@@ -181,18 +317,38 @@ impl Mempool {
         Ok(place.is_some())
     }
 
-    fn check_and_insert(&self, raw: RawTransaction, source: Source) -> Result<Intake, StoreError> {
-        let tx = match raw.verify() {
-            Ok(tx) => tx,
-            Err(error) => {
-                let log = format!("{:#}", eyre::Report::new(error));
-                return Ok(refuse(code::UNDECODABLE, log));
+    fn take_in(&self, raw: RawTransaction) -> Result<Intake, StoreError> {
+        match self.verify(raw) {
+            Ok(tx) => {
+                // CometBFT's own mempool spreads whatever it asked about.
+                let source = match self.gossip {
+                    Gossip::Flood => Source::Peer,
+                    Gossip::Relayed | Gossip::Direct => Source::Local,
+                };
+                self.check_and_insert(tx, source)
             }
-        };
+            Err(verdict) => Ok(Intake::Refused(verdict)),
+        }
+    }
+
+    fn verify(&self, raw: RawTransaction) -> Result<SignedTransaction, Verdict> {
+        if let Some(tx) = self.get(&raw.hash()) {
+            return Ok(tx);
+        }
+        raw.verify().map_err(|error| Verdict {
+            code: code::UNDECODABLE,
+            log: format!("{:#}", eyre::Report::new(error)),
+        })
+    }
+
+    fn check_and_insert(
+        &self,
+        tx: SignedTransaction,
+        source: Source,
+    ) -> Result<Intake, StoreError> {
         loop {
             let state = self.store.state();
-            let tip = state.tip().map_err(into_fault)?;
-            let next = Height::new(tip.initial.get().max(tip.height.get() + 1));
+            let next = next_height(&state.tip().map_err(into_fault)?);
             let checked = match check_tx(&state, tx.clone(), next) {
                 Ok(checked) => checked,
                 Err(ExecuteError::Rejected(rejection)) => {
@@ -259,54 +415,172 @@ impl Mempool {
     /// # Errors
     /// [`StoreError`] if the store is broken.
     pub(crate) fn take_in_all(&self) -> Result<(), StoreError> {
-        // Each offer is taken by a statement of its own, so that the lock is not held meanwhile.
-        loop {
-            let Some(offer) = self.pool().inbox.pop() else {
-                return Ok(());
-            };
-            self.take_in_offer(&offer)?;
-        }
+        while self.take_in_next()? {}
+        Ok(())
     }
 
-    fn take_in_offer(&self, offer: &Offer) -> Result<(), StoreError> {
-        let mut accepted = false;
-        for member in &offer.members {
-            match self.take_in(RawTransaction::new(member.clone()), Source::Peer)? {
-                Intake::Known => {}
-                Intake::Accepted => accepted = true,
-                Intake::Refused(verdict) if code::can_pass(verdict.code) => {
-                    self.pool().inbox.postpone(offer, member.clone());
+    /// Takes in the next batch of the offer whose turn it is; says whether there was one.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store is broken.
+    pub(crate) fn take_in_next(&self) -> Result<bool, StoreError> {
+        // Taken by a statement of its own, so that the lock is not held meanwhile.
+        let offer = self.pool().inbox.pop();
+        let Some(mut offer) = offer else {
+            return Ok(false);
+        };
+        self.take_in_batch(&mut offer)?;
+        let mut pool = self.pool();
+        if offer.done < offer.members.len() {
+            pool.inbox.put_back(offer);
+        } else if offer.bad {
+            counter!(metric::BAD_OFFERS).increment(1);
+        } else if self.gossip == Gossip::Relayed
+            // Only what was news here can be news to others, so that no bundle travels for ever.
+            && offer.news
+            && pool.to_relay.len() < MAX_RELAYED
+        {
+            pool.to_relay.extend(offer.bundle);
+        }
+        Ok(true)
+    }
+
+    fn take_in_batch(&self, offer: &mut Offer) -> Result<(), StoreError> {
+        let screen = Screen::open(&self.store)?;
+        let (mut sound, mut unverified) = (Vec::new(), Vec::new());
+        let mut seen = HashSet::new();
+        let end = offer
+            .members
+            .len()
+            .min(offer.done + UnverifiedTransaction::BATCH);
+        for at in offer.done..end {
+            let member = offer.members[at].clone();
+            match self.look(&screen, &member, &mut seen)? {
+                Look::Known => count("known"),
+                Look::Sound(tx) => sound.push(tx),
+                Look::Unverified(tx) => unverified.push(tx),
+                Look::Refused(verdict) => {
+                    offer.bad |= verdict.code == code::UNDECODABLE;
+                    self.refuse_offered(offer, member, &verdict);
                 }
-                Intake::Refused(verdict) => debug!(?verdict, "peer offered a bad transaction"),
             }
         }
-        let mut pool = self.pool();
-        // Only what was news here can be news to others, so that no bundle travels for ever.
-        if self.relay == Relay::Bundles && accepted && pool.to_relay.len() < MAX_RELAYED {
-            pool.to_relay.extend(offer.bundle.clone());
+        offer.done = end;
+        let verified = verify(unverified);
+        if verified.forged {
+            // Who answers for it has not looked at what he sends, and so wastes no more of us.
+            offer.bad = true;
+            offer.done = offer.members.len();
+        }
+        for tx in sound.into_iter().chain(verified.sound) {
+            match self.check_and_insert(tx.clone(), Source::Peer)? {
+                Intake::Known => count("known"),
+                Intake::Accepted => {
+                    count("accepted");
+                    offer.news = true;
+                }
+                Intake::Refused(verdict) => {
+                    self.refuse_offered(offer, tx.as_bytes().clone(), &verdict);
+                    self.pool().remembered.put(tx);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Looks at one transaction of a peer, short of its signature.
+    fn look(
+        &self,
+        screen: &Screen,
+        member: &Bytes,
+        seen: &mut HashSet<Hash>,
+    ) -> Result<Look, StoreError> {
+        let junk = |log: String| {
+            let code = code::UNDECODABLE;
+            Look::Refused(Verdict { code, log })
+        };
+        let Some(head) = TransactionHead::read(member) else {
+            return Ok(junk("not a transaction".into()));
+        };
+        if let Some(verdict) = self.judge(screen, &head, member.len())? {
+            return Ok(Look::Refused(verdict));
+        }
+        let raw = RawTransaction::new(member.clone());
+        let hash = raw.hash();
+        if !seen.insert(hash) || self.knows(&hash)? {
+            return Ok(Look::Known);
+        }
+        if let Some(tx) = self.get(&hash) {
+            return Ok(Look::Sound(tx));
+        }
+        Ok(raw.decode().map_or_else(
+            |error| junk(format!("{:#}", eyre::Report::new(error))),
+            Look::Unverified,
+        ))
+    }
+
+    fn refuse_offered(&self, offer: &Offer, member: Bytes, verdict: &Verdict) {
+        count("refused");
+        if code::can_pass(verdict.code) {
+            self.pool().inbox.postpone(offer, member);
+        } else {
+            debug!(?verdict, "peer offered a bad transaction");
+        }
     }
 
     /// What to offer to peers: local transactions, bundled, and bundles to pass on.
     #[must_use]
     pub(crate) fn reap(&self) -> Vec<Bytes> {
+        if self.gossip == Gossip::Flood {
+            self.warn_of_mismatch("app");
+            return Vec::new();
+        }
         let mut pool = self.pool();
         let mut bundles = GossipBundle::pack(pool.take_offers());
         bundles.extend(pool.to_relay.drain(..));
         bundles
     }
 
-    /// What a proposer chooses from, as far as there is room; `salt` decides between equals.
+    /// What a proposer takes, as far as there is room; `salt` decides between equals. `listed` is
+    /// what CometBFT's mempool offers, if that is in use.
     #[must_use]
-    pub(crate) fn select(&self, room: Room, salt: u64) -> Vec<SignedTransaction> {
-        self.pool().queue.select(room, salt)
+    pub(crate) fn select(&self, room: Room, salt: u64, listed: &[Bytes]) -> Vec<SignedTransaction> {
+        let pool = self.pool();
+        if self.gossip == Gossip::Flood {
+            let held = listed.iter().filter_map(|item| pool.find(item));
+            let held = held.map(SignedTransaction::hash).collect();
+            return pool.queue.select(room, salt, Choice::Listed(&held));
+        }
+        if !listed.is_empty() {
+            self.warn_of_mismatch("flood");
+        }
+        pool.queue.select(room, salt, Choice::Everything)
+    }
+
+    fn warn_of_mismatch(&self, theirs: &str) {
+        if !self.mismatched.swap(true, Ordering::Relaxed) {
+            error!("cometbft runs with mempool.type {theirs}: set mempool = {theirs:?} here too");
+        }
     }
 
     /// A transaction whose signature was verified on its way in.
     #[must_use]
     pub(crate) fn get(&self, hash: &Hash) -> Option<SignedTransaction> {
-        self.pool().queue.get(hash).cloned()
+        let pool = self.pool();
+        let waits = pool.queue.get(hash).cloned();
+        waits.or_else(|| pool.remembered.get(hash))
+    }
+
+    /// Whether a transaction waits.
+    #[must_use]
+    pub(crate) fn is_pending(&self, hash: &Hash) -> bool {
+        self.pool().queue.get(hash).is_some()
+    }
+
+    /// Whether exactly these bytes wait; they need not be hashed for that.
+    #[must_use]
+    pub(crate) fn holds(&self, item: &[u8]) -> bool {
+        self.pool().find(item).is_some()
     }
 
     /// The nonce that follows what waits here, from the account's own on.
@@ -318,8 +592,8 @@ impl Mempool {
     /// How many transactions wait, and their bytes.
     #[must_use]
     pub(crate) fn size(&self) -> (usize, usize) {
-        let pool = self.pool();
-        (pool.queue.len(), pool.queue.bytes())
+        let Size { count, bytes } = self.pool().queue.size();
+        (count, bytes)
     }
 
     /// Follows the committed state: `signers` had transactions in the block at `height`.
@@ -345,19 +619,73 @@ impl Mempool {
             let again = std::mem::take(&mut pool.offered);
             pool.to_offer.extend(again);
         }
-        gauge!(metric::MEMPOOL_TRANSACTIONS).set(to_f64(pool.queue.len() as u64));
-        gauge!(metric::MEMPOOL_BYTES).set(to_f64(pool.queue.bytes() as u64));
+        pool.check_bytes = CHECK_BYTES;
+        let (size, parked) = (pool.queue.size(), pool.queue.parked());
+        gauge!(metric::MEMPOOL_TRANSACTIONS).set(to_f64(size.count as u64));
+        gauge!(metric::MEMPOOL_BYTES).set(to_f64(size.bytes as u64));
+        gauge!(metric::MEMPOOL_PARKED).set(to_f64(parked.count as u64));
+        gauge!(metric::INBOX_BYTES).set(to_f64(pool.inbox.bytes() as u64));
         Ok(())
     }
 }
 
+/// What a peer's transaction is, short of its signature.
+enum Look {
+    Known,
+    /// Verified earlier.
+    Sound(SignedTransaction),
+    Unverified(UnverifiedTransaction),
+    Refused(Verdict),
+}
+
+impl Intake {
+    fn counted(self) -> Self {
+        count(match self {
+            Self::Known => "known",
+            Self::Accepted => "accepted",
+            Self::Refused(_) => "refused",
+        });
+        self
+    }
+
+    fn into_verdict(self) -> Verdict {
+        match self {
+            Self::Known | Self::Accepted => Verdict::default(),
+            Self::Refused(verdict) => verdict,
+        }
+    }
+}
+
+fn count(outcome: &'static str) {
+    counter!(metric::SUBMITTED, "outcome" => outcome).increment(1);
+}
+
+/// The height of the block after `tip`.
+fn next_height(tip: &Tip) -> Height {
+    Height::new(tip.initial.get().max(tip.height.get() + 1))
+}
+
 impl Pool {
+    /// Whether CheckTx may look at so many bytes; they are gone then.
+    fn may_check(&mut self, length: usize) -> bool {
+        let rest = self.check_bytes.checked_sub(length + SIGNATURE_BYTES);
+        self.check_bytes = rest.unwrap_or(self.check_bytes);
+        rest.is_some()
+    }
+
+    /// The transaction that has exactly these bytes, if it waits.
+    fn find(&self, item: &[u8]) -> Option<&SignedTransaction> {
+        let head = TransactionHead::read(item)?;
+        let tx = self.queue.at(&head.signer.address(), head.nonce)?;
+        (tx.as_bytes() == item).then_some(tx)
+    }
+
     fn insert(&mut self, checked: CheckedTx, account: Account, source: Source) -> Intake {
         let hash = checked.tx().hash();
         match self.queue.insert(checked, account) {
             Ok(()) => {}
             Err(Refused::Known) => return Intake::Known,
-            Err(refused) => return refuse(code_of(refused), refused.to_string()),
+            Err(refused) => return Intake::Refused(refused.into()),
         }
         if source == Source::Local {
             if self.to_offer.len() < MAX_OFFERS {
@@ -398,13 +726,18 @@ fn refuse(code: u32, log: String) -> Intake {
     Intake::Refused(Verdict { code, log })
 }
 
-fn code_of(refused: Refused) -> u32 {
-    match refused {
-        Refused::Known => 0,
-        Refused::NonceTaken(_) => code::NONCE_TAKEN,
-        Refused::AccountFull(_) => code::ACCOUNT_FULL,
-        Refused::Funds { .. } => code::FUNDS,
-        Refused::Full => code::FULL,
+impl From<Refused> for Verdict {
+    fn from(refused: Refused) -> Self {
+        let code = match refused {
+            Refused::Known => 0,
+            Refused::NonceTaken(_) => code::NONCE_TAKEN,
+            Refused::AccountFull(_) => code::ACCOUNT_FULL,
+            Refused::Funds { .. } => code::FUNDS,
+            Refused::Gap { .. } => code::GAP,
+            Refused::Full => code::FULL,
+        };
+        let log = refused.to_string();
+        Self { code, log }
     }
 }
 

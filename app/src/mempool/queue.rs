@@ -1,42 +1,84 @@
 //! The pure structure behind the mempool: who waits, in what order, and who must go.
 //!
 //! Of each account, the unbroken run of nonces from its next one on is *ready* for a proposer; what
-//! lies behind a gap is *parked*. All that wait of one account can be paid from what it holds, so
-//! filling the pool costs what filling blocks would cost.
+//! lies behind a gap is *parked*, within a share of its own and for a while. All that wait of one
+//! account can be paid from what it holds, so filling the pool costs what filling blocks would cost.
 
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use counterpoint_core::{
     action::Action,
-    primitive::{Address, Amount, Hash, Height, Nonce},
+    primitive::{Address, Amount, Hash, Height, Nonce, RollupId},
     state::Account,
     transaction::SignedTransaction,
 };
-use counterpoint_machine::{CheckedTx, NoRoom, Room};
+use counterpoint_machine::CheckedTx;
 
-/// Transactions that a block was too full for, after which a proposer looks no further.
-const MAX_MISSES: usize = 1_000;
 /// Bytes of memory that an item takes beside its own, about: allocation, handle and Merkle leaf.
 const ITEM_OVERHEAD: usize = 96;
+/// How long transactions may wait for a gap before them to close, in heights.
+pub(super) const PARKED_HEIGHTS: u64 = 100;
+/// By what part of itself a tip must grow to replace: spreading a transaction anew has a price.
+const TIP_STEP: u64 = 10;
+/// Or by how many heights `valid_until` must: a composer signs a batch that has expired again.
+const EXTENSION: u64 = 10;
+
+/// How many transactions, and the memory they take in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) count: usize,
+    pub(crate) bytes: usize,
+}
 
 /// What a mempool may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Bytes of memory of all transactions together.
-    pub(crate) bytes: usize,
-    /// Transactions.
-    pub(crate) count: usize,
-    /// Transactions of one account.
-    pub(crate) per_account: usize,
+    /// Altogether.
+    pub(crate) all: Size,
+    /// Of one account.
+    pub(crate) account: Size,
+    /// Behind gaps.
+    pub(crate) parked: Size,
 }
 
 impl Default for Limits {
     fn default() -> Self {
+        let size = |count, mebibytes: usize| Size {
+            count,
+            bytes: mebibytes << 20,
+        };
         Self {
-            bytes: 512 << 20,
-            count: 100_000,
-            per_account: 1_024,
+            all: size(100_000, 512),
+            account: size(1_024, 64),
+            parked: size(10_000, 64),
         }
+    }
+}
+
+impl Size {
+    fn of(tx: &SignedTransaction) -> Self {
+        Self {
+            count: 1,
+            bytes: weight(tx),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            count: self.count + other.count,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            count: self.count - other.count,
+            bytes: self.bytes - other.bytes,
+        }
+    }
+
+    fn fits(self, limit: Self) -> bool {
+        self.count <= limit.count && self.bytes <= limit.bytes
     }
 }
 
@@ -47,16 +89,25 @@ pub(crate) enum Refused {
     #[error("already known")]
     Known,
     /// Another one with this nonce waits, and this one does not improve on it.
-    #[error("nonce {0} is taken; only identical actions with a greater tip or valid_until replace")]
+    #[error(
+        "nonce {0} is taken: only identical actions replace, for a tip greater by a tenth or a \
+         valid_until later by {EXTENSION} heights"
+    )]
     NonceTaken(Nonce),
-    /// The account holds as many places as one may.
-    #[error("account has {0} transactions waiting, which is the limit")]
+    /// The account holds as much as one may.
+    #[error("account has {0} transactions waiting, which is its limit in number or bytes")]
     AccountFull(usize),
     /// The account cannot pay the fees of all its transactions that would wait.
     #[error("account holds {balance}, and the fees of all that would wait are greater")]
     Funds {
         /// What it holds.
         balance: Amount,
+    },
+    /// It would wait for a gap to close, and there is no room for that.
+    #[error("nonce {missing} is missing, and too much waits for missing nonces already")]
+    Gap {
+        /// The nonce that the account goes on with.
+        missing: Nonce,
     },
     /// Everybody who waits pays more.
     #[error("mempool is full; offer a greater tip or try again later")]
@@ -67,12 +118,17 @@ pub(crate) enum Refused {
 #[derive(Debug)]
 pub(crate) struct Queue {
     limits: Limits,
-    accounts: HashMap<Address, Waiting>,
+    pub(super) accounts: HashMap<Address, Waiting>,
     by_hash: HashMap<Hash, (Address, Nonce)>,
     /// The last transaction of every account, the one worth least first: what is evicted.
     tails: BTreeSet<(Rank, Address)>,
     expiry: BTreeSet<(Height, Hash)>,
-    bytes: usize,
+    /// Accounts with a gap, the one whose transactions have waited longest for it first.
+    gaps: BTreeSet<(Height, Address)>,
+    size: Size,
+    parked: Size,
+    /// The height that blocks are made for now.
+    next: Height,
 }
 
 /// What a transaction is worth to the pool.
@@ -85,24 +141,58 @@ struct Rank {
 
 /// What waits of one account. Never empty while it is in the queue.
 #[derive(Debug, Default)]
-struct Waiting {
-    account: Account,
+pub(super) struct Waiting {
+    pub(super) account: Account,
+    pub(super) txs: BTreeMap<Nonce, Held>,
+    /// The nonce after the unbroken run from the account's own on.
+    end: Nonce,
     fees: u128, // Of all that wait; at most the balance when each came in.
-    txs: BTreeMap<Nonce, CheckedTx>,
+    size: Size,
+    parked: Size,
+}
+
+/// A transaction that waits, and what is asked of it again and again.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    checked: CheckedTx,
+    size: Size,
+    /// The height it came at.
+    since: Height,
+    /// The rollup that most of its data is for.
+    pub(super) rollup: Option<RollupId>,
+}
+
+impl Held {
+    fn new(checked: CheckedTx, since: Height) -> Self {
+        let tx = checked.tx();
+        Self {
+            size: Size::of(tx),
+            since,
+            rollup: main_rollup(tx),
+            checked,
+        }
+    }
+
+    pub(super) fn tx(&self) -> &SignedTransaction {
+        self.checked.tx()
+    }
 }
 
 impl Queue {
     /// An empty queue.
     #[must_use]
     pub(crate) fn new(limits: Limits) -> Self {
-        let (accounts, by_hash, tails) = Default::default();
+        let (accounts, by_hash, tails, expiry, gaps) = Default::default();
         Self {
             limits,
             accounts,
             by_hash,
             tails,
-            expiry: BTreeSet::new(),
-            bytes: 0,
+            expiry,
+            gaps,
+            size: Size::default(),
+            parked: Size::default(),
+            next: Height::new(0),
         }
     }
 
@@ -112,24 +202,33 @@ impl Queue {
     /// # Errors
     /// [`Refused`] says why it stays outside; then everything waits that waited before.
     pub(crate) fn insert(&mut self, checked: CheckedTx, account: Account) -> Result<(), Refused> {
-        let tx = checked.tx();
-        if self.by_hash.contains_key(&tx.hash()) {
+        let new = Held::new(checked, self.next);
+        if self.by_hash.contains_key(&new.tx().hash()) {
             return Err(Refused::Known);
         }
-        let replaced = self.admit(&checked, &account)?;
+        let replaced = self.admit(&new, &account)?;
         // Taken out first, so that it neither counts nor is evicted in its successor's favour.
         let replaced = replaced.and_then(|hash| self.remove(&hash));
-        if let Err(refused) = self.make_room(&checked, &account) {
+        if let Err(refused) = self.make_room(&new, &account) {
             self.put_back(replaced);
             return Err(refused);
         }
-        self.put(checked, account);
+        self.put(new, account);
         Ok(())
     }
 
+    /// Why an account can have nothing new at `nonce`, whatever it is, if that is so.
+    #[must_use]
+    pub(crate) fn refuses(&self, account: &Address, nonce: Nonce) -> Option<Refused> {
+        let waiting = self.accounts.get(account)?;
+        let full = waiting.size.count >= self.limits.account.count;
+        let refused = Refused::AccountFull(waiting.size.count);
+        (full && !waiting.txs.contains_key(&nonce)).then_some(refused)
+    }
+
     /// Whether the account may have one more; gives the hash of the one whose place it takes.
-    fn admit(&self, checked: &CheckedTx, account: &Account) -> Result<Option<Hash>, Refused> {
-        let (tx, balance) = (checked.tx(), account.balance);
+    fn admit(&self, new: &Held, account: &Account) -> Result<Option<Hash>, Refused> {
+        let (tx, balance) = (new.tx(), account.balance);
         let nonce = tx.body().nonce;
         let Some(waiting) = self.accounts.get(&tx.signer()) else {
             return Ok(None); // Its own fee was checked.
@@ -138,207 +237,287 @@ impl Queue {
         if old.is_some_and(|old| !improves(tx, old.tx())) {
             return Err(Refused::NonceTaken(nonce));
         }
-        if old.is_none() && waiting.txs.len() >= self.limits.per_account {
-            return Err(Refused::AccountFull(waiting.txs.len()));
+        let replaced = old.map_or(Size::default(), |old| old.size);
+        let size = waiting.size.minus(replaced).plus(new.size);
+        if !size.fits(self.limits.account) {
+            return Err(Refused::AccountFull(waiting.size.count));
         }
-        let others = waiting.fees - old.map_or(0, |old| old.fee().get());
-        if others.saturating_add(checked.fee().get()) > balance.get() {
+        let others = waiting.fees - old.map_or(0, |old| old.checked.fee().get());
+        if others.saturating_add(new.checked.fee().get()) > balance.get() {
             return Err(Refused::Funds { balance });
         }
         Ok(old.map(|old| old.tx().hash()))
     }
 
-    /// Evicts last transactions of other accounts, if that makes room for `checked` and all of them
-    /// are worth less. The signer's own stay: without them this one would wait for a gap.
-    fn make_room(&mut self, checked: &CheckedTx, account: &Account) -> Result<(), Refused> {
-        let tx = checked.tx();
+    /// Evicts last transactions of other accounts, if that makes room for `new` and all of them are
+    /// worth less. The signer's own stay: without them this one would wait for a gap.
+    fn make_room(&mut self, new: &Held, account: &Account) -> Result<(), Refused> {
+        let (signer, nonce) = (new.tx().signer(), new.tx().body().nonce);
+        let missing = self.next_nonce(&signer, account.nonce);
         let rank = Rank {
-            ready: self.next_nonce(&tx.signer(), account.nonce) >= tx.body().nonce,
-            tip: tx.body().tip_per_byte,
+            ready: nonce <= missing,
+            tip: new.tx().body().tip_per_byte,
         };
         let mut evicted = Vec::new();
-        while self.bytes + weight(tx) > self.limits.bytes || self.by_hash.len() >= self.limits.count
-        {
-            let mut others = self.tails.iter().filter(|(_, who)| *who != tx.signer());
+        loop {
+            let full = !self.size.plus(new.size).fits(self.limits.all);
+            let crowded = !rank.ready && !self.parked.plus(new.size).fits(self.limits.parked);
+            if !full && !crowded {
+                return Ok(());
+            }
+            let mut others = self.tails.iter().filter(|(_, who)| *who != signer);
             let least = others.next().filter(|(other, _)| *other < rank);
-            let tail = least.and_then(|(_, who)| self.accounts.get(who)?.txs.last_key_value());
-            let Some(hash) = tail.map(|(_, tail)| tail.tx().hash()) else {
+            let hash = least.and_then(|(_, who)| self.last_of(who));
+            let Some(hash) = hash else {
                 self.put_back(evicted);
-                return Err(Refused::Full);
+                let refused = if full {
+                    Refused::Full
+                } else {
+                    Refused::Gap { missing }
+                };
+                return Err(refused);
             };
             evicted.extend(self.remove(&hash));
         }
-        Ok(())
     }
 
-    fn put_back(&mut self, removed: impl IntoIterator<Item = (CheckedTx, Account)>) {
-        for (checked, account) in removed {
-            self.put(checked, account);
+    fn last_of(&self, account: &Address) -> Option<Hash> {
+        let (_, last) = self.accounts.get(account)?.txs.last_key_value()?;
+        Some(last.tx().hash())
+    }
+
+    fn put_back(&mut self, removed: impl IntoIterator<Item = (Held, Account)>) {
+        for (held, account) in removed {
+            self.put(held, account);
         }
     }
 
-    fn put(&mut self, checked: CheckedTx, account: Account) {
-        let tx = checked.tx();
+    fn put(&mut self, held: Held, account: Account) {
+        let tx = held.tx();
         let (signer, nonce, hash) = (tx.signer(), tx.body().nonce, tx.hash());
-        self.forget_tail(&signer);
-        self.bytes += weight(tx);
         self.by_hash.insert(hash, (signer, nonce));
         self.expiry.insert((tx.body().valid_until, hash));
-        let waiting = self.accounts.entry(signer).or_default();
-        waiting.account = account;
-        waiting.fees += checked.fee().get();
-        waiting.txs.insert(nonce, checked);
-        self.note_tail(&signer);
+        self.alter(&signer, |waiting| waiting.put(held, account));
     }
 
-    fn remove(&mut self, hash: &Hash) -> Option<(CheckedTx, Account)> {
-        let (signer, nonce) = self.by_hash.remove(hash)?;
-        self.forget_tail(&signer);
-        let waiting = self.accounts.get_mut(&signer)?;
-        let removed = waiting.txs.remove(&nonce)?;
-        let account = waiting.account;
-        waiting.fees -= removed.fee().get();
-        if waiting.txs.is_empty() {
-            self.accounts.remove(&signer);
+    fn remove(&mut self, hash: &Hash) -> Option<(Held, Account)> {
+        let (signer, nonce) = *self.by_hash.get(hash)?;
+        let removed = self.alter(&signer, |waiting| {
+            let held = waiting.remove(&nonce)?;
+            Some((held, waiting.account))
+        })?;
+        self.forget(removed.0.tx());
+        Some(removed)
+    }
+
+    fn forget(&mut self, tx: &SignedTransaction) {
+        self.by_hash.remove(&tx.hash());
+        self.expiry.remove(&(tx.body().valid_until, tx.hash()));
+    }
+
+    /// Changes what waits of one account, and with it everything that is kept about it.
+    fn alter<T>(&mut self, signer: &Address, change: impl FnOnce(&mut Waiting) -> T) -> T {
+        let mut waiting = self.accounts.remove(signer).unwrap_or_default();
+        if let Some(rank) = waiting.rank_of_last() {
+            self.tails.remove(&(rank, *signer));
         }
-        self.bytes -= weight(removed.tx());
-        self.expiry
-            .remove(&(removed.tx().body().valid_until, *hash));
-        self.note_tail(&signer);
-        Some((removed, account))
-    }
-
-    fn tail_of(&self, account: &Address) -> Option<(Rank, Address)> {
-        let rank = self.accounts.get(account)?.rank_of_last()?;
-        Some((rank, *account))
-    }
-
-    fn forget_tail(&mut self, account: &Address) {
-        if let Some(tail) = self.tail_of(account) {
-            self.tails.remove(&tail);
+        if let Some(since) = waiting.parked_since() {
+            self.gaps.remove(&(since, *signer));
         }
-    }
-
-    fn note_tail(&mut self, account: &Address) {
-        if let Some(tail) = self.tail_of(account) {
-            self.tails.insert(tail);
+        let (size, parked) = (waiting.size, waiting.parked);
+        let result = change(&mut waiting);
+        self.size = self.size.minus(size).plus(waiting.size);
+        self.parked = self.parked.minus(parked).plus(waiting.parked);
+        if let Some(since) = waiting.parked_since() {
+            self.gaps.insert((since, *signer));
         }
+        if let Some(rank) = waiting.rank_of_last() {
+            self.tails.insert((rank, *signer));
+            self.accounts.insert(*signer, waiting);
+        }
+        result
     }
 
     /// Follows the committed state: drops nonces below the account's, and what it can no longer
     /// pay, in the order of nonces.
     pub(crate) fn advance(&mut self, signer: &Address, account: Account) {
-        self.forget_tail(signer);
-        let Some(waiting) = self.accounts.get_mut(signer) else {
+        if !self.accounts.contains_key(signer) {
             return;
-        };
-        waiting.account = account;
-        let mut funds = account.balance;
-        let mut lost = Vec::new();
-        for (nonce, checked) in &waiting.txs {
-            match funds.checked_sub(checked.fee()) {
-                Some(rest) if *nonce >= account.nonce => funds = rest,
-                _ => lost.push(checked.tx().hash()),
-            }
         }
-        self.note_tail(signer);
-        for hash in lost {
-            self.remove(&hash);
+        let lost = self.alter(signer, |waiting| waiting.follow(account));
+        for held in lost {
+            self.forget(held.tx());
         }
+        self.trim_parked();
     }
 
-    /// Drops everything that cannot be included at `next` or later.
+    /// Drops everything that cannot be included at `next` or later, and what has waited too long
+    /// for a gap to close.
     pub(crate) fn expire(&mut self, next: Height) {
+        self.next = next;
         while let Some((_, hash)) = self.expiry.first().filter(|(until, _)| *until < next) {
             let hash = *hash;
             self.remove(&hash);
         }
-    }
-
-    /// What a proposer chooses from: again and again the best-paying of all accounts' next ones, as
-    /// long as `room` takes them. An account whose next one finds no room is passed over. `salt`
-    /// decides between those who pay the same, so that no address is favoured for long.
-    #[must_use]
-    pub(crate) fn select(&self, mut room: Room, salt: u64) -> Vec<SignedTransaction> {
-        let head = |(signer, waiting): (&Address, &Waiting)| {
-            let nonce = waiting.account.nonce;
-            let tip = waiting.txs.get(&nonce)?.tx().body().tip_per_byte;
-            Some((tip, salted(signer, salt), *signer, nonce))
-        };
-        let mut heads: BinaryHeap<_> = self.accounts.iter().filter_map(head).collect();
-        let (mut selected, mut misses) = (Vec::new(), 0);
-        while let Some((_, place, signer, nonce)) = heads.pop() {
-            let txs = self.accounts.get(&signer).map(|waiting| &waiting.txs);
-            let Some((txs, tx)) = txs.and_then(|txs| Some((txs, txs.get(&nonce)?.tx()))) else {
-                continue;
-            };
-            match room.take(tx) {
-                Ok(()) => {}
-                // A full rollup says nothing about the others.
-                Err(NoRoom::Share(_)) => continue,
-                Err(NoRoom::Block) if misses < MAX_MISSES => {
-                    misses += 1;
-                    continue;
-                }
-                Err(NoRoom::Block) => break,
-            }
-            selected.push(tx.clone());
-            let next = nonce.next().and_then(|nonce| txs.get(&nonce));
-            if let Some(next) = next.map(|next| next.tx().body()) {
-                heads.push((next.tip_per_byte, place, signer, next.nonce));
+        let oldest = Height::new(next.get().saturating_sub(PARKED_HEIGHTS));
+        while let Some((_, signer)) = self.gaps.first().filter(|(since, _)| *since < oldest) {
+            let signer = *signer;
+            let lost = self.alter(&signer, |waiting| waiting.unpark(oldest));
+            for held in lost {
+                self.forget(held.tx());
             }
         }
-        selected
+        self.trim_parked();
+    }
+
+    /// What lost the ones before it has become parked, and may be too much of that.
+    fn trim_parked(&mut self) {
+        while !self.parked.fits(self.limits.parked) {
+            let least = self.tails.first().and_then(|(_, who)| self.last_of(who));
+            let Some(hash) = least else { return };
+            self.remove(&hash);
+        }
     }
 
     /// A transaction that waits.
     #[must_use]
     pub(crate) fn get(&self, hash: &Hash) -> Option<&SignedTransaction> {
         let (signer, nonce) = self.by_hash.get(hash)?;
-        Some(self.accounts.get(signer)?.txs.get(nonce)?.tx())
+        self.at(signer, *nonce)
+    }
+
+    /// What waits at a nonce of an account.
+    #[must_use]
+    pub(crate) fn at(&self, account: &Address, nonce: Nonce) -> Option<&SignedTransaction> {
+        Some(self.accounts.get(account)?.txs.get(&nonce)?.tx())
     }
 
     /// The nonce after the unbroken run that starts at `nonce`.
     #[must_use]
     pub(crate) fn next_nonce(&self, account: &Address, nonce: Nonce) -> Nonce {
-        let mut next = nonce;
-        if let Some(waiting) = self.accounts.get(account) {
-            while waiting.txs.contains_key(&next) {
-                next = next.next().unwrap_or(next);
-            }
-        }
-        next
+        let waiting = self.accounts.get(account);
+        waiting.map_or(nonce, |waiting| waiting.end_of_run(nonce))
     }
 
-    /// How many transactions wait.
+    /// What waits altogether.
     #[must_use]
-    pub(crate) fn len(&self) -> usize {
-        self.by_hash.len()
+    pub(crate) fn size(&self) -> Size {
+        self.size
     }
 
-    /// Bytes of memory of all transactions together, about.
+    /// What waits for gaps to close.
     #[must_use]
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+    pub(crate) fn parked(&self) -> Size {
+        self.parked
     }
 }
 
 impl Waiting {
+    fn put(&mut self, held: Held, account: Account) {
+        let (nonce, size) = (held.tx().body().nonce, held.size);
+        let moved = self.txs.is_empty() || account.nonce != self.account.nonce;
+        self.account = account;
+        self.fees += held.checked.fee().get();
+        self.size = self.size.plus(size);
+        self.parked = self.parked.plus(size);
+        self.txs.insert(nonce, held);
+        if moved {
+            self.count_parked();
+        } else if nonce < self.end {
+            self.parked = self.parked.minus(size);
+        } else {
+            self.extend();
+        }
+    }
+
+    fn remove(&mut self, nonce: &Nonce) -> Option<Held> {
+        let held = self.txs.remove(nonce)?;
+        self.fees -= held.checked.fee().get();
+        self.size = self.size.minus(held.size);
+        if *nonce >= self.end {
+            self.parked = self.parked.minus(held.size);
+        } else if *nonce >= self.account.nonce {
+            let behind = self.txs.range(*nonce..self.end);
+            self.parked = behind.fold(self.parked, |parked, (_, held)| parked.plus(held.size));
+            self.end = *nonce;
+        }
+        Some(held)
+    }
+
+    /// Takes over what a block made of the account; gives what can wait no longer.
+    fn follow(&mut self, account: Account) -> Vec<Held> {
+        self.account = account;
+        let (mut funds, mut lost) = (account.balance, Vec::new());
+        for (nonce, held) in &self.txs {
+            match funds.checked_sub(held.checked.fee()) {
+                Some(rest) if *nonce >= account.nonce => funds = rest,
+                _ => lost.push(*nonce),
+            }
+        }
+        let lost = lost.iter().filter_map(|nonce| self.remove(nonce)).collect();
+        self.count_parked();
+        lost
+    }
+
+    /// Gives up what came before `oldest` and still waits for a gap to close.
+    fn unpark(&mut self, oldest: Height) -> Vec<Held> {
+        let parked = self.txs.range(self.end..);
+        let old = parked.filter(|(_, held)| held.since < oldest);
+        let old: Vec<Nonce> = old.map(|(nonce, _)| *nonce).collect();
+        old.iter().filter_map(|nonce| self.remove(nonce)).collect()
+    }
+
+    fn count_parked(&mut self) {
+        self.end = self.end_of_run(self.account.nonce);
+        let parked = self.txs.range(self.end..);
+        self.parked = parked.fold(Size::default(), |size, (_, held)| size.plus(held.size));
+    }
+
+    /// The run goes on as far as it can.
+    fn extend(&mut self) {
+        let end = self.end_of_run(self.end);
+        let joined = self.txs.range(self.end..end);
+        self.parked = joined.fold(self.parked, |parked, (_, held)| parked.minus(held.size));
+        self.end = end;
+    }
+
+    fn end_of_run(&self, start: Nonce) -> Nonce {
+        let mut end = start;
+        while self.txs.contains_key(&end)
+            && let Some(next) = end.next()
+        {
+            end = next;
+        }
+        end
+    }
+
+    /// When the first of those that wait for a gap to close came.
+    fn parked_since(&self) -> Option<Height> {
+        let parked = self.txs.range(self.end..);
+        parked.map(|(_, held)| held.since).min()
+    }
+
     /// What the last transaction is worth to the pool: one behind a gap less than any that a
     /// proposer can take.
     fn rank_of_last(&self) -> Option<Rank> {
         let (nonce, last) = self.txs.last_key_value()?;
-        let run = nonce.get().checked_sub(self.account.nonce.get())?;
-        let ready = usize::try_from(run).is_ok_and(|run| run < self.txs.len());
-        let tip = last.tx().body().tip_per_byte;
-        Some(Rank { ready, tip })
+        Some(Rank {
+            ready: *nonce < self.end,
+            tip: last.tx().body().tip_per_byte,
+        })
     }
 }
 
-/// A place among equals that changes with `salt`.
-fn salted(address: &Address, salt: u64) -> u64 {
-    let bytes = address.as_bytes().iter().take(8);
-    bytes.fold(0, |number, byte| number << 8 | u64::from(*byte)) ^ salt
+/// The rollup that most of a transaction's data is for.
+fn main_rollup(tx: &SignedTransaction) -> Option<RollupId> {
+    let mut bytes: BTreeMap<RollupId, u64> = BTreeMap::new();
+    for action in &tx.body().actions {
+        if let Action::SubmitData(data) = action {
+            *bytes.entry(data.rollup_id()).or_default() += data.bytes_len();
+        }
+    }
+    let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
+    most.map(|(rollup, _)| rollup)
 }
 
 /// Bytes of memory that a transaction takes, about: what it was encoded in, and what it is decoded
@@ -352,13 +531,16 @@ fn weight(tx: &SignedTransaction) -> usize {
     2 * tx.as_bytes().len() + ITEM_OVERHEAD * items
 }
 
-/// Whether `new` may take the place of `old`: it does the same, and pays more or lasts longer. So a
-/// sender can hurry a transaction, but never take back what it asked for.
+/// Whether `new` may take the place of `old`: it does the same, and pays notably more or lasts
+/// notably longer. So a sender can hurry a transaction, but never take back what it asked for, and
+/// cannot have the network spread the same thing again and again for nothing.
 fn improves(new: &SignedTransaction, old: &SignedTransaction) -> bool {
     let (new, old) = (new.body(), old.body());
     let worse = new.tip_per_byte < old.tip_per_byte || new.valid_until < old.valid_until;
-    let better = new.tip_per_byte > old.tip_per_byte || new.valid_until > old.valid_until;
-    new.actions == old.actions && better && !worse
+    let step = old.tip_per_byte.div_ceil(TIP_STEP).max(1);
+    let dearer = new.tip_per_byte >= old.tip_per_byte.saturating_add(step);
+    let later = new.valid_until.get() >= old.valid_until.get().saturating_add(EXTENSION);
+    new.actions == old.actions && !worse && (dearer || later)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use counterpoint_abci::{
 use counterpoint_core::{
     genesis::SequencerGenesis,
     primitive::{Address, Hash, Height},
-    transaction::SignedTransaction,
+    transaction::{RawTransaction, SignedTransaction},
     vote_extension,
 };
 use counterpoint_machine::{
@@ -42,7 +42,7 @@ use super::{
     in_place,
 };
 use crate::{
-    mempool::Mempool,
+    mempool::{Mempool, verify},
     metric,
     store::{Decided, Store, Tip},
     upgrade::{self, Missing},
@@ -184,7 +184,8 @@ impl State {
         let state = self.store.state();
         let salt = state.tip()?.app_hash.as_bytes()[..8].try_into()?;
         let room = Room::new(&state, max_bytes)?;
-        let candidates = self.mempool.select(room, u64::from_be_bytes(salt));
+        let salt = u64::from_be_bytes(salt);
+        let candidates = self.mempool.select(room, salt, &request.txs);
         let txs = prepare(&state, &ctx, candidates, max_bytes)?;
         histogram!(metric::PREPARE_SECONDS).record(start.elapsed());
         Ok(ResponsePrepareProposal { txs })
@@ -231,17 +232,14 @@ impl State {
 
     fn execute(&mut self, ctx: &BlockContext, items: &[Bytes]) -> Result<Executed, ProcessError> {
         let start = Instant::now();
+        self.verify_strangers(items);
         let known = |hash: &Hash| {
             let verified = self.verified.get(hash).cloned();
             verified.or_else(|| self.mempool.get(hash))
         };
         let block = Block::decode(items, known)?;
-        if self.verified.len() >= MAX_VERIFIED {
-            self.verified.clear();
-        }
         let transactions = block.transactions();
-        self.verified
-            .extend(transactions.iter().map(|tx| (tx.hash(), tx.clone())));
+        self.note_verified(transactions.to_vec());
         let execution = process(&self.store.state(), ctx, &block)?;
         let signers: BTreeSet<Address> =
             transactions.iter().map(SignedTransaction::signer).collect();
@@ -251,6 +249,28 @@ impl State {
             items: block.item_hashes(),
             signers: signers.into_iter().collect(),
         })
+    }
+
+    /// Verifies what neither the mempool nor an earlier round has brought, in batches. A forged one
+    /// is left to [`Block::decode`], which says where it stands.
+    fn verify_strangers(&mut self, items: &[Bytes]) {
+        let transactions = items.iter().skip(1);
+        let raw = transactions
+            .filter(|item| !self.mempool.holds(item))
+            .map(|item| RawTransaction::new(item.clone()));
+        let unknown = raw
+            .filter(|raw| !self.verified.contains_key(&raw.hash()))
+            .filter(|raw| self.mempool.get(&raw.hash()).is_none());
+        let unverified = unknown.filter_map(|raw| raw.decode().ok()).collect();
+        self.note_verified(verify(unverified).sound);
+    }
+
+    fn note_verified(&mut self, txs: Vec<SignedTransaction>) {
+        if self.verified.len() >= MAX_VERIFIED {
+            self.verified.clear();
+        }
+        self.verified
+            .extend(txs.into_iter().map(|tx| (tx.hash(), tx)));
     }
 
     fn finalize(

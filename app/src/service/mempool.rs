@@ -2,11 +2,11 @@ use std::sync::Arc;
 
 use counterpoint_abci::{
     MempoolRequest, MempoolResponse,
-    proto::abci::{ResponseCheckTx, ResponseInsertTx, ResponseReapTxs},
+    proto::abci::{CheckTxType, ResponseCheckTx, ResponseInsertTx, ResponseReapTxs},
 };
 
 use super::{Answer, in_place};
-use crate::mempool::Mempool;
+use crate::mempool::{Mempool, Verdict};
 
 /// Answers the mempool connection.
 pub(crate) fn mempool(pool: &Arc<Mempool>, request: MempoolRequest) -> Answer<MempoolResponse> {
@@ -14,8 +14,10 @@ pub(crate) fn mempool(pool: &Arc<Mempool>, request: MempoolRequest) -> Answer<Me
     in_place(move || {
         Ok(match request {
             MempoolRequest::CheckTx(request) => {
-                let (_, verdict) = pool.submit(&request.tx)?;
-                let (code, log) = (verdict.code, verdict.log);
+                let Verdict { code, log } = match request.r#type() {
+                    CheckTxType::New => pool.check(&request.tx)?,
+                    CheckTxType::Recheck => pool.recheck(&request.tx),
+                };
                 ResponseCheckTx {
                     code,
                     log,

@@ -10,6 +10,7 @@ use counterpoint_abci::{
 };
 use counterpoint_core::{
     block::{LeafProof, RollupItem, data_leaf, merkle},
+    key::count::verified,
     light::VerifiedHeader,
     primitive::{Hash, Height},
     slot::HeaderTime,
@@ -46,6 +47,66 @@ async fn history(node: &Node) -> Vec<(Proposal, Bytes)> {
         blocks.push(node.advance().await);
     }
     blocks
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_signature_is_verified_twice() {
+    let directories = [(); 3].map(|()| tempdir().unwrap());
+    let proposer = Node::start(directories[0].path()).await;
+    let validator = Node::start(directories[1].path()).await;
+    let late = Node::start(directories[2].path()).await;
+    for seed in 1..4 {
+        assert_eq!(proposer.check(&transfer(seed, 0, 1)).await.0, 0);
+    }
+    for bundle in proposer.reap().await {
+        assert_eq!(validator.insert(&bundle).await, 0);
+    }
+    assert_eq!(validator.mempool.size(), proposer.mempool.size());
+    // These two nobody was told of.
+    assert_eq!(proposer.check(&transfer(4, 0, 1)).await.0, 0);
+    assert_eq!(proposer.check(&transfer(4, 1, 1)).await.0, 0);
+    let start = verified();
+    let first = proposer.prepare(0).await;
+    assert_eq!(first.items.len(), 6);
+    assert_eq!(proposer.process(&first).await, ProposalStatus::Accept);
+    assert_eq!(verified() - start, 0, "by the proposer");
+    assert_eq!(validator.process(&first).await, ProposalStatus::Accept);
+    assert_eq!(verified() - start, 2, "the strangers");
+    assert_eq!(proposer.check(&transfer(5, 0, 1)).await.0, 0);
+    let second = proposer.prepare(1).await;
+    assert_eq!(validator.process(&second).await, ProposalStatus::Accept);
+    assert_eq!(
+        verified() - start,
+        4,
+        "at intake, and the new one by the validator"
+    );
+    assert_eq!(validator.process(&first).await, ProposalStatus::Accept);
+    for node in [&validator, &proposer] {
+        node.replay(&second).await;
+    }
+    assert_eq!(verified() - start, 4, "by nobody who processed the block");
+    late.replay(&second).await;
+    assert_eq!(verified() - start, 10, "by who sees it for the first time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_transaction_in_a_block_is_named() {
+    let directory = tempdir().unwrap();
+    let node = Node::start(directory.path()).await;
+    for seed in 1..4 {
+        assert_eq!(node.check(&transfer(seed, 0, 1)).await.0, 0);
+    }
+    let mut proposal = node.prepare(0).await;
+    let mut forged = proposal.items[2].to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    proposal.items[2] = forged.into();
+    proposal.hash = Hash::digest(&[b"another block"]);
+    assert_eq!(node.process(&proposal).await, ProposalStatus::Reject);
+    let error = node.finalize(&proposal).await.unwrap_err().to_string();
+    assert!(
+        error.contains("item 2 is not a transaction: signature"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

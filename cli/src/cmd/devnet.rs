@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::devnet::{
-    Application, Devnet, Info, MAX_BLOCK_BYTES, Options, clear,
+    Abci, Application, Devnet, Info, MAX_BLOCK_BYTES, Mempool, Options, clear,
     control::{Request, ask, listen, serve},
     is_running,
     plan::Plan,
@@ -165,6 +165,8 @@ fn options(args: &DevnetArgs, dir: PathBuf) -> eyre::Result<Options> {
         fees: None,
         program: std::env::current_exe()?,
         application: Application::Sequencer,
+        abci: Abci::Unix,
+        mempool: Mempool::App,
         dir,
     })
 }

@@ -19,7 +19,7 @@ use std::{
 
 use eyre::{WrapErr, bail, eyre};
 pub use info::Info;
-pub use plan::{Application, MAX_BLOCK_BYTES, Options};
+pub use plan::{Abci, Application, MAX_BLOCK_BYTES, Mempool, Options};
 use plan::{Plan, url};
 use process::{Process, Spec};
 use setup::Layout;

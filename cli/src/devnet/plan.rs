@@ -46,6 +46,30 @@ pub struct Options {
     pub program: PathBuf,
     /// What runs beside each CometBFT.
     pub application: Application,
+    /// How CometBFT reaches it.
+    pub abci: Abci,
+    /// Whose mempool holds transactions.
+    pub mempool: Mempool,
+}
+
+/// How CometBFT reaches the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abci {
+    /// Through a unix socket.
+    Unix,
+    /// Through a port.
+    Tcp,
+}
+
+/// Whose mempool holds transactions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mempool {
+    /// The application's.
+    #[default]
+    App,
+    /// CometBFT's.
+    Flood,
 }
 
 /// What runs beside each CometBFT.
@@ -77,6 +101,9 @@ pub struct Plan {
     /// What the sequencer's fees are worked out from, if not from the defaults.
     #[serde(default)]
     pub fees: Option<FeeParams>,
+    /// Whose mempool holds transactions.
+    #[serde(default)]
+    pub mempool: Mempool,
     /// Validators.
     pub validators: Vec<ValidatorPlan>,
     /// The composer, which runs if there are rollups.
@@ -98,6 +125,9 @@ pub struct ValidatorPlan {
     pub grpc: u16,
     /// The application's probes.
     pub http: u16,
+    /// The port where CometBFT reaches the application, if that is no socket.
+    #[serde(default)]
+    pub abci: Option<u16>,
 }
 
 /// The composer's ports.
@@ -166,6 +196,10 @@ impl Plan {
                 rpc: ports.take()?,
                 grpc: ports.take()?,
                 http: ports.take()?,
+                abci: match options.abci {
+                    Abci::Unix => None,
+                    Abci::Tcp => Some(ports.take()?),
+                },
             })
         };
         let rollup = |(at, name): (u64, &&str), ports: &mut Ports| {
@@ -195,6 +229,7 @@ impl Plan {
             block_interval_ms: options.block_interval_ms,
             max_block_bytes: options.max_block_bytes,
             fees: options.fees.clone(),
+            mempool: options.mempool,
             validators,
             composer,
             rollups,

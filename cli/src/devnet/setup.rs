@@ -23,7 +23,7 @@ use eyre::{WrapErr, bail};
 use serde_json::json;
 use tendermint::Time;
 
-use super::plan::{Plan, RollupPlan, accounts, address, url};
+use super::plan::{Plan, RollupPlan, ValidatorPlan, accounts, address, url};
 use crate::keys;
 
 /// Most bytes of a block that evidence may take.
@@ -317,14 +317,26 @@ fn write_validators(
     Ok(())
 }
 
+/// Where CometBFT finds the application.
+fn abci_address(layout: &Layout, validator: &ValidatorPlan) -> String {
+    match validator.abci {
+        Some(port) => format!("tcp://{}", address(port)),
+        None => format!("unix://{}", layout.abci_socket(&validator.name).display()),
+    }
+}
+
 /// CometBFT's settings; what is left out keeps its default.
 fn cometbft_config(plan: &Plan, layout: &Layout, at: usize, peers: &str) -> serde_json::Value {
     let validator = &plan.validators[at];
     json!({
-        "proxy_app": format!("unix://{}", layout.abci_socket(&validator.name).display()),
+        "proxy_app": abci_address(layout, validator),
         "moniker": validator.name,
         "log_level": "info",
-        "rpc": { "laddr": format!("tcp://{}", address(validator.rpc)) },
+        "rpc": {
+            "laddr": format!("tcp://{}", address(validator.rpc)),
+            // A transaction of the greatest length, in base 64.
+            "max_body_bytes": 2_000_000,
+        },
         "p2p": {
             "laddr": format!("tcp://{}", address(validator.p2p)),
             "persistent_peers": peers,
@@ -336,7 +348,11 @@ fn cometbft_config(plan: &Plan, layout: &Layout, at: usize, peers: &str) -> serd
             "send_rate": 104_857_600,
             "recv_rate": 104_857_600,
         },
-        "mempool": { "type": "app", "reap_interval": "20ms" },
+        "mempool": {
+            "type": plan.mempool,
+            "reap_interval": "20ms",
+            "max_txs_bytes": 4 * plan.max_block_bytes,
+        },
         "consensus": {
             "timeout_propose": "500ms",
             "timeout_commit": format!("{}ms", plan.block_interval_ms),
@@ -360,7 +376,8 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
     };
     for validator in &plan.validators {
         let config = json!({
-            "abci_listen": layout.abci_socket(&validator.name),
+            "abci_listen": abci_address(layout, validator),
+            "mempool": plan.mempool,
             "grpc_listen": address(validator.grpc),
             "http_listen": address(validator.http),
             "cometbft_rpc": url(validator.rpc),

@@ -1,5 +1,6 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
+use super::TransactionHead;
 use crate::{
     action::{
         Action, AuthorityChange, ConsensusChange, Deposit, ExitRollup, FeeChange, RegisterRollup,
@@ -87,6 +88,19 @@ pub enum SigningAction {
 }
 
 impl TransactionBody {
+    /// What stands before the actions.
+    #[must_use]
+    pub fn head(&self) -> TransactionHead {
+        TransactionHead {
+            chain_id: self.chain_id.clone(),
+            signer: self.signer,
+            nonce: self.nonce,
+            tip_per_byte: self.tip_per_byte,
+            max_fee: self.max_fee,
+            valid_until: self.valid_until,
+        }
+    }
+
     /// The 32 bytes that are signed: `sha256("counterpoint/tx/v1" ‖ borsh(SigningBody))`.
     #[must_use]
     pub fn signing_hash(&self) -> Hash {

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::{SignedTransaction, TransactionError};
+use super::{SignedTransaction, TransactionError, UnverifiedTransaction};
 use crate::primitive::Hash;
 
 /// Bytes that may be a transaction: the lowest rung of the ladder of trust.
@@ -26,11 +26,19 @@ impl RawTransaction {
         self.hash
     }
 
+    /// Decodes strictly.
+    ///
+    /// # Errors
+    /// [`TransactionError`] says which bound or encoding is broken.
+    pub fn decode(self) -> Result<UnverifiedTransaction, TransactionError> {
+        UnverifiedTransaction::from_raw(self.bytes, self.hash)
+    }
+
     /// Decodes strictly and verifies the signature.
     ///
     /// # Errors
     /// [`TransactionError`] says which bound, encoding or signature is broken.
     pub fn verify(self) -> Result<SignedTransaction, TransactionError> {
-        SignedTransaction::from_raw(self.bytes, self.hash)
+        self.decode()?.verify()
     }
 }

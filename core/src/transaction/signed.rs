@@ -14,13 +14,18 @@ pub const MAX_TX_BYTES: usize = 1_048_576 - 1_024;
 
 /// A transaction whose signature was verified, with the bytes it came in.
 ///
-/// It is made only by [`RawTransaction::verify`] and [`sign`](Self::sign).
+/// It is made only by [`UnverifiedTransaction`](super::UnverifiedTransaction), alone or in a batch, and
+/// by [`sign`](Self::sign).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignedTransaction {
-    body: TransactionBody,
-    signature: Signature,
+pub struct SignedTransaction(Parts);
+
+/// A transaction in all its forms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Parts {
+    pub(super) body: TransactionBody,
+    pub(super) signature: Signature,
     bytes: Bytes, // Invariant: 0x10 ‖ borsh { body, signature }.
-    hash: Hash,
+    pub(super) hash: Hash,
     signer: Address,
 }
 
@@ -59,41 +64,9 @@ pub enum TransactionError {
     Signature(#[from] SignatureError),
 }
 
-#[derive(BorshSerialize, BorshDeserialize)]
-struct Envelope {
-    body: TransactionBody,
-    signature: Signature,
-}
-
-impl SignedTransaction {
-    /// Signs `body` with `key`, which must belong to `body.signer`.
-    ///
-    /// # Errors
-    /// [`TransactionError`] if the body breaks a bound or names another signer.
-    pub fn sign(body: TransactionBody, key: &SecretKey) -> Result<Self, TransactionError> {
-        if key.public_key() != body.signer {
-            return Err(SignatureError.into());
-        }
-        let signature = key.sign(body.signing_hash().as_bytes());
-        let mut bytes = BytesMut::new().writer();
-        bytes.get_mut().put_u8(Tag::Transaction.byte());
-        let envelope = Envelope { body, signature };
-        envelope.serialize(&mut bytes)?;
-        let bytes = bytes.into_inner().freeze();
-        let hash = Hash::digest(&[&bytes]);
-        Self::assemble(envelope, bytes, hash)
-    }
-
-    /// Decodes a block item strictly and verifies its signature.
-    ///
-    /// # Errors
-    /// [`TransactionError`] says which bound, encoding or signature is broken.
-    pub fn decode(bytes: &Bytes) -> Result<Self, TransactionError> {
-        RawTransaction::new(bytes.clone()).verify()
-    }
-
-    /// Does the work of [`RawTransaction::verify`].
-    pub(super) fn from_raw(bytes: Bytes, hash: Hash) -> Result<Self, TransactionError> {
+impl Parts {
+    /// Decodes a block item strictly.
+    pub(super) fn decode(bytes: Bytes, hash: Hash) -> Result<Self, TransactionError> {
         let length = bytes.len();
         let (tag, encoded) = match bytes.split_first() {
             Some(parts) if length <= MAX_TX_BYTES => parts,
@@ -102,12 +75,7 @@ impl SignedTransaction {
         if *tag != Tag::Transaction.byte() {
             return Err(TransactionError::Tag { tag: *tag });
         }
-        let envelope: Envelope = borsh::from_slice(encoded)?;
-        let message = envelope.body.signing_hash();
-        envelope
-            .body
-            .signer
-            .verify(message.as_bytes(), &envelope.signature)?;
+        let envelope = borsh::from_slice(encoded)?;
         Self::assemble(envelope, bytes, hash)
     }
 
@@ -133,34 +101,73 @@ impl SignedTransaction {
             signer,
         })
     }
+}
+
+#[derive(BorshSerialize, BorshDeserialize)]
+struct Envelope {
+    body: TransactionBody,
+    signature: Signature,
+}
+
+impl SignedTransaction {
+    /// Signs `body` with `key`, which must belong to `body.signer`.
+    ///
+    /// # Errors
+    /// [`TransactionError`] if the body breaks a bound or names another signer.
+    pub fn sign(body: TransactionBody, key: &SecretKey) -> Result<Self, TransactionError> {
+        if key.public_key() != body.signer {
+            return Err(SignatureError.into());
+        }
+        let signature = key.sign(body.signing_hash().as_bytes());
+        let mut bytes = BytesMut::new().writer();
+        bytes.get_mut().put_u8(Tag::Transaction.byte());
+        let envelope = Envelope { body, signature };
+        envelope.serialize(&mut bytes)?;
+        let bytes = bytes.into_inner().freeze();
+        let hash = Hash::digest(&[&bytes]);
+        Parts::assemble(envelope, bytes, hash).map(Self)
+    }
+
+    /// Decodes a block item strictly and verifies its signature.
+    ///
+    /// # Errors
+    /// [`TransactionError`] says which bound, encoding or signature is broken.
+    pub fn decode(bytes: &Bytes) -> Result<Self, TransactionError> {
+        RawTransaction::new(bytes.clone()).verify()
+    }
+
+    /// Takes what [`UnverifiedTransaction`] has verified.
+    pub(super) fn from_verified(parts: Parts) -> Self {
+        Self(parts)
+    }
 
     /// What was signed.
     #[must_use]
     pub fn body(&self) -> &TransactionBody {
-        &self.body
+        &self.0.body
     }
 
     /// The signature, which has been verified.
     #[must_use]
     pub fn signature(&self) -> &Signature {
-        &self.signature
+        &self.0.signature
     }
 
     /// The block item, tag included.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
-        &self.bytes
+        &self.0.bytes
     }
 
     /// `sha256` of the block item, which is CometBFT's hash of it too.
     #[must_use]
     pub fn hash(&self) -> Hash {
-        self.hash
+        self.0.hash
     }
 
     /// The account that signs and pays.
     #[must_use]
     pub fn signer(&self) -> Address {
-        self.signer
+        self.0.signer
     }
 }

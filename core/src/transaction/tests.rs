@@ -179,7 +179,65 @@ fn actions_keep_their_bounds_when_decoded() {
     assert!(borsh::from_slice::<Action>(&borsh::to_vec(&empty_item).unwrap()).is_err());
 }
 
+#[test]
+fn the_head_is_what_the_body_begins_with() {
+    let tx = SignedTransaction::sign(body(every_action()), &key()).unwrap();
+    let (head, body) = (TransactionHead::read(tx.as_bytes()).unwrap(), tx.body());
+    let fields = (head.signer, head.nonce, head.tip_per_byte);
+    assert_eq!(fields, (body.signer, body.nonce, body.tip_per_byte));
+    assert_eq!(
+        (head.max_fee, head.valid_until),
+        (body.max_fee, body.valid_until)
+    );
+    assert_eq!(head.chain_id, body.chain_id);
+    let unnamed = [0x10, 0, 0, 0, 0];
+    for item in [
+        &[][..],
+        &[0x10],
+        &[0x20; 200],
+        &[0x10; 200],
+        &unnamed,
+        &tx.as_bytes()[..90],
+    ] {
+        assert_eq!(TransactionHead::read(item), None);
+    }
+}
+
+fn signed(seed: u8, nonce: u64) -> SignedTransaction {
+    let key = SecretKey::from_seed([seed; 32]);
+    let mut body = body(every_action()[..1].to_vec());
+    (body.signer, body.nonce) = (key.public_key(), Nonce::new(nonce));
+    SignedTransaction::sign(body, &key).unwrap()
+}
+
+/// `tx` with another signature, which is one of the signer's if `other` is his.
+fn forge(tx: &SignedTransaction, other: &SignedTransaction) -> Bytes {
+    let bytes = tx.as_bytes();
+    let body = &bytes[..bytes.len() - 64];
+    [body, other.signature().as_bytes()].concat().into()
+}
+
 proptest! {
+    #[test]
+    fn a_batch_is_judged_as_each_one_alone(
+        kinds in prop::collection::vec((0_u8..4, 0_u8..4), 0..70),
+    ) {
+        let items: Vec<Bytes> = (0..).zip(&kinds).map(|(nonce, (seed, kind))| {
+            let tx = signed(*seed, nonce);
+            match kind {
+                0 => forge(&tx, &signed(*seed, nonce + 1)),
+                _ => tx.as_bytes().clone(),
+            }
+        }).collect();
+        let decode = |item: &Bytes| RawTransaction::new(item.clone()).decode().unwrap();
+        let judged = UnverifiedTransaction::verify_batch(items.iter().map(decode).collect());
+        prop_assert_eq!(judged.len(), items.len());
+        for (item, verdict) in items.iter().zip(judged) {
+            let alone = SignedTransaction::decode(item);
+            prop_assert_eq!(verdict.ok(), alone.ok());
+        }
+    }
+
     #[test]
     fn any_changed_byte_is_refused(at in any::<prop::sample::Index>(), flip in 1_u8..) {
         let tx = SignedTransaction::sign(body(every_action()), &key()).unwrap();
@@ -194,6 +252,7 @@ proptest! {
         if let Some(first) = bytes.first_mut() {
             *first = Tag::Transaction.byte();
         }
+        let _ = TransactionHead::read(&bytes);
         prop_assert!(SignedTransaction::decode(&Bytes::from(bytes)).is_err());
     }
 }

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tendermint::Time;
 use tokio::task::JoinSet;
 
-use crate::devnet::{Application, Devnet, Info, Options};
+use crate::devnet::{Abci, Application, Devnet, Info, Mempool, Options};
 
 /// Blocks' worth of transactions that wait at any time.
 const BLOCKS_WAITING: u64 = 4;
@@ -241,6 +241,8 @@ impl Network {
             }),
             program: std::env::current_exe()?,
             application,
+            abci: Abci::Unix,
+            mempool: Mempool::App,
         };
         let devnet = Devnet::start(&options, &|step| eprintln!("bench: {step}")).await?;
         let info = devnet.info();

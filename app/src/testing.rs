@@ -112,7 +112,7 @@ pub(crate) fn batch(seed: u8, nonce: u64, tip: u64, count: usize) -> Bytes {
     sign(seed, nonce, tip, Action::SubmitData(data))
 }
 
-fn time(height: i64) -> Option<Timestamp> {
+pub(crate) fn time(height: i64) -> Option<Timestamp> {
     Some(Timestamp {
         seconds: GENESIS_SECS + (height - 1) / 3,
         nanos: 0,

@@ -22,7 +22,7 @@ use tracing::error;
 
 use crate::{
     mempool::Mempool,
-    store::{StateSnapshot, Store, Tip},
+    store::{Slice, StateSnapshot, Store, Tip},
 };
 
 /// Most readers of rollup blocks at a time.
@@ -110,9 +110,14 @@ impl Sequencer {
         last_config: &mut Option<Hash>,
     ) -> Result<RollupBlock, Status> {
         let slice = self.store.slice(height, id).map_err(internal)?;
-        let mut block = slice.ok_or_else(|| {
-            Status::not_found(format!("rollup {id} has no leaf at height {height}"))
-        })?;
+        let Some(Slice {
+            mut block,
+            config_hash,
+        }) = slice
+        else {
+            let reason = format!("rollup {id} has no leaf at height {height}");
+            return Err(Status::not_found(reason));
+        };
         let no_header = || Status::unavailable(format!("no signed header of height {height} yet"));
         block.signed_header = self
             .store
@@ -127,9 +132,6 @@ impl Sequencer {
         if changed || context == Context::Always {
             block.validators = validators;
         }
-        let proof: counterpoint_core::block::LeafProof =
-            borsh::from_slice(&block.borsh_leaf_proof).map_err(internal)?;
-        let config_hash = proof.leaf.env.config_hash;
         if *last_config != Some(config_hash) {
             block.borsh_config = self
                 .store

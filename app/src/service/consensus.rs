@@ -299,6 +299,7 @@ impl State {
         self.decided = Some((
             Decided {
                 tip,
+                time: ctx.time,
                 items,
                 outcome,
                 tree,
@@ -311,12 +312,13 @@ impl State {
     fn commit(&mut self) -> Result<ResponseCommit, BoxError> {
         let (decided, signers) = self.decided.take().ok_or("Commit without FinalizeBlock")?;
         let start = Instant::now();
-        self.store.commit(&decided)?;
-        let (height, transactions) = (decided.tip.height, decided.items.len().saturating_sub(1));
+        let (tip, transactions) = (decided.tip, decided.items.len().saturating_sub(1));
+        self.store.commit(decided)?;
+        let height = tip.height;
         histogram!(metric::COMMIT_SECONDS).record(start.elapsed());
         gauge!(metric::HEIGHT).set(to_f64(height.get()));
         counter!(metric::SEQUENCED).increment(u64::try_from(transactions)?);
-        info!(%height, transactions, app_hash = %decided.tip.app_hash, "committed");
+        info!(%height, transactions, app_hash = %tip.app_hash, "committed");
         self.mempool.advance(height, &signers)?;
         self.committed.send_replace(height);
         Ok(ResponseCommit::default())

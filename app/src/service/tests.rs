@@ -19,7 +19,7 @@ use tempfile::tempdir;
 
 use super::*;
 use crate::{
-    store::Tip,
+    store::{Slice, Tip},
     testing::{Node, Proposal, address, data, rollup, transfer},
 };
 
@@ -115,7 +115,9 @@ async fn slices_and_transactions_are_proven_against_the_data_hash() {
         }
         let slice = node.store.slice(height, &rollup()).unwrap();
         assert_eq!(slice.is_some(), height.get() >= 2, "first_height is 2");
-        let Some(slice) = slice else { continue };
+        let Some(Slice { block: slice, .. }) = slice else {
+            continue;
+        };
         let proof: LeafProof = borsh::from_slice(&slice.borsh_leaf_proof).unwrap();
         let items: Vec<RollupItem> = borsh::from_slice(&slice.borsh_list).unwrap();
         let leaf = proof.verify(&rollup(), &header).unwrap();

@@ -73,7 +73,8 @@ impl Headers {
         loop {
             let tip = *self.committed.borrow_and_update();
             if next == 0 && tip.get() > 0 {
-                next = self.store.tip()?.initial.get();
+                // What lies below a restored snapshot never was here.
+                next = self.store.lowest()?.get();
             }
             if next == 0 || next > tip.get() {
                 tokio::select! {

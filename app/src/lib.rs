@@ -12,9 +12,11 @@ mod headers;
 mod health;
 mod mempool;
 mod metric;
+mod retention;
 mod service;
 #[cfg(test)]
 mod simulation;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -38,7 +40,9 @@ use crate::{
     grpc::Sequencer,
     headers::Headers,
     mempool::{Limits, Mempool, Relay},
-    service::Consensus,
+    retention::Retention,
+    service::{Consensus, StateSync},
+    snapshot::Snapshots,
     store::Store,
 };
 
@@ -62,6 +66,12 @@ async fn work(
 ) -> eyre::Result<()> {
     metric::ALL.describe();
     let store = Store::open(&config.data_dir).map_err(into_report)?;
+    let settings = snapshot::Settings {
+        interval: config.snapshot_interval,
+        kept: config.snapshots_kept,
+    };
+    let (snapshots, states) =
+        Snapshots::open(config.data_dir.join("snapshots"), settings).map_err(into_report)?;
     let rpc = health::rpc_client(&config.cometbft_rpc).map_err(into_report)?;
     let tip = store.tip().map_err(into_report)?;
     let readiness = Readiness::of(&[
@@ -72,6 +82,7 @@ async fn work(
     ]);
     let (committed, commits) = watch::channel(tip.height);
     let (streamable, stream) = watch::channel(Height::new(0));
+    let (retained, retain) = watch::channel(Height::new(0));
     let relay = if config.relay_gossip {
         Relay::Bundles
     } else {
@@ -80,14 +91,26 @@ async fn work(
     let mempool = Arc::new(Mempool::new(store.clone(), Limits::default(), relay));
 
     let abci = {
-        let consensus = Consensus::new(store.clone(), Arc::clone(&mempool), committed);
+        let state_sync = StateSync::new(
+            store.clone(),
+            Arc::clone(&mempool),
+            Arc::clone(&snapshots),
+            committed.clone(),
+        );
+        let consensus = Consensus::new(
+            store.clone(),
+            Arc::clone(&mempool),
+            Arc::clone(&snapshots),
+            committed,
+            retain,
+        );
         let (pool, store) = (Arc::clone(&mempool), store.clone());
         Server::bind(
             &config.abci_listen,
             service_fn(move |request| consensus.call(request)),
             service_fn(move |request| service::mempool(&pool, request)),
             service_fn(move |request| service::info(&store, request)),
-            service_fn(service::snapshot),
+            service_fn(move |request| state_sync.call(request)),
         )?
     };
     let listener = TcpListener::bind(config.grpc_listen)
@@ -105,6 +128,13 @@ async fn work(
         commits.clone(),
         streamable,
         readiness.clone(),
+    );
+    let retention = Retention::new(
+        store.clone(),
+        Arc::clone(&snapshots),
+        config.retain_heights,
+        stream.clone(),
+        retained,
     );
     let health = health::watch(rpc, commits, readiness.clone(), shutdown.clone());
     let status = {
@@ -125,6 +155,14 @@ async fn work(
         async {
             let probes = probes::serve(config.http_listen, probes, shutdown.clone());
             probes.await.wrap_err("probes")
+        },
+        async {
+            let made = snapshots.run(states, shutdown.clone()).await;
+            made.map_err(into_report).wrap_err("snapshots")
+        },
+        async {
+            let kept = retention.run(shutdown.clone()).await;
+            kept.map_err(into_report).wrap_err("retention")
         },
         async {
             let looked = Arc::clone(&mempool).run(shutdown.clone()).await;
@@ -148,6 +186,7 @@ fn status(store: &Store, mempool: &Mempool, provable: Height) -> serde_json::Val
         "height": tip.height,
         "app_hash": tip.app_hash,
         "initial_height": tip.initial,
+        "lowest_height": store.lowest().unwrap_or_default(),
         "header_height": provable,
         "mempool": { "transactions": transactions, "bytes": bytes },
     })

@@ -1,6 +1,6 @@
 //! Reads that users ask for.
 
-use counterpoint_core::primitive::{Address, Amount, RollupId};
+use counterpoint_core::primitive::{Address, Amount, Height, RollupId};
 
 pub use crate::state::{Account, DepositQueue, RollupRecord};
 use crate::state::{ReadRecords, StateRead, StoreError};
@@ -77,4 +77,12 @@ pub fn supply<S: StateRead>(state: &S) -> Result<Supply, StoreError> {
 /// [`StoreError`] if the store is broken or the chain was never initialised.
 pub fn chain_id<S: StateRead>(state: &S) -> Result<String, StoreError> {
     Ok(state.chain()?.chain_id)
+}
+
+/// The first height of the chain.
+///
+/// # Errors
+/// [`StoreError`] if the store is broken or the chain was never initialised.
+pub fn initial_height<S: StateRead>(state: &S) -> Result<Height, StoreError> {
+    Ok(state.chain()?.initial_height)
 }

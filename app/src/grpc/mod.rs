@@ -100,9 +100,33 @@ impl Sequencer {
         Ok((state, tip))
     }
 
+    /// Refuses heights below the lowest one that is here.
+    fn check_served(&self, height: Height) -> Result<(), Status> {
+        let lowest = self.store.lowest().map_err(internal)?;
+        if height >= lowest {
+            return Ok(());
+        }
+        Err(Status::out_of_range(format!(
+            "the lowest height that this node serves is {lowest}, not {height}: ask an archive node"
+        )))
+    }
+
     /// One rollup's part of a block, complete. `context` says whether validators and configuration
     /// come along even if they have not changed.
     fn block(
+        &self,
+        height: Height,
+        id: &RollupId,
+        context: Context,
+        last_config: &mut Option<Hash>,
+    ) -> Result<RollupBlock, Status> {
+        self.check_served(height)?;
+        let block = self.read_block(height, id, context, last_config);
+        // It may have been pruned while it was read.
+        block.or_else(|status| self.check_served(height).and(Err(status)))
+    }
+
+    fn read_block(
         &self,
         height: Height,
         id: &RollupId,
@@ -158,15 +182,6 @@ fn rollup(
     })
 }
 
-fn check_served(height: Height, tip: &Tip) -> Result<(), Status> {
-    if height < tip.initial {
-        let lowest = tip.initial;
-        let reason = format!("the lowest height that this node serves is {lowest}");
-        return Err(Status::out_of_range(reason));
-    }
-    Ok(())
-}
-
 /// Whether a block comes with what has not changed since the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Context {
@@ -187,7 +202,7 @@ impl sequencer_server::Sequencer for Sequencer {
             chain_id: query::chain_id(&state).map_err(internal)?,
             height: tip.height.get(),
             app_hash: Bytes::copy_from_slice(tip.app_hash.as_bytes()),
-            lowest_height: tip.initial.get(),
+            lowest_height: self.store.lowest().map_err(internal)?.get(),
             version: env!("CARGO_PKG_VERSION").into(),
             base_fee: fees::BASE_FEE,
         }))
@@ -233,8 +248,12 @@ impl sequencer_server::Sequencer for Sequencer {
         let validators = self.store.validators(place.height).map_err(internal)?;
         let (Some(proof), Some(signed_header), Some((validators, _))) = (proof, header, validators)
         else {
-            // In a block whose header is still on its way here.
-            let found = Some(Found::Pending(Pending {}));
+            let found = if self.check_served(place.height).is_ok() {
+                // In a block whose header is still on its way here.
+                Some(Found::Pending(Pending {}))
+            } else {
+                Some(Found::Unknown(Unknown {}))
+            };
             return Ok(Response::new(GetTransactionResponse { status: found }));
         };
         let included = Included {
@@ -318,7 +337,7 @@ impl sequencer_server::Sequencer for Sequencer {
         let id = RollupId::new(bytes32("rollup_id", &rollup_id)?);
         let height = Height::new(height);
         let (_, tip) = self.state()?;
-        check_served(height, &tip)?;
+        self.check_served(height)?;
         if height > tip.height {
             let reason = format!(
                 "height {height} is not committed yet, the last is {}",
@@ -342,7 +361,7 @@ impl sequencer_server::Sequencer for Sequencer {
         let id = RollupId::new(bytes32("rollup_id", &rollup_id)?);
         let next = Height::new(from_height);
         let (state, tip) = self.state()?;
-        check_served(next, &tip)?;
+        self.check_served(next)?;
         if next.get() > tip.height.get().saturating_add(MAX_AHEAD) {
             let reason = format!("height {next} is too far ahead, the tip is {}", tip.height);
             return Err(Status::out_of_range(reason));
@@ -380,3 +399,6 @@ fn internal(error: impl std::fmt::Display) -> Status {
     error!(%error, "request failed");
     Status::internal("the node is broken; its log says why")
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{metric, store::Store};
+use crate::{
+    metric,
+    store::{Store, Tip},
+};
 
 /// Most bundles of peers that wait to be passed on: 64 MiB.
 const MAX_RELAYED: usize = 64;
@@ -52,6 +55,7 @@ mod code {
     pub(super) const FULL: u32 = 32_000;
     pub(super) const ACCOUNT_FULL: u32 = 32_001;
     pub(super) const FUNDS: u32 = 32_002;
+    pub(super) const NO_CHAIN: u32 = 32_003;
 
     /// Whether the next blocks may change the verdict.
     pub(super) fn can_pass(code: u32) -> bool {
@@ -191,6 +195,10 @@ impl Mempool {
         loop {
             let state = self.store.state();
             let tip = state.tip().map_err(into_fault)?;
+            if tip == Tip::default() {
+                let log = "the chain is not there yet".into();
+                return Ok(refuse(code::NO_CHAIN, log));
+            }
             let next = Height::new(tip.initial.get().max(tip.height.get() + 1));
             let checked = match check_tx(&state, tx.clone(), next) {
                 Ok(checked) => checked,

@@ -40,6 +40,7 @@ use super::{Answer, in_place};
 use crate::{
     mempool::Mempool,
     metric,
+    snapshot::Snapshots,
     store::{Decided, Store, Tip},
 };
 
@@ -57,7 +58,10 @@ pub(crate) struct Consensus(Arc<Mutex<State>>);
 struct State {
     store: Store,
     mempool: Arc<Mempool>,
+    snapshots: Arc<Snapshots>,
     committed: watch::Sender<Height>,
+    /// The lowest height that CometBFT must keep; 0 for all.
+    retain: watch::Receiver<Height>,
     /// What proposals of this height do, by block hash.
     executions: HashMap<Hash, Executed>,
     /// Transactions of these proposals, whose signatures need no second look.
@@ -74,18 +78,23 @@ struct Executed {
 }
 
 impl Consensus {
-    /// A service over `store` that tells `committed` of every height.
+    /// A service over `store` that tells `committed` of every height, and CometBFT what `retain`
+    /// says.
     #[must_use]
     pub(crate) fn new(
         store: Store,
         mempool: Arc<Mempool>,
+        snapshots: Arc<Snapshots>,
         committed: watch::Sender<Height>,
+        retain: watch::Receiver<Height>,
     ) -> Self {
         let (executions, verified, decided) = Default::default();
         Self(Arc::new(Mutex::new(State {
             store,
             mempool,
+            snapshots,
             committed,
+            retain,
             executions,
             verified,
             decided,
@@ -315,13 +324,16 @@ impl State {
         let (tip, transactions) = (decided.tip, decided.items.len().saturating_sub(1));
         self.store.commit(decided)?;
         let height = tip.height;
+        // Nothing is committed before this answers, so the state is the one of `height`.
+        self.snapshots.committed(height, &self.store);
         histogram!(metric::COMMIT_SECONDS).record(start.elapsed());
         gauge!(metric::HEIGHT).set(to_f64(height.get()));
         counter!(metric::SEQUENCED).increment(u64::try_from(transactions)?);
         info!(%height, transactions, app_hash = %tip.app_hash, "committed");
         self.mempool.advance(height, &signers)?;
         self.committed.send_replace(height);
-        Ok(ResponseCommit::default())
+        let retain_height = i64::try_from(self.retain.borrow().get())?;
+        Ok(ResponseCommit { retain_height })
     }
 }
 

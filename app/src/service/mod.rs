@@ -11,7 +11,7 @@ pub(crate) use consensus::Consensus;
 use counterpoint_abci::BoxError;
 pub(crate) use info::info;
 pub(crate) use mempool::mempool;
-pub(crate) use snapshot::snapshot;
+pub(crate) use snapshot::StateSync;
 
 /// What a service answers in time.
 pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;

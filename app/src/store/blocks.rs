@@ -238,6 +238,14 @@ impl Store {
         Ok(head.map(|head| data_tree(&head.items).root()))
     }
 
+    /// When a block was proposed.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(crate) fn time(&self, height: Height) -> anyhow::Result<Option<HeaderTime>> {
+        Ok(self.block_head(height)?.map(|head| head.time))
+    }
+
     /// One rollup's part of a block.
     ///
     /// # Errors

@@ -9,6 +9,8 @@
 //! ```
 
 mod blocks;
+mod prune;
+mod restore;
 
 use std::{
     path::Path,
@@ -25,7 +27,7 @@ use counterpoint_core::{
     slot::HeaderTime,
 };
 use counterpoint_machine::{Changes, Entries, Outcome, StateRead, StoreError};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable, Snapshot};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use jmt::{
     KeyHash, OwnedValue, Version,
     storage::{LeafNode, Node, NodeKey, TreeReader, TreeUpdateBatch},
@@ -50,6 +52,8 @@ pub(crate) struct Store {
     transactions: Keyspace,
     headers: Keyspace,
     validators: Keyspace,
+    /// The state's keys by the tree's order, while a snapshot is restored.
+    restored: Keyspace,
     recent: Arc<Recent>,
     used_configs: Arc<Mutex<Option<Configs>>>,
 }
@@ -129,6 +133,7 @@ impl Store {
             transactions: keyspace("transactions")?,
             headers: keyspace("headers")?,
             validators: keyspace("validators")?,
+            restored: keyspace("restored")?,
             recent: Arc::default(),
             used_configs: Arc::default(),
             database: database.clone(),
@@ -142,6 +147,7 @@ impl Store {
                 path.display()
             ),
         }
+        store.clean_up()?;
         Ok(store)
     }
 
@@ -184,6 +190,14 @@ impl Store {
         batch.commit()?;
         self.use_configs(configs);
         Ok(())
+    }
+
+    /// Returns once everything committed before is on disk for good.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub(crate) fn sync(&self) -> anyhow::Result<()> {
+        Ok(self.database.persist(PersistMode::SyncAll)?)
     }
 
     fn stage_state(
@@ -317,6 +331,11 @@ impl StateSnapshot {
             .map(|tip| decode(&self.meta, TIP, &tip))
             .transpose()?
             .unwrap_or_default())
+    }
+
+    /// Every key and its value, in the order of keys.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> {
+        self.snapshot.iter(&self.state).map(entry)
     }
 }
 

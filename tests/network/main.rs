@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
 mod faults;
+mod join;
 mod road;
 mod supervisor;
 mod support;

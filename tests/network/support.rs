@@ -1,6 +1,7 @@
 //! A network in a directory of its own, a wallet, and waiting with a deadline.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -57,6 +58,14 @@ impl Network {
             info,
             _directory: directory,
         }
+    }
+
+    /// Adds a node by state sync; gives its place among the validators.
+    pub(crate) async fn join(&mut self) -> usize {
+        let say = |step: &str| eprintln!("network: {step}");
+        self.devnet.join(&say).await.unwrap();
+        self.info = self.devnet.info();
+        self.info.validators.len() - 1
     }
 
     pub(crate) async fn stop(mut self) {
@@ -180,9 +189,36 @@ pub(crate) async fn raw_transfer(
         .into()
 }
 
+/// Every node has the state that the newest one has at its tip.
+pub(crate) async fn nodes_agree(network: &Network) {
+    let newest = network.sequencer(network.info.validators.len() - 1);
+    let tip = newest.info().await.unwrap().height;
+    let mut hashes = BTreeSet::new();
+    for (at, validator) in network.info.validators.iter().enumerate() {
+        let client = network.sequencer(at);
+        wait_for(&format!("validator {at} to catch up"), || async {
+            client.info().await.ok().filter(|info| info.height >= tip)
+        })
+        .await;
+        let url = format!("{}/commit?height={tip}", validator.cometbft_rpc);
+        let commit: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+        let header = &commit["result"]["signed_header"]["header"];
+        hashes.insert((
+            header["app_hash"].to_string(),
+            header["data_hash"].to_string(),
+        ));
+    }
+    assert_eq!(hashes.len(), 1, "all nodes have the same state: {hashes:?}");
+}
+
 /// Signs, submits and waits for the verified inclusion of actions from the faucet.
 pub(crate) async fn sequence(network: &Network, actions: Vec<Action>) -> Inclusion {
-    let (client, key) = (network.sequencer(0), network.faucet());
+    sequence_at(network, 0, actions).await
+}
+
+/// The same at one of the nodes.
+pub(crate) async fn sequence_at(network: &Network, node: usize, actions: Vec<Action>) -> Inclusion {
+    let (client, key) = (network.sequencer(node), network.faucet());
     let address = key.public_key().address();
     let (info, account) = (
         client.info().await.unwrap(),

@@ -71,8 +71,11 @@ pub struct Plan {
     pub block_interval_ms: u64,
     /// Most bytes of a sequencer block.
     pub max_block_bytes: u64,
-    /// Validators.
+    /// Validators of the genesis.
     pub validators: Vec<ValidatorPlan>,
+    /// Nodes that came later; the chain may have made them validators since.
+    #[serde(default)]
+    pub joined: Vec<ValidatorPlan>,
     /// The composer, which runs if there are rollups.
     pub composer: ComposerPlan,
     /// Rollups.
@@ -153,15 +156,6 @@ impl Plan {
             next: options.base_port,
             taken: Vec::new(),
         };
-        let validator = |at, ports: &mut Ports| {
-            Ok(ValidatorPlan {
-                name: format!("val-{at}"),
-                p2p: ports.take()?,
-                rpc: ports.take()?,
-                grpc: ports.take()?,
-                http: ports.take()?,
-            })
-        };
         let rollup = |(at, name): (u64, &&str), ports: &mut Ports| {
             Ok(RollupPlan {
                 name: (*name).to_owned(),
@@ -177,7 +171,7 @@ impl Plan {
             http: ports.take()?,
         };
         let validators = (0..options.validators)
-            .map(|at| validator(at, &mut ports))
+            .map(|at| ValidatorPlan::new(at, &mut ports))
             .collect::<eyre::Result<_>>()?;
         let rollups = (0..)
             .zip(&ROLLUP_NAMES[..options.rollups])
@@ -189,9 +183,31 @@ impl Plan {
             block_interval_ms: options.block_interval_ms,
             max_block_bytes: options.max_block_bytes,
             validators,
+            joined: Vec::new(),
             composer,
             rollups,
         })
+    }
+
+    /// Every node: validators of the genesis, then those that joined.
+    pub fn nodes(&self) -> impl Iterator<Item = &ValidatorPlan> {
+        self.validators.iter().chain(&self.joined)
+    }
+
+    /// Decides name and ports of one more node.
+    ///
+    /// # Errors
+    /// There are too many, or no free port.
+    pub fn another(&self) -> eyre::Result<ValidatorPlan> {
+        let at = self.nodes().count();
+        if at >= MAX_VALIDATORS {
+            bail!("a network has at most {MAX_VALIDATORS} nodes");
+        }
+        let mut ports = Ports {
+            next: None,
+            taken: Vec::new(),
+        };
+        ValidatorPlan::new(at, &mut ports)
     }
 
     /// Keeps the plan for the next start.
@@ -202,6 +218,18 @@ impl Plan {
         let path = dir.join("plan.json");
         fs::write(&path, serde_json::to_vec_pretty(self)?)
             .wrap_err_with(|| format!("failed to write {}", path.display()))
+    }
+}
+
+impl ValidatorPlan {
+    fn new(at: usize, ports: &mut Ports) -> eyre::Result<Self> {
+        Ok(Self {
+            name: format!("val-{at}"),
+            p2p: ports.take()?,
+            rpc: ports.take()?,
+            grpc: ports.take()?,
+            http: ports.take()?,
+        })
     }
 }
 

@@ -52,8 +52,6 @@ pub(crate) struct Store {
     transactions: Keyspace,
     headers: Keyspace,
     validators: Keyspace,
-    /// The state's keys by the tree's order, while a snapshot is restored.
-    restored: Keyspace,
     recent: Arc<Recent>,
     used_configs: Arc<Mutex<Option<Configs>>>,
 }
@@ -133,7 +131,6 @@ impl Store {
             transactions: keyspace("transactions")?,
             headers: keyspace("headers")?,
             validators: keyspace("validators")?,
-            restored: keyspace("restored")?,
             recent: Arc::default(),
             used_configs: Arc::default(),
             database: database.clone(),

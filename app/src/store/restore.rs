@@ -3,9 +3,10 @@
 
 use anyhow::Context;
 use counterpoint_core::primitive::{Hash, Height};
-use counterpoint_machine::{Changes, StateRead, query, tree};
+use counterpoint_machine::{StateRead, query, tree};
+use fjall::{Keyspace, KeyspaceCreateOptions};
 use jmt::{
-    KeyHash, OwnedValue, Version,
+    KeyHash, OwnedValue, Sha256Jmt, Version,
     storage::{LeafNode, Node, NodeKey, TreeReader},
 };
 
@@ -17,19 +18,22 @@ use super::{
 /// Stands as long as the state is half there.
 const RESTORING: &[u8] = b"restoring";
 
-/// Keys that the tree takes in at a time; bounds memory.
+/// A keyspace with the restored keys in the order of the tree. It goes as a whole: one that is only
+/// cleared and never written again would hold the journals of the database back for ever.
+const SORTED: &str = "restored";
+
+/// Keys that the tree takes in at a time; bounds memory, together with [`STEP_BYTES`].
 const STEP_KEYS: usize = 8_192;
+/// Bytes of values after which no more keys are taken in; honest values are short.
+const STEP_BYTES: usize = 16 << 20;
 
 impl Store {
     /// Removes what an interrupted restore left behind.
     pub(super) fn clean_up(&self) -> anyhow::Result<()> {
         if self.meta.contains_key(RESTORING)? {
-            self.abandon_restore()?;
+            return self.abandon_restore();
         }
-        if !self.restored.is_empty()? {
-            self.restored.clear()?;
-        }
-        Ok(())
+        self.drop_sorted()
     }
 
     /// Whether no block was ever committed here: only then may a snapshot take the place of the
@@ -67,7 +71,19 @@ impl Store {
     fn wipe(&self) -> anyhow::Result<()> {
         self.state.clear()?;
         self.tree.clear()?;
-        Ok(self.restored.clear()?)
+        self.drop_sorted()
+    }
+
+    fn sorted(&self) -> anyhow::Result<Keyspace> {
+        let options = KeyspaceCreateOptions::default;
+        Ok(self.database.keyspace(SORTED, options)?)
+    }
+
+    fn drop_sorted(&self) -> anyhow::Result<()> {
+        if self.database.keyspace_exists(SORTED) {
+            self.database.delete_keyspace(self.sorted()?)?;
+        }
+        Ok(())
     }
 
     /// Adds to the state.
@@ -75,10 +91,11 @@ impl Store {
     /// # Errors
     /// The database cannot be written.
     pub(crate) fn restore_entries(&self, entries: &[(Vec<u8>, Vec<u8>)]) -> anyhow::Result<()> {
+        let sorted = self.sorted()?;
         let mut batch = self.database.batch();
         for (key, value) in entries {
             batch.insert(&self.state, key.as_slice(), value.as_slice());
-            batch.insert(&self.restored, tree::key_hash(key).0, key.as_slice());
+            batch.insert(&sorted, tree::key_hash(key).0, key.as_slice());
         }
         Ok(batch.commit()?)
     }
@@ -90,33 +107,43 @@ impl Store {
     pub(crate) fn restore_tree(&self, version: Version) -> anyhow::Result<Hash> {
         let state = self.state();
         let mut root = Hash::ZERO;
-        let mut changes = Changes::new();
+        let (mut values, mut bytes) = (Vec::new(), 0);
         // In the tree's own order each step touches a small part of it.
-        let mut keys = self.restored.iter().peekable();
+        let mut keys = self.sorted()?.iter().peekable();
         while let Some(key) = keys.next() {
             let key = key.value()?.to_vec();
             let value = state.get(&key)?.context("a restored key has a value")?;
-            changes.insert(key, Some(value));
-            if changes.len() == STEP_KEYS || keys.peek().is_none() {
-                root = self.grow_tree(version, &std::mem::take(&mut changes))?;
+            bytes += value.len();
+            values.push((tree::key_hash(&key), value));
+            let full = values.len() == STEP_KEYS || bytes >= STEP_BYTES;
+            if full || keys.peek().is_none() {
+                root = self.grow_tree(version, std::mem::take(&mut values))?;
+                bytes = 0;
             }
         }
         Ok(root)
     }
 
-    fn grow_tree(&self, version: Version, changes: &Changes) -> anyhow::Result<Hash> {
+    fn grow_tree(
+        &self,
+        version: Version,
+        values: Vec<(KeyHash, OwnedValue)>,
+    ) -> anyhow::Result<Hash> {
         let growing = Growing {
             store: self,
             version,
         };
-        let (root, update) = tree::update(&growing, version, changes)?;
+        // Unlike single puts, this hashes every node once.
+        let (roots, update) =
+            Sha256Jmt::new(&growing).batch_put_value_sets(vec![values], None, version)?;
+        let root = roots.first().context("a step has a root")?;
         let mut batch = self.database.batch();
         // Nodes are only added or replaced under the same key: what is stale is overwritten.
         for (key, node) in update.node_batch.nodes() {
             batch.insert(&self.tree, borsh::to_vec(key)?, borsh::to_vec(node)?);
         }
         batch.commit()?;
-        Ok(root)
+        Ok(Hash::new(root.0))
     }
 
     /// The first height of the chain, as the restored state says.
@@ -141,7 +168,7 @@ impl Store {
         batch.remove(&self.meta, RESTORING);
         batch.commit()?;
         self.sync()?;
-        Ok(self.restored.clear()?)
+        self.drop_sorted()
     }
 }
 

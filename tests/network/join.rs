@@ -71,5 +71,13 @@ async fn a_fresh_node_joins_by_state_sync_and_follows() {
     let key = |name: &str| network.devnet.consensus_key(name).unwrap();
     let keys: Vec<_> = (0..4).map(|at| key(&format!("val-{at}"))).collect();
     assert!(!keys.contains(&key("val-4")));
+
+    // It is a part of the network from now on.
+    let network = network.restart().await;
+    assert_eq!(network.info.validators.len(), 5);
+    let client = network.sequencer(joined);
+    assert_eq!(client.info().await.unwrap().lowest_height, lowest);
+    sequence_at(&network, joined, vec![transfer()]).await;
+    nodes_agree(&network).await;
     network.stop().await;
 }

@@ -33,7 +33,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) struct Network {
     pub(crate) devnet: Devnet,
     pub(crate) info: Info,
-    _directory: tempfile::TempDir,
+    options: Options,
+    directory: tempfile::TempDir,
 }
 
 impl Network {
@@ -50,22 +51,41 @@ impl Network {
             program: PathBuf::from(env!("CARGO_BIN_EXE_counterpoint-under-test")),
             application: Application::Sequencer,
         };
-        let say = |step: &str| eprintln!("network: {step}");
         let devnet = Devnet::start(&options, &say).await.unwrap();
         let info = devnet.info();
         Self {
             devnet,
             info,
-            _directory: directory,
+            options,
+            directory,
         }
     }
 
     /// Adds a node by state sync; gives its place among the validators.
     pub(crate) async fn join(&mut self) -> usize {
-        let say = |step: &str| eprintln!("network: {step}");
         self.devnet.join(&say).await.unwrap();
         self.info = self.devnet.info();
         self.info.validators.len() - 1
+    }
+
+    /// Stops everything, and starts it again.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.devnet.stop().await.unwrap();
+        let Self {
+            devnet,
+            options,
+            directory,
+            ..
+        } = self;
+        drop(devnet);
+        let devnet = Devnet::start(&options, &say).await.unwrap();
+        let info = devnet.info();
+        Self {
+            devnet,
+            info,
+            options,
+            directory,
+        }
     }
 
     pub(crate) async fn stop(mut self) {
@@ -138,6 +158,10 @@ impl Network {
             .await;
         asked.unwrap_or(Value::Null)
     }
+}
+
+fn say(step: &str) {
+    eprintln!("network: {step}");
 }
 
 /// Asks again and again until there is an answer, and says what was awaited if there is none.

@@ -120,7 +120,7 @@ impl State {
                     _ => Offered::Reject,
                 };
                 let reason = format!("{:#}", eyre::Report::new(refused));
-                error!(height = offer.height, reason, "snapshot refused");
+                warn!(height = offer.height, reason, "snapshot refused");
                 result
             }
         };

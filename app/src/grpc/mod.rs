@@ -157,11 +157,10 @@ impl Sequencer {
             block.validators = validators;
         }
         if *last_config != Some(config_hash) {
-            block.borsh_config = self
-                .store
-                .config(&config_hash)
-                .map_err(internal)?
-                .unwrap_or_default();
+            let config = self.store.config(&config_hash).map_err(internal)?;
+            block.borsh_config = config.ok_or_else(|| {
+                Status::not_found(format!("configuration {config_hash} is not here"))
+            })?;
             *last_config = Some(config_hash);
         }
         Ok(block)

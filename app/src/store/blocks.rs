@@ -246,7 +246,7 @@ impl Store {
         Ok(self.block_head(height)?.map(|head| head.time))
     }
 
-    /// One rollup's part of a block.
+    /// One rollup's part of a block; nothing if this node does not have it, or not any more.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -266,12 +266,15 @@ impl Store {
         let Some(proof) = block.proof(id)? else {
             return Ok(None);
         };
+        let Some(list) = self.list(height, &proof.leaf)? else {
+            return Ok(None);
+        };
         let slice = Slice {
             config_hash: config_hash(&proof.leaf),
             block: RollupBlock {
                 height: height.get(),
                 borsh_leaf_proof: borsh::to_vec(&proof)?.into(),
-                borsh_list: self.list(height, id)?,
+                borsh_list: list,
                 ..RollupBlock::default()
             },
         };
@@ -279,11 +282,14 @@ impl Store {
         Ok(Some(slice))
     }
 
-    fn list(&self, height: Height, id: &RollupId) -> anyhow::Result<Bytes> {
-        Ok(match self.lists.get(list_key(height, id))? {
-            Some(list) => Bytes::copy_from_slice(&list),
-            None => borsh::to_vec::<Vec<RollupItem>>(&Vec::new())?.into(),
-        })
+    /// An encoded list; it may have been pruned since its leaf was read.
+    fn list(&self, height: Height, leaf: &RollupLeaf) -> anyhow::Result<Option<Bytes>> {
+        if leaf.list_len == 0 {
+            let empty: Vec<RollupItem> = Vec::new();
+            return Ok(Some(borsh::to_vec(&empty)?.into()));
+        }
+        let list = self.lists.get(list_key(height, &leaf.rollup_id))?;
+        Ok(list.map(|list| Bytes::copy_from_slice(&list)))
     }
 
     /// The encoded configuration with this digest.

@@ -149,6 +149,22 @@ async fn pruning_goes_on_after_a_restart() {
     assert_eq!(left(&node.store.transactions), 5 * 900);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_was_pruned_does_not_look_empty() {
+    let directory = tempdir().unwrap();
+    let node = Node::start(directory.path()).await;
+    node.advance().await;
+    node.check(&data(4, 0, b"opaque")).await;
+    node.advance().await;
+    node.advance().await;
+    let (height, nobody) = (Height::new(2), RollupId::from_name("nobody"));
+    // The block is being read when its list goes.
+    assert!(node.store.slice(height, &nobody).unwrap().is_none());
+    node.store.raise_lowest(Height::new(3)).unwrap();
+    assert!(node.store.prune().unwrap().is_continue());
+    assert!(node.store.slice(height, &rollup()).unwrap().is_none());
+}
+
 fn item(height: u64, index: u64) -> Hash {
     Hash::digest(&[&height.to_be_bytes(), &index.to_be_bytes()])
 }

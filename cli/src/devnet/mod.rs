@@ -165,7 +165,7 @@ impl Devnet {
     /// A file, a port or a process is not as it must be, or the node does not catch up.
     pub async fn join(&mut self, say: &(dyn Fn(&str) + Send + Sync)) -> eyre::Result<String> {
         let node = self.plan.another()?;
-        let trust = self.oldest_header().await?;
+        let trust = self.newest_header().await?;
         say(&format!("{} joins by state sync", node.name));
         setup::write_joining(&self.plan, &self.layout, &node, &trust)?;
         for spec in node_specs(&node, &self.layout, &self.options, &self.cometbft) {
@@ -175,32 +175,29 @@ impl Devnet {
         }
         self.plan.joined.push(node.clone());
         self.plan.write(&self.layout.dir)?;
-        let app = format!("{}-app", node.name);
-        self.launch(&app).await?;
+        // CometBFT ends when its application does, or when it can take no snapshot.
+        let cometbft = format!("{}-cometbft", node.name);
+        self.launch(&cometbft).await?;
         let ready = format!("{}/readyz", url(node.http));
-        self.await_answer(&app, &ready, JOIN_PATIENCE).await?;
+        self.await_answer(&cometbft, &ready, JOIN_PATIENCE).await?;
         self.write_info()?;
         Ok(node.name)
     }
 
-    /// The oldest header that the first validator has.
-    async fn oldest_header(&self) -> eyre::Result<Trust> {
+    /// The newest header that the first validator has: it will not be pruned soon.
+    async fn newest_header(&self) -> eyre::Result<Trust> {
         let first = self.plan.validators.first().ok_or_eyre("no validators")?;
-        let rpc = url(first.rpc);
-        let status: serde_json::Value = self.ask(&format!("{rpc}/status")).await?;
-        let height = &status["result"]["sync_info"]["earliest_block_height"];
-        let height = height.as_str().ok_or_eyre("status without a height")?;
-        let commit = self.ask(&format!("{rpc}/commit?height={height}")).await?;
-        let hash = &commit["result"]["signed_header"]["commit"]["block_id"]["hash"];
+        let answer = self.http.get(format!("{}/commit", url(first.rpc)));
+        let answer: serde_json::Value = answer.send().await?.json().await?;
+        let commit = &answer["result"]["signed_header"]["commit"];
+        let text = |value: &serde_json::Value| {
+            let text = value.as_str().map(str::to_owned);
+            text.ok_or_eyre("cometbft gave no commit")
+        };
         Ok(Trust {
-            height: height.parse()?,
-            hash: hash.as_str().ok_or_eyre("commit without a hash")?.into(),
+            height: text(&commit["height"])?.parse()?,
+            hash: text(&commit["block_id"]["hash"])?,
         })
-    }
-
-    async fn ask(&self, url: &str) -> eyre::Result<serde_json::Value> {
-        let answer = self.http.get(url).send().await?.json().await;
-        answer.wrap_err_with(|| format!("failed to ask {url}"))
     }
 
     /// The public key that a node votes with, once it is a validator.

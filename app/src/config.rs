@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf};
 
 use clap::Parser;
 use counterpoint_abci::ListenAddress;
@@ -51,6 +51,19 @@ pub struct Args {
     #[arg(long, value_name = "BOOL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relay_gossip: Option<bool>,
+    /// A snapshot of the state is made at every multiple of so many heights; none if 0.
+    #[arg(long, value_name = "HEIGHTS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_interval: Option<u64>,
+    /// How many snapshots are kept: one that a joining node is loading must not go.
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots_kept: Option<NonZeroUsize>,
+    /// Blocks older than so many heights are pruned, here and by CometBFT, once nobody needs them;
+    /// none are if 0.
+    #[arg(long, value_name = "HEIGHTS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retain_heights: Option<u64>,
     /// How log lines look: text or json.
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +93,15 @@ pub struct Config {
     /// Whether peers' gossip is passed on.
     #[serde(default = "relay_gossip")]
     pub relay_gossip: bool,
+    /// Heights from one snapshot to the next; 0 for none.
+    #[serde(default = "snapshot_interval")]
+    pub snapshot_interval: u64,
+    /// How many snapshots are kept.
+    #[serde(default = "snapshots_kept")]
+    pub snapshots_kept: NonZeroUsize,
+    /// How many heights are kept; 0 for all.
+    #[serde(default)]
+    pub retain_heights: u64,
     /// How log lines look.
     #[serde(default)]
     pub log_format: LogFormat,
@@ -115,6 +137,15 @@ impl Config {
             "abci_listen {address}: {reason}"
         )))
     }
+}
+
+/// A node that joins asks its peers for at most so many blocks.
+fn snapshot_interval() -> u64 {
+    5_000
+}
+
+fn snapshots_kept() -> NonZeroUsize {
+    const { NonZeroUsize::new(16).unwrap() }
 }
 
 impl Settings for Config {

@@ -64,7 +64,7 @@ impl Headers {
     /// # Errors
     /// The database is broken.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let mut next = 0;
+        let mut next = 1;
         if let Some(last) = self.store.last_header()? {
             self.streamable.send_replace(last);
             next = last.get() + 1;
@@ -72,10 +72,9 @@ impl Headers {
         let mut failures = 0;
         loop {
             let tip = *self.committed.borrow_and_update();
-            if next == 0 && tip.get() > 0 {
-                next = self.store.tip()?.initial.get();
-            }
-            if next == 0 || next > tip.get() {
+            // What lies below a restored snapshot never was here.
+            next = next.max(self.store.lowest()?.get());
+            if next > tip.get() {
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     changed = self.committed.changed() => if changed.is_err() { return Ok(()) },

@@ -15,9 +15,11 @@ mod headers;
 mod health;
 mod mempool;
 mod metric;
+mod retention;
 mod service;
 #[cfg(test)]
 mod simulation;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -42,7 +44,9 @@ use crate::{
     grpc::{ConnectionLimits, Incoming, Sequencer},
     headers::Headers,
     mempool::{Gossip, Limits, Mempool},
-    service::Consensus,
+    retention::Retention,
+    service::{Consensus, Parts, StateSync},
+    snapshot::Snapshots,
     store::Store,
     upgrade::Missing,
 };
@@ -81,6 +85,12 @@ async fn work(
     metric::ALL.describe();
     config.check()?;
     let store = Store::open(&config.data_dir).map_err(into_report)?;
+    let settings = snapshot::Settings {
+        interval: config.snapshot_interval,
+        kept: config.snapshots_kept,
+    };
+    let (snapshots, states) =
+        Snapshots::open(config.data_dir.join("snapshots"), settings).map_err(into_report)?;
     let rpc = health::rpc_client(&config.cometbft_rpc).map_err(into_report)?;
     let tip = store.tip().map_err(into_report)?;
     if let Some(missing) = upgrade::missing(&store, newest).map_err(into_report)? {
@@ -95,6 +105,7 @@ async fn work(
     let (committed, commits) = watch::channel(tip.height);
     let (streamable, stream) = watch::channel(Height::new(0));
     let (halt, halted) = watch::channel(None);
+    let (retained, retain) = watch::channel(Height::new(0));
     let gossip = match config.mempool {
         MempoolType::Flood => Gossip::Flood,
         MempoolType::App if config.relay_gossip => Gossip::Relayed,
@@ -103,15 +114,28 @@ async fn work(
     let mempool = Arc::new(Mempool::new(store.clone(), Limits::default(), gossip));
 
     let abci = {
-        let consensus =
-            Consensus::new(store.clone(), Arc::clone(&mempool), committed, newest, halt);
+        let state_sync = StateSync::new(
+            store.clone(),
+            Arc::clone(&mempool),
+            Arc::clone(&snapshots),
+            committed.clone(),
+        );
+        let consensus = Consensus::new(Parts {
+            store: store.clone(),
+            mempool: Arc::clone(&mempool),
+            snapshots: Arc::clone(&snapshots),
+            committed,
+            retain,
+            newest,
+            halt,
+        });
         let (pool, store) = (Arc::clone(&mempool), store.clone());
         Server::bind(
             &config.abci_listen,
             service_fn(move |request| consensus.call(request)),
             service_fn(move |request| service::mempool(&pool, request)),
             service_fn(move |request| service::info(&store, request)),
-            service_fn(service::snapshot),
+            service_fn(move |request| state_sync.call(request)),
         )
         .await?
     };
@@ -131,6 +155,13 @@ async fn work(
         commits.clone(),
         streamable,
         readiness.clone(),
+    );
+    let retention = Retention::new(
+        store.clone(),
+        Arc::clone(&snapshots),
+        config.retain_heights,
+        stream.clone(),
+        retained,
     );
     let health = health::watch(rpc, commits, readiness.clone(), shutdown.clone());
     let status = {
@@ -152,6 +183,14 @@ async fn work(
         async {
             let probes = probes::serve(config.http_listen, probes, shutdown.clone());
             probes.await.wrap_err("probes")
+        },
+        async {
+            let made = snapshots.run(states, shutdown.clone()).await;
+            made.map_err(into_report).wrap_err("snapshots")
+        },
+        async {
+            let kept = retention.run(shutdown.clone()).await;
+            kept.map_err(into_report).wrap_err("retention")
         },
         async {
             let looked = Arc::clone(&mempool).run(shutdown.clone()).await;
@@ -191,6 +230,7 @@ fn status(store: &Store, mempool: &Mempool, provable: Height) -> serde_json::Val
         "height": tip.height,
         "app_hash": tip.app_hash,
         "initial_height": tip.initial,
+        "lowest_height": store.lowest().unwrap_or_default(),
         "header_height": provable,
         "mempool": { "transactions": transactions, "bytes": bytes },
     })

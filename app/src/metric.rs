@@ -4,6 +4,9 @@ use counterpoint_service::Metrics;
 
 pub(crate) const HEIGHT: &str = "app_height";
 pub(crate) const HEADER_HEIGHT: &str = "app_header_height";
+pub(crate) const LOWEST_HEIGHT: &str = "app_lowest_height";
+pub(crate) const DURABLE_HEIGHT: &str = "app_durable_height";
+pub(crate) const SNAPSHOT_HEIGHT: &str = "app_snapshot_height";
 pub(crate) const MEMPOOL_TRANSACTIONS: &str = "app_mempool_transactions";
 pub(crate) const MEMPOOL_BYTES: &str = "app_mempool_bytes";
 pub(crate) const MEMPOOL_PARKED: &str = "app_mempool_parked_transactions";
@@ -16,14 +19,22 @@ pub(crate) const SLOW_READERS: &str = "app_slow_readers_total";
 pub(crate) const SEQUENCED: &str = "app_sequenced_transactions_total";
 pub(crate) const SEQUENCED_BYTES: &str = "app_sequenced_bytes_total";
 pub(crate) const REJECTED_PROPOSALS: &str = "app_rejected_proposals_total";
+pub(crate) const SKIPPED_SNAPSHOTS: &str = "app_skipped_snapshots_total";
 pub(crate) const PREPARE_SECONDS: &str = "app_prepare_seconds";
 pub(crate) const EXECUTE_SECONDS: &str = "app_execute_seconds";
 pub(crate) const COMMIT_SECONDS: &str = "app_commit_seconds";
+pub(crate) const SNAPSHOT_SECONDS: &str = "app_snapshot_seconds";
 
 pub(crate) const ALL: Metrics = Metrics {
     gauges: &[
         (HEIGHT, "last committed height"),
         (HEADER_HEIGHT, "last height whose signed header is stored"),
+        (LOWEST_HEIGHT, "lowest height that is served"),
+        (
+            DURABLE_HEIGHT,
+            "last height that survives a power cut, if blocks are pruned",
+        ),
+        (SNAPSHOT_HEIGHT, "height of the newest snapshot"),
         (MEMPOOL_TRANSACTIONS, "transactions that wait"),
         (
             MEMPOOL_BYTES,
@@ -53,11 +64,16 @@ pub(crate) const ALL: Metrics = Metrics {
             REJECTED_PROPOSALS,
             "proposals of others that were voted against",
         ),
+        (
+            SKIPPED_SNAPSHOTS,
+            "snapshots that were due and were not made",
+        ),
     ],
     histograms: &[
         (PREPARE_SECONDS, "time to choose a block"),
         (EXECUTE_SECONDS, "time to execute a block"),
         (COMMIT_SECONDS, "time to write a block down"),
+        (SNAPSHOT_SECONDS, "time to make a snapshot"),
     ],
 };
 
@@ -70,6 +86,9 @@ mod tests {
             [
                 "app_height",
                 "app_header_height",
+                "app_lowest_height",
+                "app_durable_height",
+                "app_snapshot_height",
                 "app_mempool_transactions",
                 "app_mempool_bytes",
                 "app_mempool_parked_transactions",
@@ -82,9 +101,11 @@ mod tests {
                 "app_sequenced_transactions_total",
                 "app_sequenced_bytes_total",
                 "app_rejected_proposals_total",
+                "app_skipped_snapshots_total",
                 "app_prepare_seconds",
                 "app_execute_seconds",
                 "app_commit_seconds",
+                "app_snapshot_seconds",
             ]
         );
     }

@@ -1,11 +1,15 @@
 //! A node without sockets: tests speak to its services as CometBFT does.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    num::NonZeroUsize,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use counterpoint_abci::{
     BoxError, ConsensusRequest, ConsensusResponse, InfoRequest, InfoResponse, MempoolRequest,
-    MempoolResponse,
+    MempoolResponse, SnapshotRequest, SnapshotResponse,
     proto::{
         abci::{
             CheckTxType, RequestCheckTx, RequestCommit, RequestFinalizeBlock, RequestInfo,
@@ -24,27 +28,40 @@ use counterpoint_core::{
     key::SecretKey,
     primitive::{Address, Amount, Hash, Height, Nonce, RollupId},
     registry::RollupConfig,
+    slot::HeaderTime,
     transaction::{SignedTransaction, TransactionBody},
 };
-use counterpoint_machine::AppVersion;
+use counterpoint_machine::{AppVersion, Block, BlockContext, Outcome, finalize, process, query};
+use jmt::storage::TreeUpdateBatch;
 use prost_types::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     mempool::{Gossip, Limits, Mempool},
-    service::{self, Consensus},
-    store::Store,
+    service::{self, Consensus, Parts, StateSync},
+    snapshot::{Settings, Snapshots},
+    store::{Decided, StateSnapshot, Store, Tip},
 };
 
 pub(crate) const CHAIN_ID: &str = "counterpoint-test";
 pub(crate) const RICH: u128 = 1_000_000_000_000;
+/// Heights from one snapshot to the next.
+pub(crate) const SNAPSHOT_INTERVAL: u64 = 5;
 const GENESIS_SECS: i64 = 1_800_000_000;
 
 /// One node.
 pub(crate) struct Node {
     pub(crate) store: Store,
     pub(crate) mempool: Arc<Mempool>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    /// The heights that the other tasks of a node are told of.
+    pub(crate) commits: watch::Receiver<Height>,
+    pub(crate) retain: watch::Sender<Height>,
     consensus: Consensus,
+    state_sync: StateSync,
+    /// What snapshots are wanted of.
+    states: Mutex<mpsc::Receiver<StateSnapshot>>,
 }
 
 /// A proposal, with what the header says of it.
@@ -154,6 +171,46 @@ fn time(height: i64) -> Option<Timestamp> {
     })
 }
 
+fn at(seconds: u64) -> HeaderTime {
+    HeaderTime { seconds, nanos: 0 }
+}
+
+/// Blocks for tests that only care about what is stored.
+pub(crate) struct Template {
+    outcome: Outcome,
+    items: Vec<Hash>,
+    tip: Tip,
+}
+
+impl Template {
+    /// Takes a fresh node to the first height at which its rollup has a leaf.
+    pub(crate) async fn of(node: &Node) -> Self {
+        node.advance().await;
+        node.advance().await;
+        let (outcome, items) = node.execute(&node.prepare(0).await);
+        let tip = node.store.tip().unwrap();
+        Self {
+            outcome,
+            items,
+            tip,
+        }
+    }
+
+    /// A block without transactions.
+    pub(crate) fn block(&self, height: u64, seconds: u64) -> Decided {
+        Decided {
+            tip: Tip {
+                height: Height::new(height),
+                ..self.tip
+            },
+            time: at(seconds),
+            items: self.items.clone(),
+            outcome: self.outcome.clone(),
+            tree: TreeUpdateBatch::default(),
+        }
+    }
+}
+
 impl Node {
     /// Opens what `path` holds, as a process does when it starts.
     pub(crate) fn open(path: &Path) -> Self {
@@ -164,19 +221,38 @@ impl Node {
         let store = Store::open(path).unwrap();
         let mempool = Mempool::new(store.clone(), Limits::default(), gossip);
         let mempool = Arc::new(mempool);
-        let (committed, _) = watch::channel(Height::new(0));
-        let (halt, _) = watch::channel(None);
-        let consensus = Consensus::new(
+        let settings = Settings {
+            interval: SNAPSHOT_INTERVAL,
+            kept: NonZeroUsize::new(2).unwrap(),
+        };
+        let (snapshots, states) = Snapshots::open(path.join("snapshots"), settings).unwrap();
+        let (committed, commits) = watch::channel(Height::new(0));
+        let (retain, retained) = watch::channel(Height::new(0));
+        let state_sync = StateSync::new(
             store.clone(),
             Arc::clone(&mempool),
-            committed,
-            AppVersion::NEWEST,
-            halt,
+            Arc::clone(&snapshots),
+            committed.clone(),
         );
+        let (halt, _) = watch::channel(None);
+        let consensus = Consensus::new(Parts {
+            store: store.clone(),
+            mempool: Arc::clone(&mempool),
+            snapshots: Arc::clone(&snapshots),
+            committed,
+            retain: retained,
+            newest: AppVersion::NEWEST,
+            halt,
+        });
         Self {
             store,
             mempool,
+            snapshots,
+            commits,
+            retain,
             consensus,
+            state_sync,
+            states: Mutex::new(states),
         }
     }
 
@@ -283,9 +359,26 @@ impl Node {
         }
     }
 
-    pub(crate) async fn commit(&self) -> Result<(), BoxError> {
+    /// Commits; gives the height from which CometBFT must keep blocks.
+    pub(crate) async fn commit(&self) -> Result<i64, BoxError> {
         let request = ConsensusRequest::Commit(RequestCommit {});
-        self.consensus.call(request).await.map(|_| ())
+        match self.consensus.call(request).await? {
+            ConsensusResponse::Commit(response) => Ok(response.retain_height),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    /// Makes the snapshot that is wanted, if one is.
+    pub(crate) fn make_snapshot(&self) {
+        if let Ok(state) = self.states.lock().unwrap().try_recv() {
+            let stop = CancellationToken::new();
+            self.snapshots.make(&state, &stop).unwrap();
+        }
+    }
+
+    /// Asks the snapshot connection.
+    pub(crate) async fn sync(&self, request: SnapshotRequest) -> SnapshotResponse {
+        self.state_sync.call(request).await.unwrap()
     }
 
     /// Takes one block down the whole way; gives it and the app hash.
@@ -302,6 +395,13 @@ impl Node {
         assert_eq!(response.tx_results.len(), proposal.items.len());
         self.commit().await.unwrap();
         response.app_hash
+    }
+
+    /// The next nonce of an account, what waits counted.
+    pub(crate) fn next_nonce(&self, seed: u8) -> u64 {
+        let account = query::account(&self.store.state(), address(seed)).unwrap();
+        let next = account.map_or(Nonce::new(0), |account| account.nonce);
+        self.mempool.next_nonce(&address(seed), next).get()
     }
 
     async fn pool(&self, request: MempoolRequest) -> MempoolResponse {
@@ -326,6 +426,21 @@ impl Node {
             MempoolResponse::CheckTx(response) => (response.code, response.log),
             other => panic!("unexpected {other:?}"),
         }
+    }
+
+    /// What a block does, worked out beside the node.
+    pub(crate) fn execute(&self, proposal: &Proposal) -> (Outcome, Vec<Hash>) {
+        let seconds = time(proposal.height).unwrap().seconds;
+        let ctx = BlockContext {
+            height: Height::new(u64::try_from(proposal.height).unwrap()),
+            time: at(u64::try_from(seconds).unwrap()),
+            proposer: address(101),
+            misbehaved: Vec::new(),
+        };
+        let block = Block::decode(&proposal.items, |_| None).unwrap();
+        let execution = process(&self.store.state(), &ctx, &block).unwrap();
+        let outcome = finalize(execution, proposal.hash).unwrap();
+        (outcome, block.item_hashes())
     }
 
     /// InsertTx, and a look at what was inserted; gives the code.

@@ -17,7 +17,7 @@ use counterpoint_core::{
     action::SubmitData,
     block::{RollupEnv, RollupItem},
     registry::RollupConfig,
-    slot::Slot,
+    slot::{MAX_BACKLOG_SECS, Slot},
 };
 use revm::context::result::InvalidTransaction;
 use serde::Serialize;
@@ -26,9 +26,6 @@ use crate::evm::BlockInputs;
 
 /// Most RLP bytes of all transactions of a block: below what clients take in one request.
 pub const MAX_BLOCK_TX_BYTES: usize = 7_340_032;
-
-/// How long an item may wait for room, in seconds, before it is skipped.
-pub const MAX_BACKLOG_SECS: u64 = 480;
 
 /// What a rollup's owner chose, as far as it decides about transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,9 @@ use std::fmt;
 use borsh::{BorshDeserialize, BorshSerialize, io};
 use serde::{Deserialize, Serialize};
 
+/// How long an item may wait for room in a rollup block, in seconds, before it is skipped.
+pub const MAX_BACKLOG_SECS: u64 = 480;
+
 /// Length of a slot in seconds, 1 to 60.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, Serialize, Deserialize,

@@ -14,7 +14,7 @@ use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_provider::Provider;
 use serde_json::json;
 
-use crate::support::{Network, PATIENCE, raw_transfer, receipt, wait_for};
+use crate::support::{Network, PATIENCE, nodes_agree, raw_transfer, receipt};
 
 /// The processes that die in turn, some of them together, and how long they stay dead.
 const VICTIMS: [(&[&str], u64); 10] = [
@@ -59,7 +59,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_runs_twice() {
         );
         all_ran_once(&network, rollup, &acknowledged).await;
     }
-    validators_agree(&network).await;
+    nodes_agree(&network).await;
     network.stop().await;
 }
 
@@ -177,29 +177,4 @@ async fn ordered_once(network: &Network, rollup: usize) {
             }
         }
     }
-}
-
-async fn validators_agree(network: &Network) {
-    let tip = network.sequencer(3).info().await.unwrap().height;
-    let mut hashes = BTreeSet::new();
-    for validator in 0..4 {
-        let client = network.sequencer(validator);
-        wait_for(&format!("validator {validator} to catch up"), || async {
-            client.info().await.ok().filter(|info| info.height >= tip)
-        })
-        .await;
-        let rpc = &network.info.validators[validator].cometbft_rpc;
-        let url = format!("{rpc}/commit?height={tip}");
-        let commit: serde_json::Value = reqwest::get(url).await.unwrap().json().await.unwrap();
-        let header = &commit["result"]["signed_header"]["header"];
-        hashes.insert((
-            header["app_hash"].to_string(),
-            header["data_hash"].to_string(),
-        ));
-    }
-    assert_eq!(
-        hashes.len(),
-        1,
-        "all validators have the same state: {hashes:?}"
-    );
 }

@@ -3,6 +3,7 @@
 
 mod fallback;
 mod faults;
+mod join;
 mod road;
 mod supervisor;
 mod support;

@@ -1,6 +1,7 @@
 //! A network in a directory of its own, a wallet, and waiting with a deadline.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -32,7 +33,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) struct Network {
     pub(crate) devnet: Devnet,
     pub(crate) info: Info,
-    _directory: tempfile::TempDir,
+    options: Options,
+    directory: tempfile::TempDir,
 }
 
 impl Network {
@@ -61,13 +63,40 @@ impl Network {
             abci,
             mempool,
         };
-        let say = |step: &str| eprintln!("network: {step}");
         let devnet = Devnet::start(&options, &say).await.unwrap();
         let info = devnet.info();
         Self {
             devnet,
             info,
-            _directory: directory,
+            options,
+            directory,
+        }
+    }
+
+    /// Adds a node by state sync; gives its place among the validators.
+    pub(crate) async fn join(&mut self) -> usize {
+        self.devnet.join(&say).await.unwrap();
+        self.info = self.devnet.info();
+        self.info.validators.len() - 1
+    }
+
+    /// Stops everything, and starts it again.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.devnet.stop().await.unwrap();
+        let Self {
+            devnet,
+            options,
+            directory,
+            ..
+        } = self;
+        drop(devnet);
+        let devnet = Devnet::start(&options, &say).await.unwrap();
+        let info = devnet.info();
+        Self {
+            devnet,
+            info,
+            options,
+            directory,
         }
     }
 
@@ -143,6 +172,10 @@ impl Network {
     }
 }
 
+fn say(step: &str) {
+    eprintln!("network: {step}");
+}
+
 /// Asks again and again until there is an answer, and says what was awaited if there is none.
 pub(crate) async fn wait_for<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
 where
@@ -192,9 +225,36 @@ pub(crate) async fn raw_transfer(
         .into()
 }
 
+/// Every node has the state that the newest one has at its tip.
+pub(crate) async fn nodes_agree(network: &Network) {
+    let newest = network.sequencer(network.info.validators.len() - 1);
+    let tip = newest.info().await.unwrap().height;
+    let mut hashes = BTreeSet::new();
+    for (at, validator) in network.info.validators.iter().enumerate() {
+        let client = network.sequencer(at);
+        wait_for(&format!("validator {at} to catch up"), || async {
+            client.info().await.ok().filter(|info| info.height >= tip)
+        })
+        .await;
+        let url = format!("{}/commit?height={tip}", validator.cometbft_rpc);
+        let commit: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+        let header = &commit["result"]["signed_header"]["header"];
+        hashes.insert((
+            header["app_hash"].to_string(),
+            header["data_hash"].to_string(),
+        ));
+    }
+    assert_eq!(hashes.len(), 1, "all nodes have the same state: {hashes:?}");
+}
+
 /// Signs, submits and waits for the verified inclusion of actions from the faucet.
 pub(crate) async fn sequence(network: &Network, actions: Vec<Action>) -> Inclusion {
-    let (client, key) = (network.sequencer(0), network.faucet());
+    sequence_at(network, 0, actions).await
+}
+
+/// The same at one of the nodes.
+pub(crate) async fn sequence_at(network: &Network, node: usize, actions: Vec<Action>) -> Inclusion {
+    let (client, key) = (network.sequencer(node), network.faucet());
     let address = key.public_key().address();
     let (info, account) = (
         client.info().await.unwrap(),

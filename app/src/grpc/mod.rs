@@ -29,7 +29,7 @@ use tracing::error;
 
 use crate::{
     mempool::{Gossip, Mempool, Prospect, Verdict, code},
-    store::{StateSnapshot, Store, Tip},
+    store::{Slice, StateSnapshot, Store, Tip},
 };
 
 /// Most readers of rollup blocks at a time.
@@ -165,6 +165,17 @@ impl Sequencer {
         Ok((state, tip))
     }
 
+    /// Refuses heights below the lowest one that is here.
+    fn check_served(&self, height: Height) -> Result<(), Status> {
+        let lowest = self.store.lowest().map_err(internal)?;
+        if height >= lowest {
+            return Ok(());
+        }
+        Err(Status::out_of_range(format!(
+            "the lowest height that this node serves is {lowest}, not {height}: ask an archive node"
+        )))
+    }
+
     /// One rollup's part of a block, complete. `context` says whether validators and configuration
     /// come along even if they have not changed.
     fn block(
@@ -174,10 +185,28 @@ impl Sequencer {
         context: Context,
         last_config: &mut Option<Hash>,
     ) -> Result<RollupBlock, Status> {
+        self.check_served(height)?;
+        let block = self.read_block(height, id, context, last_config);
+        // It may have been pruned while it was read.
+        block.or_else(|status| self.check_served(height).and(Err(status)))
+    }
+
+    fn read_block(
+        &self,
+        height: Height,
+        id: &RollupId,
+        context: Context,
+        last_config: &mut Option<Hash>,
+    ) -> Result<RollupBlock, Status> {
         let slice = self.store.slice(height, id).map_err(internal)?;
-        let mut block = slice.ok_or_else(|| {
-            Status::not_found(format!("rollup {id} has no leaf at height {height}"))
-        })?;
+        let Some(Slice {
+            mut block,
+            config_hash,
+        }) = slice
+        else {
+            let reason = format!("rollup {id} has no leaf at height {height}");
+            return Err(Status::not_found(reason));
+        };
         let no_header = || Status::unavailable(format!("no signed header of height {height} yet"));
         block.signed_header = self
             .store
@@ -192,15 +221,11 @@ impl Sequencer {
         if changed || context == Context::Always {
             block.validators = validators;
         }
-        let proof: counterpoint_core::block::LeafProof =
-            borsh::from_slice(&block.borsh_leaf_proof).map_err(internal)?;
-        let config_hash = proof.leaf.env.config_hash;
         if *last_config != Some(config_hash) {
-            block.borsh_config = self
-                .store
-                .config(&config_hash)
-                .map_err(internal)?
-                .unwrap_or_default();
+            let config = self.store.config(&config_hash).map_err(internal)?;
+            block.borsh_config = config.ok_or_else(|| {
+                Status::not_found(format!("configuration {config_hash} is not here"))
+            })?;
             *last_config = Some(config_hash);
         }
         Ok(block)
@@ -219,15 +244,6 @@ fn rollup(
         queued_deposits: deposits.queued.saturating_sub(deposits.emitted),
         emitted_deposits: deposits.emitted,
     })
-}
-
-fn check_served(height: Height, tip: &Tip) -> Result<(), Status> {
-    if height < tip.initial {
-        let lowest = tip.initial;
-        let reason = format!("the lowest height that this node serves is {lowest}");
-        return Err(Status::out_of_range(reason));
-    }
-    Ok(())
 }
 
 /// Whether a block comes with what has not changed since the one before.
@@ -251,7 +267,7 @@ impl sequencer_server::Sequencer for Sequencer {
             chain_id: query::chain(&state).map_err(internal)?.chain_id,
             height: tip.height.get(),
             app_hash: Bytes::copy_from_slice(tip.app_hash.as_bytes()),
-            lowest_height: tip.initial.get(),
+            lowest_height: self.store.lowest().map_err(internal)?.get(),
             version: env!("CARGO_PKG_VERSION").into(),
             base_fee: prices.base_fee,
         }))
@@ -298,8 +314,12 @@ impl sequencer_server::Sequencer for Sequencer {
         let validators = self.store.validators(place.height).map_err(internal)?;
         let (Some(proof), Some(signed_header), Some((validators, _))) = (proof, header, validators)
         else {
-            // In a block whose header is still on its way here.
-            let found = Some(Found::Pending(Pending {}));
+            let found = if self.check_served(place.height).is_ok() {
+                // In a block whose header is still on its way here.
+                Some(Found::Pending(Pending {}))
+            } else {
+                Some(Found::Unknown(Unknown {}))
+            };
             return Ok(Response::new(GetTransactionResponse { status: found }));
         };
         let included = Included {
@@ -383,7 +403,7 @@ impl sequencer_server::Sequencer for Sequencer {
         let id = RollupId::new(bytes32("rollup_id", &rollup_id)?);
         let height = Height::new(height);
         let (_, tip) = self.state()?;
-        check_served(height, &tip)?;
+        self.check_served(height)?;
         if height > tip.height {
             let reason = format!(
                 "height {height} is not committed yet, the last is {}",
@@ -409,7 +429,7 @@ impl sequencer_server::Sequencer for Sequencer {
         let id = RollupId::new(bytes32("rollup_id", &rollup_id)?);
         let next = Height::new(from_height);
         let (state, tip) = self.state()?;
-        check_served(next, &tip)?;
+        self.check_served(next)?;
         if next.get() > tip.height.get().saturating_add(MAX_AHEAD) {
             let reason = format!("height {next} is too far ahead, the tip is {}", tip.height);
             return Err(Status::out_of_range(reason));

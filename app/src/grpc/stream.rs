@@ -1,7 +1,7 @@
 //! A reader's stream: bounded, and honest about why it ends.
 //!
-//! Blocks are encoded once, when they are committed; a reader's share of memory is the few bytes that
-//! wait for it here. One that keeps its stream waiting too long is told where to resume; one that
+//! A block's part is encoded once, for its first reader; a reader's share of memory is the few bytes
+//! that wait for it here. One that keeps its stream waiting too long is told where to resume; one that
 //! does not even listen to that loses its connection, and with it all that HTTP/2 holds for it.
 
 use std::{

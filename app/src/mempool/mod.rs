@@ -82,6 +82,7 @@ pub(crate) mod code {
     pub(crate) const FUNDS: u32 = 32_002;
     pub(crate) const GAP: u32 = 32_003;
     pub(crate) const BUSY: u32 = 32_004;
+    pub(crate) const NO_CHAIN: u32 = 32_005;
 
     /// Whether the verdict may be another one for who has seen the next blocks. Where there is no
     /// room, there is none for waiting either.
@@ -300,6 +301,10 @@ impl Mempool {
         head: &TransactionHead,
         length: usize,
     ) -> Result<Option<Verdict>, StoreError> {
+        if !screen.begun {
+            let (code, log) = (code::NO_CHAIN, "the chain is not there yet".into());
+            return Ok(Some(Verdict { code, log }));
+        }
         if let Some(rejection) = screen.judge(head, length)? {
             let (code, log) = (rejection.code(), rejection.to_string());
             return Ok(Some(Verdict { code, log }));

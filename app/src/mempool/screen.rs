@@ -5,21 +5,24 @@ use counterpoint_core::{primitive::Height, transaction::TransactionHead};
 use counterpoint_machine::{ExecuteError, Rejection, StoreError, check_head};
 
 use super::{into_fault, next_height};
-use crate::store::{StateSnapshot, Store};
+use crate::store::{StateSnapshot, Store, Tip};
 
 /// The state that heads are judged by.
 #[derive(Debug)]
 pub(super) struct Screen {
     state: StateSnapshot,
     next: Height,
+    /// Whether there is a chain yet.
+    pub(super) begun: bool,
 }
 
 impl Screen {
     /// Judges by the last committed state.
     pub(super) fn open(store: &Store) -> Result<Self, StoreError> {
         let state = store.state();
-        let next = next_height(&state.tip().map_err(into_fault)?);
-        Ok(Self { state, next })
+        let tip = state.tip().map_err(into_fault)?;
+        let (next, begun) = (next_height(&tip), tip != Tip::default());
+        Ok(Self { state, next, begun })
     }
 
     /// Why no block may hold the item of `length` bytes that begins with `head`, if that shows.

@@ -44,6 +44,7 @@ use super::{
 use crate::{
     mempool::{Mempool, verify},
     metric,
+    snapshot::Snapshots,
     store::{Decided, Store, Tip},
     upgrade::{self, Missing},
 };
@@ -58,14 +59,25 @@ const MAX_VERIFIED: usize = 100_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Consensus(Arc<Mutex<State>>);
 
+/// What the consensus connection works on and tells.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) mempool: Arc<Mempool>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    /// Is told of every committed height.
+    pub(crate) committed: watch::Sender<Height>,
+    /// The lowest height that CometBFT must keep; 0 for all.
+    pub(crate) retain: watch::Receiver<Height>,
+    /// The newest rules that this node follows.
+    pub(crate) newest: AppVersion,
+    /// Is told when the next block needs newer ones.
+    pub(crate) halt: watch::Sender<Option<Missing>>,
+}
+
 #[derive(Debug)]
 struct State {
-    store: Store,
-    mempool: Arc<Mempool>,
-    committed: watch::Sender<Height>,
-    /// The newest rules that this node follows.
-    newest: AppVersion,
-    halt: watch::Sender<Option<Missing>>,
+    parts: Parts,
     /// What proposals of this height do, by block hash.
     executions: HashMap<Hash, Executed>,
     /// Transactions of these proposals, whose signatures need no second look.
@@ -82,23 +94,12 @@ struct Executed {
 }
 
 impl Consensus {
-    /// A service over `store` that tells `committed` of every height, and `halt` when the next one
-    /// needs newer rules than `newest`.
+    /// A service over `parts`.
     #[must_use]
-    pub(crate) fn new(
-        store: Store,
-        mempool: Arc<Mempool>,
-        committed: watch::Sender<Height>,
-        newest: AppVersion,
-        halt: watch::Sender<Option<Missing>>,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
         let (executions, verified, decided) = Default::default();
         Self(Arc::new(Mutex::new(State {
-            store,
-            mempool,
-            committed,
-            newest,
-            halt,
+            parts,
             executions,
             verified,
             decided,
@@ -134,7 +135,7 @@ impl State {
     }
 
     fn init_chain(&self, request: &RequestInitChain) -> Result<ResponseInitChain, BoxError> {
-        let tip = self.store.tip()?;
+        let tip = self.parts.store.tip()?;
         if tip.height.get() > 0 {
             let height = tip.height;
             let what = "is to start, but data_dir holds another one at height";
@@ -151,8 +152,10 @@ impl State {
             app_hash: Hash::ZERO,
             initial: start.initial_height,
         };
-        let (app_hash, tree) = tree::update(&self.store, 0, &changes)?;
-        self.store.init(Tip { app_hash, ..tip }, &changes, &tree)?;
+        let (app_hash, tree) = tree::update(&self.parts.store, 0, &changes)?;
+        self.parts
+            .store
+            .init(Tip { app_hash, ..tip }, &changes, &tree)?;
         info!(
             chain_id = request.chain_id,
             rollups = genesis.rollups.len(),
@@ -181,11 +184,11 @@ impl State {
             &request.misbehavior,
         )?;
         let max_bytes = u64::try_from(request.max_tx_bytes)?;
-        let state = self.store.state();
+        let state = self.parts.store.state();
         let salt = state.tip()?.app_hash.as_bytes()[..8].try_into()?;
         let room = Room::new(&state, max_bytes)?;
         let salt = u64::from_be_bytes(salt);
-        let candidates = self.mempool.select(room, salt, &request.txs);
+        let candidates = self.parts.mempool.select(room, salt, &request.txs);
         let txs = prepare(&state, &ctx, candidates, max_bytes)?;
         histogram!(metric::PREPARE_SECONDS).record(start.elapsed());
         Ok(ResponsePrepareProposal { txs })
@@ -235,12 +238,12 @@ impl State {
         self.verify_strangers(items);
         let known = |hash: &Hash| {
             let verified = self.verified.get(hash).cloned();
-            verified.or_else(|| self.mempool.get(hash))
+            verified.or_else(|| self.parts.mempool.get(hash))
         };
         let block = Block::decode(items, known)?;
         let transactions = block.transactions();
         self.note_verified(transactions.to_vec());
-        let execution = process(&self.store.state(), ctx, &block)?;
+        let execution = process(&self.parts.store.state(), ctx, &block)?;
         let signers: BTreeSet<Address> =
             transactions.iter().map(SignedTransaction::signer).collect();
         histogram!(metric::EXECUTE_SECONDS).record(start.elapsed());
@@ -256,11 +259,11 @@ impl State {
     fn verify_strangers(&mut self, items: &[Bytes]) {
         let transactions = items.iter().skip(1);
         let raw = transactions
-            .filter(|item| !self.mempool.holds(item))
+            .filter(|item| !self.parts.mempool.holds(item))
             .map(|item| RawTransaction::new(item.clone()));
         let unknown = raw
             .filter(|raw| !self.verified.contains_key(&raw.hash()))
-            .filter(|raw| self.mempool.get(&raw.hash()).is_none());
+            .filter(|raw| self.parts.mempool.get(&raw.hash()).is_none());
         let unverified = unknown.filter_map(|raw| raw.decode().ok()).collect();
         self.note_verified(verify(unverified).sound);
     }
@@ -284,7 +287,7 @@ impl State {
             &request.misbehavior,
         )?;
         let block_hash = hash(&request.hash)?;
-        let tip = self.store.tip()?;
+        let tip = self.parts.store.tip()?;
         let expected = tip.initial.get().max(tip.height.get() + 1);
         if ctx.height.get() != expected {
             return Err(format!("block {} decided, but {expected} is next", ctx.height).into());
@@ -308,7 +311,7 @@ impl State {
         self.verified.clear();
         let outcome = finalize(execution, block_hash)?;
         let version = ctx.height.get() + 1 - tip.initial.get();
-        let (app_hash, tree) = tree::update(&self.store, version, &outcome.changes)?;
+        let (app_hash, tree) = tree::update(&self.parts.store, version, &outcome.changes)?;
         let result = |(code, log): &(u32, String)| ExecTxResult {
             code: *code,
             log: log.clone(),
@@ -332,6 +335,7 @@ impl State {
         self.decided = Some((
             Decided {
                 tip,
+                time: ctx.time,
                 items,
                 outcome,
                 tree,
@@ -344,19 +348,23 @@ impl State {
     fn commit(&mut self) -> Result<ResponseCommit, BoxError> {
         let (decided, signers) = self.decided.take().ok_or("Commit without FinalizeBlock")?;
         let start = Instant::now();
-        self.store.commit(&decided)?;
-        let (height, transactions) = (decided.tip.height, decided.items.len().saturating_sub(1));
+        let (tip, transactions) = (decided.tip, decided.items.len().saturating_sub(1));
+        self.parts.store.commit(decided)?;
+        let height = tip.height;
+        // Nothing is committed before this answers, so the state is the one of `height`.
+        self.parts.snapshots.committed(height, &self.parts.store);
         histogram!(metric::COMMIT_SECONDS).record(start.elapsed());
         gauge!(metric::HEIGHT).set(to_f64(height.get()));
         counter!(metric::SEQUENCED).increment(u64::try_from(transactions)?);
-        info!(%height, transactions, app_hash = %decided.tip.app_hash, "committed");
-        self.mempool.advance(height, &signers)?;
-        self.committed.send_replace(height);
-        if let Some(missing) = upgrade::missing(&self.store, self.newest)? {
+        info!(%height, transactions, app_hash = %tip.app_hash, "committed");
+        self.parts.mempool.advance(height, &signers)?;
+        self.parts.committed.send_replace(height);
+        if let Some(missing) = upgrade::missing(&self.parts.store, self.parts.newest)? {
             // Answered first: this block is done, and the next one is not ours to judge.
-            self.halt.send_replace(Some(missing));
+            self.parts.halt.send_replace(Some(missing));
         }
-        Ok(ResponseCommit::default())
+        let retain_height = i64::try_from(self.parts.retain.borrow().get())?;
+        Ok(ResponseCommit { retain_height })
     }
 }
 

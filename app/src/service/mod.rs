@@ -8,11 +8,11 @@ mod snapshot;
 
 use std::{future::Future, pin::Pin};
 
-pub(crate) use consensus::Consensus;
+pub(crate) use consensus::{Consensus, Parts};
 use counterpoint_abci::BoxError;
 pub(crate) use info::info;
 pub(crate) use mempool::mempool;
-pub(crate) use snapshot::snapshot;
+pub(crate) use snapshot::StateSync;
 
 /// What a service answers in time.
 pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;

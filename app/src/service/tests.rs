@@ -2,11 +2,8 @@
 
 use bytes::Bytes;
 use counterpoint_abci::{
-    InfoRequest, InfoResponse, SnapshotRequest, SnapshotResponse,
-    proto::abci::{
-        RequestListSnapshots, RequestOfferSnapshot, RequestQuery, response_offer_snapshot,
-        response_process_proposal::ProposalStatus,
-    },
+    InfoRequest, InfoResponse,
+    proto::abci::{RequestQuery, response_process_proposal::ProposalStatus},
 };
 use counterpoint_core::{
     block::{LeafProof, RollupItem, data_leaf, merkle},
@@ -20,7 +17,7 @@ use tempfile::tempdir;
 
 use super::*;
 use crate::{
-    store::Tip,
+    store::{Slice, Tip},
     testing::{Node, Proposal, address, data, rollup, transfer},
 };
 
@@ -176,7 +173,9 @@ async fn slices_and_transactions_are_proven_against_the_data_hash() {
         }
         let slice = node.store.slice(height, &rollup()).unwrap();
         assert_eq!(slice.is_some(), height.get() >= 2, "first_height is 2");
-        let Some(slice) = slice else { continue };
+        let Some(Slice { block: slice, .. }) = slice else {
+            continue;
+        };
         let proof: LeafProof = borsh::from_slice(&slice.borsh_leaf_proof).unwrap();
         let items: Vec<RollupItem> = borsh::from_slice(&slice.borsh_list).unwrap();
         let leaf = proof.verify(&rollup(), &header).unwrap();
@@ -243,7 +242,7 @@ async fn a_chain_starts_once_and_only_from_a_sound_genesis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queries_and_snapshots_are_declined() {
+async fn queries_are_declined() {
     let directory = tempdir().unwrap();
     let node = Node::start(directory.path()).await;
     let query = InfoRequest::Query(RequestQuery::default());
@@ -251,14 +250,4 @@ async fn queries_and_snapshots_are_declined() {
         InfoResponse::Query(response) => assert_eq!(response.code, 1),
         InfoResponse::Info(other) => panic!("unexpected {other:?}"),
     }
-    let list = SnapshotRequest::ListSnapshots(RequestListSnapshots {});
-    let SnapshotResponse::ListSnapshots(response) = snapshot(list).await.unwrap() else {
-        panic!("unexpected answer");
-    };
-    assert!(response.snapshots.is_empty());
-    let offer = SnapshotRequest::OfferSnapshot(RequestOfferSnapshot::default());
-    let SnapshotResponse::OfferSnapshot(response) = snapshot(offer).await.unwrap() else {
-        panic!("unexpected answer");
-    };
-    assert_eq!(response.result(), response_offer_snapshot::Result::Abort);
 }

@@ -15,7 +15,7 @@ use super::{
 pub struct Info {
     /// The sequencer's chain id.
     pub chain_id: String,
-    /// Validators.
+    /// Validators, and nodes that joined later.
     pub validators: Vec<ValidatorInfo>,
     /// Where wallets connect.
     pub composer: ComposerInfo,
@@ -83,7 +83,7 @@ pub struct AccountInfo {
 
 impl Info {
     pub(super) fn new(plan: &Plan, layout: &Layout) -> Self {
-        let validators = plan.validators.iter().map(|validator| ValidatorInfo {
+        let validators = plan.nodes().map(|validator| ValidatorInfo {
             name: validator.name.clone(),
             cometbft_rpc: url(validator.rpc),
             grpc: url(validator.grpc),

@@ -17,17 +17,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use eyre::{WrapErr, bail, eyre};
+use counterpoint_core::key::PublicKey;
+use eyre::{OptionExt, WrapErr, bail, eyre};
 pub use info::Info;
 pub use plan::{Abci, Application, MAX_BLOCK_BYTES, Mempool, Options};
-use plan::{Plan, url};
+use plan::{Plan, ValidatorPlan, url};
 use process::{Process, Spec};
-use setup::Layout;
+use setup::{Layout, Trust};
 
 /// Marks a directory whose files are not all written.
 const INCOMPLETE: &str = "incomplete";
 /// How long a part may take to come up.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a node that joins may take until it has caught up.
+const JOIN_PATIENCE: Duration = Duration::from_secs(180);
 /// How long a part may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How long CometBFT may: without its application it may ignore SIGTERM.
@@ -38,6 +41,8 @@ const COMETBFT_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Devnet {
     plan: Plan,
     layout: Layout,
+    options: Options,
+    cometbft: PathBuf,
     processes: BTreeMap<String, Process>,
     http: reqwest::Client,
     /// Held while the network runs, so that nobody else runs or removes it.
@@ -94,39 +99,37 @@ impl Devnet {
         let mut devnet = Self {
             plan,
             layout,
+            options: options.clone(),
+            cometbft,
             processes,
             http,
             _lock: lock,
         };
-        if let Err(error) = devnet.bring_up(&options.application, say).await {
+        if let Err(error) = devnet.bring_up(say).await {
             devnet.stop().await?;
             return Err(error);
         }
         Ok(devnet)
     }
 
-    async fn bring_up(
-        &mut self,
-        application: &Application,
-        say: &(dyn Fn(&str) + Send + Sync),
-    ) -> eyre::Result<()> {
+    async fn bring_up(&mut self, say: &(dyn Fn(&str) + Send + Sync)) -> eyre::Result<()> {
         let plan = self.plan.clone();
         say("starting validators");
-        for validator in &plan.validators {
+        for validator in plan.nodes() {
             self.spawn(&format!("{}-app", validator.name))?;
         }
-        for validator in &plan.validators {
+        for validator in plan.nodes() {
             self.spawn(&format!("{}-cometbft", validator.name))?;
         }
         for rollup in &plan.rollups {
             self.spawn(&format!("{}-geth", rollup.name))?;
         }
-        for validator in &plan.validators {
+        for validator in plan.nodes() {
             say(&format!(
                 "waiting for the first block of {}",
                 validator.name
             ));
-            match application {
+            match self.options.application {
                 Application::Sequencer => {
                     let name = format!("{}-app", validator.name);
                     self.await_ready(&name, &url(validator.http)).await?;
@@ -134,12 +137,11 @@ impl Devnet {
                 Application::Noop { .. } => {
                     let name = format!("{}-cometbft", validator.name);
                     let first = format!("{}/commit?height=1", url(validator.rpc));
-                    self.await_answer(&name, &first).await?;
+                    self.await_answer(&name, &first, START_PATIENCE).await?;
                 }
             }
         }
-        let info = serde_json::to_vec_pretty(&self.info())?;
-        fs::write(self.layout.dir.join("devnet.json"), info)?;
+        self.write_info()?;
         if plan.rollups.is_empty() {
             return Ok(());
         }
@@ -156,18 +158,79 @@ impl Devnet {
         self.await_ready("composer", &url(plan.composer.http)).await
     }
 
+    /// Adds a node that is none of the genesis: it takes a snapshot from the others, and has caught
+    /// up when this returns. Gives its name.
+    ///
+    /// # Errors
+    /// A file, a port or a process is not as it must be, or the node does not catch up.
+    pub async fn join(&mut self, say: &(dyn Fn(&str) + Send + Sync)) -> eyre::Result<String> {
+        let node = self.plan.another()?;
+        let trust = self.newest_header().await?;
+        say(&format!("{} joins by state sync", node.name));
+        setup::write_joining(&self.plan, &self.layout, &node, &trust)?;
+        for spec in node_specs(&node, &self.layout, &self.options, &self.cometbft) {
+            let name = spec.name.clone();
+            let process = Process::new(spec, &self.options.program);
+            self.processes.insert(name, process);
+        }
+        self.plan.joined.push(node.clone());
+        self.plan.write(&self.layout.dir)?;
+        // CometBFT ends when its application does, or when it can take no snapshot.
+        let cometbft = format!("{}-cometbft", node.name);
+        self.launch(&cometbft).await?;
+        let ready = format!("{}/readyz", url(node.http));
+        self.await_answer(&cometbft, &ready, JOIN_PATIENCE).await?;
+        self.write_info()?;
+        Ok(node.name)
+    }
+
+    /// The newest header that the first validator has: it will not be pruned soon.
+    async fn newest_header(&self) -> eyre::Result<Trust> {
+        let first = self.plan.validators.first().ok_or_eyre("no validators")?;
+        let answer = self.http.get(format!("{}/commit", url(first.rpc)));
+        let answer: serde_json::Value = answer.send().await?.json().await?;
+        let commit = &answer["result"]["signed_header"]["commit"];
+        let text = |value: &serde_json::Value| {
+            let text = value.as_str().map(str::to_owned);
+            text.ok_or_eyre("cometbft gave no commit")
+        };
+        Ok(Trust {
+            height: text(&commit["height"])?.parse()?,
+            hash: text(&commit["block_id"]["hash"])?,
+        })
+    }
+
+    /// The public key that a node votes with, once it is a validator.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn consensus_key(&self, node: &str) -> eyre::Result<PublicKey> {
+        setup::consensus_key(&self.layout, node)
+    }
+
+    fn write_info(&self) -> eyre::Result<()> {
+        let info = serde_json::to_vec_pretty(&self.info())?;
+        Ok(fs::write(self.layout.dir.join("devnet.json"), info)?)
+    }
+
     fn spawn(&mut self, name: &str) -> eyre::Result<()> {
         self.process(name)?.start()
     }
 
     /// Waits until a part says that it is ready.
     async fn await_ready(&mut self, name: &str, probes: &str) -> eyre::Result<()> {
-        self.await_answer(name, &format!("{probes}/readyz")).await
+        let url = format!("{probes}/readyz");
+        self.await_answer(name, &url, START_PATIENCE).await
     }
 
     /// Waits until a part answers at `url` that all is well.
-    async fn await_answer(&mut self, name: &str, url: &str) -> eyre::Result<()> {
-        let deadline = Instant::now() + START_PATIENCE;
+    async fn await_answer(
+        &mut self,
+        name: &str,
+        url: &str,
+        patience: Duration,
+    ) -> eyre::Result<()> {
+        let deadline = Instant::now() + patience;
         let mut last = String::from("no answer yet");
         while Instant::now() < deadline {
             let process = self.process(name)?;
@@ -186,7 +249,7 @@ impl Devnet {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let tail = self.process(name)?.log_tail();
-        bail!("{name} is not ready after {START_PATIENCE:?}: {last}\nits log ends with:\n{tail}")
+        bail!("{name} is not ready after {patience:?}: {last}\nits log ends with:\n{tail}")
     }
 
     fn process(&mut self, name: &str) -> eyre::Result<&mut Process> {
@@ -321,45 +384,57 @@ fn specs(
     cometbft: &Path,
     geth: &Path,
 ) -> Vec<Spec> {
-    let spec = |name: String, program: &Path, args: Vec<String>| {
-        let log = layout.log(&name);
-        Spec {
-            name,
-            program: program.into(),
-            args,
-            log,
-        }
-    };
-    let service = |kind: &str, name: String| {
-        let config = layout.service_config(&name).display().to_string();
-        let args = vec![kind.into(), "--config".into(), config];
-        spec(name, &options.program, args)
-    };
-    let mut specs = vec![service("composer", "composer".into())];
-    for validator in &plan.validators {
-        let name = format!("{}-app", validator.name);
-        specs.push(match &options.application {
-            Application::Sequencer => service("app", name),
-            Application::Noop { program, mode } => {
-                let socket = layout.abci_socket(&validator.name).display().to_string();
-                let args = ["--socket".to_owned(), socket].into_iter();
-                spec(name, program, args.chain(mode.iter().cloned()).collect())
-            }
-        });
-        let home = layout.cometbft_home(&validator.name).display().to_string();
-        let name = format!("{}-cometbft", validator.name);
-        specs.push(spec(
-            name,
-            cometbft,
-            vec!["node".into(), "--home".into(), home],
-        ));
+    let program = &options.program;
+    let mut specs = vec![service_spec("composer", "composer".into(), layout, program)];
+    for node in plan.nodes() {
+        specs.extend(node_specs(node, layout, options, cometbft));
     }
     for rollup in &plan.rollups {
-        specs.push(service("conductor", format!("{}-conductor", rollup.name)));
+        let name = format!("{}-conductor", rollup.name);
+        specs.push(service_spec("conductor", name, layout, program));
         let name = format!("{}-geth", rollup.name);
-        specs.push(spec(name, geth, geth_args(rollup, layout)));
+        specs.push(spec(name, geth, geth_args(rollup, layout), layout));
     }
     specs
+}
+
+/// The application and CometBFT of one node.
+fn node_specs(
+    node: &ValidatorPlan,
+    layout: &Layout,
+    options: &Options,
+    cometbft: &Path,
+) -> [Spec; 2] {
+    let name = format!("{}-app", node.name);
+    let app = match &options.application {
+        Application::Sequencer => service_spec("app", name, layout, &options.program),
+        Application::Noop { program, mode } => {
+            let socket = layout.abci_socket(&node.name).display().to_string();
+            let args = ["--socket".to_owned(), socket].into_iter();
+            let args = args.chain(mode.iter().cloned()).collect();
+            spec(name, program, args, layout)
+        }
+    };
+    let home = layout.cometbft_home(&node.name).display().to_string();
+    let name = format!("{}-cometbft", node.name);
+    let args = vec!["node".into(), "--home".into(), home];
+    [app, spec(name, cometbft, args, layout)]
+}
+
+fn service_spec(kind: &str, name: String, layout: &Layout, program: &Path) -> Spec {
+    let config = layout.service_config(&name).display().to_string();
+    let args = vec![kind.into(), "--config".into(), config];
+    spec(name, program, args, layout)
+}
+
+fn spec(name: String, program: &Path, args: Vec<String>, layout: &Layout) -> Spec {
+    let log = layout.log(&name);
+    Spec {
+        name,
+        program: program.into(),
+        args,
+        log,
+    }
 }
 
 /// geth as a rollup needs it: no peers, no pool, and blocks that survive a crash.

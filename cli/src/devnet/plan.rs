@@ -104,8 +104,11 @@ pub struct Plan {
     /// Whose mempool holds transactions.
     #[serde(default)]
     pub mempool: Mempool,
-    /// Validators.
+    /// Validators of the genesis.
     pub validators: Vec<ValidatorPlan>,
+    /// Nodes that came later; the chain may have made them validators since.
+    #[serde(default)]
+    pub joined: Vec<ValidatorPlan>,
     /// The composer, which runs if there are rollups.
     pub composer: ComposerPlan,
     /// Rollups.
@@ -189,19 +192,6 @@ impl Plan {
             next: options.base_port,
             taken: Vec::new(),
         };
-        let validator = |at, ports: &mut Ports| {
-            Ok(ValidatorPlan {
-                name: format!("val-{at}"),
-                p2p: ports.take()?,
-                rpc: ports.take()?,
-                grpc: ports.take()?,
-                http: ports.take()?,
-                abci: match options.abci {
-                    Abci::Unix => None,
-                    Abci::Tcp => Some(ports.take()?),
-                },
-            })
-        };
         let rollup = |(at, name): (u64, &&str), ports: &mut Ports| {
             Ok(RollupPlan {
                 name: (*name).to_owned(),
@@ -217,7 +207,7 @@ impl Plan {
             http: ports.take()?,
         };
         let validators = (0..options.validators)
-            .map(|at| validator(at, &mut ports))
+            .map(|at| ValidatorPlan::new(at, options.abci, &mut ports))
             .collect::<eyre::Result<_>>()?;
         let rollups = (0..)
             .zip(&ROLLUP_NAMES[..options.rollups])
@@ -231,9 +221,41 @@ impl Plan {
             fees: options.fees.clone(),
             mempool: options.mempool,
             validators,
+            joined: Vec::new(),
             composer,
             rollups,
         })
+    }
+
+    /// Every node: validators of the genesis, then those that joined.
+    pub fn nodes(&self) -> impl Iterator<Item = &ValidatorPlan> {
+        self.validators.iter().chain(&self.joined)
+    }
+
+    /// Decides name and ports of one more node.
+    ///
+    /// # Errors
+    /// There are too many, or no free port.
+    pub fn another(&self) -> eyre::Result<ValidatorPlan> {
+        let at = self.nodes().count();
+        if at >= MAX_VALIDATORS {
+            bail!("a network has at most {MAX_VALIDATORS} nodes");
+        }
+        let mut ports = Ports {
+            next: None,
+            taken: Vec::new(),
+        };
+        // Like the others.
+        let abci = if self
+            .validators
+            .iter()
+            .any(|validator| validator.abci.is_some())
+        {
+            Abci::Tcp
+        } else {
+            Abci::Unix
+        };
+        ValidatorPlan::new(at, abci, &mut ports)
     }
 
     /// Keeps the plan for the next start.
@@ -244,6 +266,22 @@ impl Plan {
         let path = dir.join("plan.json");
         fs::write(&path, serde_json::to_vec_pretty(self)?)
             .wrap_err_with(|| format!("failed to write {}", path.display()))
+    }
+}
+
+impl ValidatorPlan {
+    fn new(at: usize, abci: Abci, ports: &mut Ports) -> eyre::Result<Self> {
+        Ok(Self {
+            name: format!("val-{at}"),
+            p2p: ports.take()?,
+            rpc: ports.take()?,
+            grpc: ports.take()?,
+            http: ports.take()?,
+            abci: match abci {
+                Abci::Unix => None,
+                Abci::Tcp => Some(ports.take()?),
+            },
+        })
     }
 }
 

@@ -14,12 +14,12 @@ use counterpoint_conductor::chain_spec::{Specification, dev_genesis};
 use counterpoint_core::{
     authority::Authority,
     genesis::{GenesisAccount, SequencerGenesis},
-    key::SecretKey,
+    key::{PublicKey, SecretKey},
     primitive::{Address, Amount, EvmAddress, Height, RollupId},
     registry::{RollupConfig, RollupStatus},
     slot::SlotSecs,
 };
-use eyre::{WrapErr, bail};
+use eyre::{OptionExt, WrapErr, bail};
 use serde_json::json;
 use tendermint::Time;
 
@@ -35,6 +35,8 @@ const SEQUENCER_BALANCE: u128 = 1_000_000_000_000_000;
 /// A rollup's genesis block lies so many seconds in the past, so that its first slot is later
 /// whatever a slot's length.
 pub const GENESIS_MARGIN_SECS: u64 = 120;
+/// Heights between snapshots: a network on one machine is short-lived.
+pub const SNAPSHOT_INTERVAL: u64 = 50;
 /// Longest path of a unix socket.
 const MAX_SOCKET_PATH: usize = 100;
 
@@ -50,6 +52,19 @@ impl Layout {
     #[must_use]
     pub fn cometbft_home(&self, validator: &str) -> PathBuf {
         self.dir.join(validator).join("cometbft")
+    }
+
+    /// The key that a validator votes with.
+    #[must_use]
+    pub fn consensus_key(&self, validator: &str) -> PathBuf {
+        let home = self.cometbft_home(validator);
+        home.join("config/priv_validator_key.json")
+    }
+
+    /// The key that peers know a node by.
+    #[must_use]
+    pub fn node_key(&self, validator: &str) -> PathBuf {
+        self.cometbft_home(validator).join("config/node_key.json")
     }
 
     /// The sequencer's genesis file, which everybody trusts.
@@ -217,13 +232,25 @@ impl NodeKey {
         Ok(Self(keys::random()?.into()))
     }
 
+    /// Reads the key from one of CometBFT's files.
+    fn read(path: &Path) -> eyre::Result<Self> {
+        let read = || -> eyre::Result<Self> {
+            let file: serde_json::Value = serde_json::from_slice(&fs::read(path)?)?;
+            let key = file["priv_key"]["value"].as_str().ok_or_eyre("no key")?;
+            let both = BASE64.decode(key)?;
+            let secret = both.first_chunk::<32>().ok_or_eyre("key is too short")?;
+            Ok(Self((*secret).into()))
+        };
+        read().wrap_err_with(|| format!("failed to read {}", path.display()))
+    }
+
     fn public(&self) -> [u8; 32] {
         self.0.verification_key().to_bytes()
     }
 
     /// First 20 bytes of the public key's SHA-256, in hexadecimal; CometBFT writes the same.
     fn address(&self) -> String {
-        let address: Address = counterpoint_core::key::PublicKey::new(self.public()).address();
+        let address: Address = PublicKey::new(self.public()).address();
         hex::encode(address.as_bytes())
     }
 
@@ -282,37 +309,15 @@ fn write_validators(
     });
     let document = serde_json::to_vec_pretty(&document)?;
     fs::write(layout.sequencer_genesis(), &document)?;
-    let peers: Vec<String> = plan
-        .validators
-        .iter()
-        .zip(&keys)
-        .map(|(validator, (_, node))| format!("{}@{}", node.address(), address(validator.p2p)))
-        .collect();
-    for (at, (validator, (key, node))) in plan.validators.iter().zip(&keys).enumerate() {
+    for (validator, (key, node)) in plan.validators.iter().zip(&keys) {
         let home = layout.cometbft_home(&validator.name);
         fs::create_dir_all(home.join("config"))?;
         fs::create_dir_all(home.join("data"))?;
         fs::write(home.join("config/genesis.json"), &document)?;
-        let private = json!({
-            "address": key.address().to_uppercase(),
-            "pub_key": key.public_json(),
-            "priv_key": key.private_json(),
-        });
-        write_secret(
-            &home.join("config/priv_validator_key.json"),
-            &private.to_string(),
-        )?;
-        let state = json!({ "height": "0", "round": 0, "step": 0 });
-        fs::write(
-            home.join("data/priv_validator_state.json"),
-            state.to_string(),
-        )?;
-        let node = json!({ "priv_key": node.private_json() });
-        write_secret(&home.join("config/node_key.json"), &node.to_string())?;
-        let others = peers.iter().enumerate().filter(|(other, _)| *other != at);
-        let others: Vec<&str> = others.map(|(_, peer)| peer.as_str()).collect();
-        let config = cometbft_config(plan, layout, at, &others.join(","));
-        fs::write(home.join("config/config.toml"), toml::to_string(&config)?)?;
+        write_keys(layout, validator, key, node)?;
+    }
+    for validator in &plan.validators {
+        write_cometbft_config(plan, layout, validator, &json!({ "enable": false }))?;
     }
     Ok(())
 }
@@ -325,9 +330,108 @@ fn abci_address(layout: &Layout, validator: &ValidatorPlan) -> String {
     }
 }
 
+fn write_keys(
+    layout: &Layout,
+    validator: &ValidatorPlan,
+    key: &NodeKey,
+    node: &NodeKey,
+) -> eyre::Result<()> {
+    let private = json!({
+        "address": key.address().to_uppercase(),
+        "pub_key": key.public_json(),
+        "priv_key": key.private_json(),
+    });
+    write_secret(&layout.consensus_key(&validator.name), &private.to_string())?;
+    let state = json!({ "height": "0", "round": 0, "step": 0 });
+    let home = layout.cometbft_home(&validator.name);
+    fs::write(
+        home.join("data/priv_validator_state.json"),
+        state.to_string(),
+    )?;
+    let node = json!({ "priv_key": node.private_json() });
+    write_secret(&layout.node_key(&validator.name), &node.to_string())
+}
+
+/// Whom a node that joins believes: the header of this height has this hash.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// Which header.
+    pub height: u64,
+    /// Its hash, in hexadecimal.
+    pub hash: String,
+}
+
+/// Writes the files of a node that joins a network by state sync.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub fn write_joining(
+    plan: &Plan,
+    layout: &Layout,
+    node: &ValidatorPlan,
+    trust: &Trust,
+) -> eyre::Result<()> {
+    let home = layout.cometbft_home(&node.name);
+    fs::create_dir_all(home.join("config"))?;
+    fs::create_dir_all(home.join("data"))?;
+    fs::copy(layout.sequencer_genesis(), home.join("config/genesis.json"))?;
+    write_keys(layout, node, &NodeKey::new()?, &NodeKey::new()?)?;
+    // The light client wants a second opinion, if there is one.
+    let servers: Vec<String> = plan
+        .validators
+        .iter()
+        .cycle()
+        .take(2)
+        .map(|validator| url(validator.rpc))
+        .collect();
+    let state_sync = json!({
+        "enable": true,
+        "rpc_servers": servers.join(","),
+        "trust_height": trust.height,
+        "trust_hash": trust.hash,
+        "trust_period": "168h0m0s",
+        "discovery_time": "5s",
+        "chunk_request_timeout": "10s",
+    });
+    write_cometbft_config(plan, layout, node, &state_sync)?;
+    write_app_config(plan, layout, node)
+}
+
+/// The public key that a node votes with, once it is a validator.
+///
+/// # Errors
+/// There is no such node.
+pub fn consensus_key(layout: &Layout, node: &str) -> eyre::Result<PublicKey> {
+    let key = NodeKey::read(&layout.consensus_key(node))?;
+    Ok(PublicKey::new(key.public()))
+}
+
+/// Settings of a node whose peers are all others of the plan.
+fn write_cometbft_config(
+    plan: &Plan,
+    layout: &Layout,
+    node: &ValidatorPlan,
+    state_sync: &serde_json::Value,
+) -> eyre::Result<()> {
+    let peer = |peer: &ValidatorPlan| {
+        let key = NodeKey::read(&layout.node_key(&peer.name))?;
+        Ok(format!("{}@{}", key.address(), address(peer.p2p)))
+    };
+    let others = plan.nodes().filter(|other| other.name != node.name);
+    let peers = others.map(peer).collect::<eyre::Result<Vec<_>>>()?;
+    let config = cometbft_config(plan, layout, node, &peers.join(","), state_sync);
+    let path = layout.cometbft_home(&node.name).join("config/config.toml");
+    Ok(fs::write(path, toml::to_string(&config)?)?)
+}
+
 /// CometBFT's settings; what is left out keeps its default.
-fn cometbft_config(plan: &Plan, layout: &Layout, at: usize, peers: &str) -> serde_json::Value {
-    let validator = &plan.validators[at];
+fn cometbft_config(
+    plan: &Plan,
+    layout: &Layout,
+    validator: &ValidatorPlan,
+    peers: &str,
+    state_sync: &serde_json::Value,
+) -> serde_json::Value {
     json!({
         "proxy_app": abci_address(layout, validator),
         "moniker": validator.name,
@@ -359,6 +463,7 @@ fn cometbft_config(plan: &Plan, layout: &Layout, at: usize, peers: &str) -> serd
             "create_empty_blocks": true,
             "peer_gossip_sleep_duration": "5ms",
         },
+        "statesync": state_sync,
         "storage": { "discard_abci_responses": true },
         "tx_index": { "indexer": "null" },
     })
@@ -370,21 +475,8 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
         .iter()
         .map(|validator| url(validator.grpc))
         .collect();
-    let write = |name: &str, config: &serde_json::Value| {
-        fs::write(layout.service_config(name), toml::to_string(config)?)
-            .wrap_err_with(|| format!("failed to write the configuration of {name}"))
-    };
     for validator in &plan.validators {
-        let config = json!({
-            "abci_listen": abci_address(layout, validator),
-            "mempool": plan.mempool,
-            "grpc_listen": address(validator.grpc),
-            "http_listen": address(validator.http),
-            "cometbft_rpc": url(validator.rpc),
-            "data_dir": layout.dir.join(&validator.name).join("app"),
-            "relay_gossip": false,
-        });
-        write(&format!("{}-app", validator.name), &config)?;
+        write_app_config(plan, layout, validator)?;
     }
     let rollups: Vec<_> = plan
         .rollups
@@ -410,7 +502,7 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
         "default_rollup": default_rollup.name,
         "rollups": rollups,
     });
-    write("composer", &composer)?;
+    write_config(layout, "composer", &composer)?;
     for rollup in &plan.rollups {
         let config = json!({
             "rollup": rollup.name,
@@ -422,10 +514,29 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
             "data_dir": layout.dir.join(&rollup.name).join("conductor"),
             "http_listen": address(rollup.conductor_http),
         });
-        write(&format!("{}-conductor", rollup.name), &config)?;
+        write_config(layout, &format!("{}-conductor", rollup.name), &config)?;
     }
     let off = "[Node.P2P]\nListenAddr = \"\"\nMaxPeers = 0\nNoDiscovery = true\nNoDial = true\n";
     Ok(fs::write(layout.geth_config(), off)?)
+}
+
+fn write_app_config(plan: &Plan, layout: &Layout, node: &ValidatorPlan) -> eyre::Result<()> {
+    let config = json!({
+        "abci_listen": abci_address(layout, node),
+        "mempool": plan.mempool,
+        "grpc_listen": address(node.grpc),
+        "http_listen": address(node.http),
+        "cometbft_rpc": url(node.rpc),
+        "data_dir": layout.dir.join(&node.name).join("app"),
+        "relay_gossip": false,
+        "snapshot_interval": SNAPSHOT_INTERVAL,
+    });
+    write_config(layout, &format!("{}-app", node.name), &config)
+}
+
+fn write_config(layout: &Layout, name: &str, config: &serde_json::Value) -> eyre::Result<()> {
+    fs::write(layout.service_config(name), toml::to_string(config)?)
+        .wrap_err_with(|| format!("failed to write the configuration of {name}"))
 }
 
 fn write_secret(path: &Path, text: &str) -> eyre::Result<()> {

@@ -11,7 +11,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::*;
+use super::super::*;
 use crate::{
     mempool::Gossip,
     serve_grpc,

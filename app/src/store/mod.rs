@@ -2,30 +2,42 @@
 //!
 //! A block is one atomic batch. It is not synced to disk: after a power cut CometBFT replays the
 //! blocks that are missing, and a batch is there as a whole or not at all.
+//!
+//! ```text
+//! block ─▶ blocks   one record: item hashes, preamble, all leaves     read ─▶ paths are built then,
+//!      └─▶ lists    only of rollups that have items                          and shared by readers
+//! ```
 
-use std::path::Path;
+mod blocks;
+mod prune;
+mod restore;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use anyhow::Context;
+pub(crate) use blocks::Slice;
+use blocks::{Configs, Recent};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use counterpoint_core::{
-    block::{LeafProof, TransactionProof, data_leaf, merkle::Tree},
-    primitive::{Hash, Height, RollupId},
+    primitive::{Hash, Height},
+    slot::HeaderTime,
 };
 use counterpoint_machine::{Changes, Entries, Outcome, StateRead, StoreError};
-use counterpoint_proto::sequencer::RollupBlock;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable, Snapshot};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use jmt::{
     KeyHash, OwnedValue, Version,
     storage::{LeafNode, Node, NodeKey, TreeReader, TreeUpdateBatch},
 };
-use prost::Message;
 
 /// Where the [`Tip`] stands.
 const TIP: &[u8] = b"tip";
 
 /// Changes when the layout of the database does.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The database of one node. Clones share it.
 #[derive(Clone)]
@@ -35,11 +47,13 @@ pub(crate) struct Store {
     state: Keyspace,
     tree: Keyspace,
     blocks: Keyspace,
-    slices: Keyspace,
+    lists: Keyspace,
     configs: Keyspace,
     transactions: Keyspace,
     headers: Keyspace,
     validators: Keyspace,
+    recent: Arc<Recent>,
+    used_configs: Arc<Mutex<Option<Configs>>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -77,6 +91,8 @@ pub(crate) struct Place {
 pub(crate) struct Decided {
     /// Where the chain stands with it.
     pub(crate) tip: Tip,
+    /// What its header says about when.
+    pub(crate) time: HeaderTime,
     /// Hashes of its items, in order.
     pub(crate) items: Vec<Hash>,
     /// What it did.
@@ -110,11 +126,13 @@ impl Store {
             state: keyspace("state")?,
             tree: keyspace("tree")?,
             blocks: keyspace("blocks")?,
-            slices: keyspace("slices")?,
+            lists: keyspace("lists")?,
             configs: keyspace("configs")?,
             transactions: keyspace("transactions")?,
             headers: keyspace("headers")?,
             validators: keyspace("validators")?,
+            recent: Arc::default(),
+            used_configs: Arc::default(),
             database: database.clone(),
         };
         match store.read::<u32>(&store.meta, b"format")? {
@@ -126,6 +144,7 @@ impl Store {
                 path.display()
             ),
         }
+        store.clean_up()?;
         Ok(store)
     }
 
@@ -160,61 +179,22 @@ impl Store {
     ///
     /// # Errors
     /// The database cannot be written.
-    pub(crate) fn commit(&self, decided: &Decided) -> anyhow::Result<()> {
-        let Decided {
-            tip,
-            items,
-            outcome,
-            tree,
-        } = decided;
+    pub(crate) fn commit(&self, decided: Decided) -> anyhow::Result<()> {
         let mut batch = self.database.batch();
-        self.stage_state(&mut batch, &outcome.changes, tree)?;
-        let height = tip.height.get().to_be_bytes();
-        let codes = items.iter().zip(&outcome.codes).enumerate().skip(1);
-        for (index, (hash, (code, log))) in codes {
-            let (code, log, index) = (*code, log.clone(), u32::try_from(index)?);
-            let place = Place {
-                height: tip.height,
-                index,
-                code,
-                log,
-            };
-            batch.insert(&self.transactions, hash.as_bytes(), borsh::to_vec(&place)?);
-        }
-        let data = data_tree(items);
-        let preamble_path = data.path(0).context("a block has a preamble")?;
-        let leaves = outcome
-            .rollups
-            .iter()
-            .map(|slice| slice.leaf.leaf())
-            .collect();
-        let rollups = Tree::new(leaves);
-        for (index, slice) in outcome.rollups.iter().enumerate() {
-            let proof = LeafProof {
-                leaf: slice.leaf.clone(),
-                leaf_path: rollups
-                    .path(u32::try_from(index)?)
-                    .context("a leaf has a path")?,
-                preamble: outcome.preamble.clone(),
-                preamble_path: preamble_path.clone(),
-            };
-            let message = RollupBlock {
-                height: tip.height.get(),
-                borsh_leaf_proof: borsh::to_vec(&proof)?.into(),
-                borsh_list: borsh::to_vec(&slice.items)?.into(),
-                ..RollupBlock::default()
-            };
-            let key = slice_key(tip.height, &slice.leaf.rollup_id);
-            batch.insert(&self.slices, key, message.encode_to_vec());
-            let config_hash = slice.leaf.env.config_hash;
-            if slice.leaf.env.opens {
-                let config = borsh::to_vec(&slice.config)?;
-                batch.insert(&self.configs, config_hash.as_bytes(), config);
-            }
-        }
-        batch.insert(&self.blocks, height, borsh::to_vec(items)?);
-        batch.insert(&self.meta, TIP, borsh::to_vec(tip)?);
-        Ok(batch.commit()?)
+        self.stage_state(&mut batch, &decided.outcome.changes, &decided.tree)?;
+        batch.insert(&self.meta, TIP, borsh::to_vec(&decided.tip)?);
+        let configs = self.stage_block(&mut batch, decided)?;
+        batch.commit()?;
+        self.use_configs(configs);
+        Ok(())
+    }
+
+    /// Returns once everything committed before is on disk for good.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub(crate) fn sync(&self) -> anyhow::Result<()> {
+        Ok(self.database.persist(PersistMode::SyncAll)?)
     }
 
     fn stage_state(
@@ -247,63 +227,6 @@ impl Store {
             meta: self.meta.clone(),
             state: self.state.clone(),
         }
-    }
-
-    /// Where a transaction is, if a block holds it.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub(crate) fn place(&self, tx_hash: &Hash) -> anyhow::Result<Option<Place>> {
-        self.read(&self.transactions, tx_hash.as_bytes())
-    }
-
-    /// The path from a block's item to its data hash.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub(crate) fn transaction_proof(
-        &self,
-        place: &Place,
-    ) -> anyhow::Result<Option<TransactionProof>> {
-        let key = place.height.get().to_be_bytes();
-        let items: Option<Vec<Hash>> = self.read(&self.blocks, &key)?;
-        let path = items.and_then(|items| data_tree(&items).path(place.index));
-        Ok(path.map(|path| TransactionProof { path }))
-    }
-
-    /// The root over a block's items, which its header must carry.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub(crate) fn data_hash(&self, height: Height) -> anyhow::Result<Option<Hash>> {
-        let items: Option<Vec<Hash>> = self.read(&self.blocks, &height.get().to_be_bytes())?;
-        Ok(items.map(|items| data_tree(&items).root()))
-    }
-
-    /// One rollup's part of a block, without header, validators and configuration.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub(crate) fn slice(
-        &self,
-        height: Height,
-        id: &RollupId,
-    ) -> anyhow::Result<Option<RollupBlock>> {
-        let stored = self.slices.get(slice_key(height, id))?;
-        Ok(stored
-            .map(|bytes| RollupBlock::decode(Bytes::copy_from_slice(&bytes)))
-            .transpose()?)
-    }
-
-    /// The encoded configuration with this digest.
-    ///
-    /// # Errors
-    /// The database cannot be read.
-    pub(crate) fn config(&self, hash: &Hash) -> anyhow::Result<Option<Bytes>> {
-        Ok(self
-            .configs
-            .get(hash.as_bytes())?
-            .map(|bytes| Bytes::copy_from_slice(&bytes)))
     }
 
     /// Keeps a signed header, and the validators where they differ from the height before.
@@ -381,17 +304,6 @@ fn decode<T: BorshDeserialize>(keyspace: &Keyspace, key: &[u8], value: &[u8]) ->
         .with_context(|| format!("corrupt value under {key:02x?} in {}", keyspace.name()))
 }
 
-fn slice_key(height: Height, id: &RollupId) -> [u8; 40] {
-    let mut key = [0; 40];
-    key[..8].copy_from_slice(&height.get().to_be_bytes());
-    key[8..].copy_from_slice(id.as_bytes());
-    key
-}
-
-fn data_tree(items: &[Hash]) -> Tree {
-    Tree::new(items.iter().map(data_leaf).collect())
-}
-
 /// The committed state at one moment.
 pub(crate) struct StateSnapshot {
     snapshot: Snapshot,
@@ -417,6 +329,16 @@ impl StateSnapshot {
             .transpose()?
             .unwrap_or_default())
     }
+
+    /// Every key and its value, in the order of keys.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> {
+        self.snapshot.iter(&self.state).map(entry)
+    }
+}
+
+fn entry(guard: fjall::Guard) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
+    let (key, value) = guard.into_inner().map_err(fault)?;
+    Ok((key.to_vec(), value.to_vec()))
 }
 
 impl StateRead for StateSnapshot {
@@ -426,10 +348,6 @@ impl StateRead for StateSnapshot {
     }
 
     fn scan(&self, prefix: &[u8]) -> Result<Entries, StoreError> {
-        let entry = |guard: fjall::Guard| {
-            let (key, value) = guard.into_inner().map_err(fault)?;
-            Ok((key.to_vec(), value.to_vec()))
-        };
         self.snapshot
             .prefix(&self.state, prefix)
             .map(entry)
@@ -455,3 +373,6 @@ impl TreeReader for Store {
         anyhow::bail!("the tree is never restored leaf by leaf")
     }
 }
+
+#[cfg(test)]
+mod tests;

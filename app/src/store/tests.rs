@@ -1,0 +1,170 @@
+//! What is read, against what was executed.
+
+use counterpoint_core::{
+    block::{LeafProof, data_leaf, merkle::Tree},
+    primitive::{Hash, Height, RollupId},
+};
+use counterpoint_machine::Outcome;
+use counterpoint_proto::sequencer::RollupBlock;
+use tempfile::tempdir;
+
+use super::Place;
+use crate::testing::{Node, Template, data, rollup, transfer};
+
+/// The parts of a block as the protocol defines them, built from scratch.
+fn expected(height: u64, outcome: &Outcome, items: &[Hash]) -> Vec<(RollupId, RollupBlock)> {
+    let leaves = outcome.rollups.iter().map(|slice| slice.leaf.leaf());
+    let (rollups, data) = (
+        Tree::new(leaves.collect()),
+        Tree::new(items.iter().map(data_leaf).collect()),
+    );
+    let part = |(index, slice): (u32, &counterpoint_machine::RollupSlice)| {
+        let proof = LeafProof {
+            leaf: slice.leaf.clone(),
+            leaf_path: rollups.path(index).unwrap(),
+            preamble: outcome.preamble.clone(),
+            preamble_path: data.path(0).unwrap(),
+        };
+        let block = RollupBlock {
+            height,
+            borsh_leaf_proof: borsh::to_vec(&proof).unwrap().into(),
+            borsh_list: borsh::to_vec(&slice.items).unwrap().into(),
+            ..RollupBlock::default()
+        };
+        (slice.leaf.rollup_id, block)
+    };
+    (0..).zip(&outcome.rollups).map(part).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_are_read_as_they_were_executed() {
+    let directory = tempdir().unwrap();
+    let node = Node::start(directory.path()).await;
+    node.advance().await;
+    let mut lists = 0;
+    for nonce in 0..12 {
+        if nonce % 3 == 0 {
+            node.check(&data(4, nonce / 3, b"opaque")).await;
+            node.check(&transfer(1, nonce / 3, 5)).await;
+        }
+        let proposal = node.prepare(0).await;
+        let (outcome, items) = node.execute(&proposal);
+        node.replay(&proposal).await;
+        let height = Height::new(u64::try_from(proposal.height).unwrap());
+        for (id, block) in expected(height.get(), &outcome, &items) {
+            // The second reader gets what the first one had built.
+            for _ in 0..2 {
+                let slice = node.store.slice(height, &id).unwrap().unwrap();
+                assert_eq!(slice.block, block);
+                let config = node.store.config(&slice.config_hash).unwrap().unwrap();
+                assert_eq!(config, borsh::to_vec(&outcome.rollups[0].config).unwrap());
+            }
+            lists += usize::from(block.borsh_list.len() > 4);
+        }
+        let nobody = RollupId::from_name("nobody");
+        assert!(node.store.slice(height, &nobody).unwrap().is_none());
+    }
+    assert_eq!(lists, 4);
+    assert_eq!(
+        node.store.lists.len().unwrap(),
+        lists,
+        "empty lists are not stored"
+    );
+    let next = Height::new(14);
+    assert!(node.store.slice(next, &rollup()).unwrap().is_none());
+    node.advance().await;
+    assert!(node.store.slice(next, &rollup()).unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pruning_goes_on_after_a_restart() {
+    let directory = tempdir().unwrap();
+    let node = Node::start(directory.path()).await;
+    let template = Template::of(&node).await;
+    // Heights 3 and 4 have one configuration, then comes another, the first again, and a third.
+    let gas_limit = |height| match height {
+        5 | 6 => 2_000_000,
+        9.. => 3_000_000,
+        _ => 1_000_000,
+    };
+    let items = |height: u64| (0..900).map(move |index: u64| item(height, index));
+    for height in 3..=12 {
+        let at = Height::new(height);
+        let mut block = template.block(height, height);
+        block.items.extend(items(height));
+        block.outcome.codes = vec![(0, String::new()); block.items.len()];
+        let slice = &mut block.outcome.rollups[0];
+        slice.config.gas_limit = gas_limit(height);
+        slice.leaf.env.config_hash = slice.config.hash();
+        node.store.commit(block).unwrap();
+        let validators = [4, 6, 11].contains(&height).then_some(&b"validators"[..]);
+        node.store.put_header(at, b"header", validators).unwrap();
+    }
+    let config = |node: &Node, height: u64| {
+        let slice = node.store.slice(Height::new(height), &rollup()).unwrap();
+        let hash = slice.unwrap().config_hash;
+        (hash, node.store.config(&hash).unwrap())
+    };
+    let (second, known) = config(&node, 5);
+    assert!(known.is_some());
+
+    node.store.raise_lowest(Height::new(8)).unwrap();
+    node.store.raise_lowest(Height::new(7)).unwrap();
+    assert_eq!(
+        node.store.lowest().unwrap(),
+        Height::new(8),
+        "it never falls"
+    );
+    drop(node);
+    let mut steps = 0;
+    let node = loop {
+        let node = Node::open(directory.path());
+        if node.store.prune().unwrap().is_break() {
+            break node;
+        }
+        steps += 1;
+    };
+    assert!(steps > 1, "a step is bounded");
+    let place = |height| node.store.place(&item(height, 0)).unwrap();
+    for height in 3..8 {
+        let at = Height::new(height);
+        assert!(node.store.slice(at, &rollup()).unwrap().is_none());
+        assert_eq!(node.store.header(at).unwrap(), None);
+        assert_eq!(place(height), None);
+    }
+    for height in 8..=12 {
+        assert!(config(&node, height).1.is_some());
+        assert!(node.store.header(Height::new(height)).unwrap().is_some());
+        let Place { height: found, .. } = place(height).unwrap();
+        assert_eq!(found, Height::new(height));
+    }
+    assert_eq!(node.store.config(&second).unwrap(), None, "nobody names it");
+    let (_, changed) = node.store.validators(Height::new(8)).unwrap().unwrap();
+    assert!(!changed, "those of height 6 still are the validators");
+    let left = |keyspace: &fjall::Keyspace| keyspace.len().unwrap();
+    assert_eq!(left(&node.store.blocks), 5);
+    assert_eq!(left(&node.store.lists), 0);
+    assert_eq!(left(&node.store.configs), 2);
+    assert_eq!(left(&node.store.validators), 2);
+    assert_eq!(left(&node.store.transactions), 5 * 900);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_was_pruned_does_not_look_empty() {
+    let directory = tempdir().unwrap();
+    let node = Node::start(directory.path()).await;
+    node.advance().await;
+    node.check(&data(4, 0, b"opaque")).await;
+    node.advance().await;
+    node.advance().await;
+    let (height, nobody) = (Height::new(2), RollupId::from_name("nobody"));
+    // The block is being read when its list goes.
+    assert!(node.store.slice(height, &nobody).unwrap().is_none());
+    node.store.raise_lowest(Height::new(3)).unwrap();
+    assert!(node.store.prune().unwrap().is_continue());
+    assert!(node.store.slice(height, &rollup()).unwrap().is_none());
+}
+
+fn item(height: u64, index: u64) -> Hash {
+    Hash::digest(&[&height.to_be_bytes(), &index.to_be_bytes()])
+}

@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
 mod faults;
+mod forged;
+mod grammar;
+mod proxy;
 mod road;
 mod supervisor;
 mod support;

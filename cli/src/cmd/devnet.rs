@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::devnet::{
-    Application, Devnet, Info, MAX_BLOCK_BYTES, Options, clear,
+    Application, Detours, Devnet, Info, MAX_BLOCK_BYTES, Options, clear,
     control::{Request, ask, listen, serve},
     is_running,
     plan::Plan,
@@ -164,6 +164,7 @@ fn options(args: &DevnetArgs, dir: PathBuf) -> eyre::Result<Options> {
         max_block_bytes: MAX_BLOCK_BYTES,
         program: std::env::current_exe()?,
         application: Application::Sequencer,
+        detours: Detours::default(),
         dir,
     })
 }

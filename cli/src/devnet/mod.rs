@@ -19,7 +19,7 @@ use std::{
 
 use eyre::{WrapErr, bail, eyre};
 pub use info::Info;
-pub use plan::{Application, MAX_BLOCK_BYTES, Options};
+pub use plan::{Application, Detours, MAX_BLOCK_BYTES, Options};
 use plan::{Plan, url};
 use process::{Process, Spec};
 use setup::Layout;
@@ -156,7 +156,11 @@ impl Devnet {
         self.await_ready("composer", &url(plan.composer.http)).await
     }
 
-    fn spawn(&mut self, name: &str) -> eyre::Result<()> {
+    /// Starts a part that does not run, and nothing else.
+    ///
+    /// # Errors
+    /// There is no such part, or it cannot be started.
+    pub fn spawn(&mut self, name: &str) -> eyre::Result<()> {
         self.process(name)?.start()
     }
 
@@ -289,7 +293,7 @@ fn create(options: &Options, layout: &Layout, geth: &Path) -> eyre::Result<Plan>
     }
     fs::write(&mark, "")?;
     let plan = Plan::new(options)?;
-    setup::write(&plan, layout, geth)?;
+    setup::write(&plan, layout, geth, &options.detours)?;
     plan.write(&layout.dir)?;
     fs::remove_file(mark)?;
     Ok(plan)

@@ -22,7 +22,7 @@ use eyre::{WrapErr, bail};
 use serde_json::json;
 use tendermint::Time;
 
-use super::plan::{Plan, RollupPlan, accounts, address, url};
+use super::plan::{Detours, Plan, RollupPlan, accounts, address, url};
 use crate::keys;
 
 /// Most bytes of a block that evidence may take.
@@ -126,7 +126,7 @@ pub fn socket(wanted: PathBuf) -> PathBuf {
 ///
 /// # Errors
 /// A file cannot be written, or geth cannot be initialised.
-pub fn write(plan: &Plan, layout: &Layout, geth: &Path) -> eyre::Result<()> {
+pub fn write(plan: &Plan, layout: &Layout, geth: &Path, detours: &Detours) -> eyre::Result<()> {
     fs::create_dir_all(layout.dir.join("logs"))
         .wrap_err_with(|| format!("failed to create {}", layout.dir.display()))?;
     let faucet = keys::create(&layout.faucet_key())?;
@@ -145,7 +145,7 @@ pub fn write(plan: &Plan, layout: &Layout, geth: &Path) -> eyre::Result<()> {
         accounts: funded.to_vec(),
         rollups,
     };
-    write_validators(plan, layout, &genesis, now)?;
+    write_validators(plan, layout, &genesis, now, detours)?;
     write_services(plan, layout)
 }
 
@@ -239,6 +239,7 @@ fn write_validators(
     layout: &Layout,
     genesis: &SequencerGenesis,
     now: Duration,
+    detours: &Detours,
 ) -> eyre::Result<()> {
     let mut keys = Vec::new();
     for _ in &plan.validators {
@@ -279,12 +280,7 @@ fn write_validators(
     });
     let document = serde_json::to_vec_pretty(&document)?;
     fs::write(layout.sequencer_genesis(), &document)?;
-    let peers: Vec<String> = plan
-        .validators
-        .iter()
-        .zip(&keys)
-        .map(|(validator, (_, node))| format!("{}@{}", node.address(), address(validator.p2p)))
-        .collect();
+    let ids: Vec<String> = keys.iter().map(|(_, node)| node.address()).collect();
     for (at, (validator, (key, node))) in plan.validators.iter().zip(&keys).enumerate() {
         let home = layout.cometbft_home(&validator.name);
         fs::create_dir_all(home.join("config"))?;
@@ -306,19 +302,39 @@ fn write_validators(
         )?;
         let node = json!({ "priv_key": node.private_json() });
         write_secret(&home.join("config/node_key.json"), &node.to_string())?;
-        let others = peers.iter().enumerate().filter(|(other, _)| *other != at);
-        let others: Vec<&str> = others.map(|(_, peer)| peer.as_str()).collect();
-        let config = cometbft_config(plan, layout, at, &others.join(","));
+        let peers = peers_of(at, plan, &ids, detours).join(",");
+        let config = cometbft_config(plan, layout, at, &peers, detours);
         fs::write(home.join("config/config.toml"), toml::to_string(&config)?)?;
     }
     Ok(())
 }
 
+/// Whom a validator dials: everybody, but for detours that the other one is not to take.
+fn peers_of(at: usize, plan: &Plan, ids: &[String], detours: &Detours) -> Vec<String> {
+    let peer = |(other, id): (usize, &String)| {
+        let found_at = match detours.peers.get(&(at.min(other), at.max(other))) {
+            _ if other == at => None,
+            Some(detour) => (at < other).then_some(*detour),
+            None => Some(address(plan.validators[other].p2p)),
+        };
+        found_at.map(|address| format!("{id}@{address}"))
+    };
+    ids.iter().enumerate().filter_map(peer).collect()
+}
+
 /// CometBFT's settings; what is left out keeps its default.
-fn cometbft_config(plan: &Plan, layout: &Layout, at: usize, peers: &str) -> serde_json::Value {
+fn cometbft_config(
+    plan: &Plan,
+    layout: &Layout,
+    at: usize,
+    peers: &str,
+    detours: &Detours,
+) -> serde_json::Value {
     let validator = &plan.validators[at];
+    let straight = layout.abci_socket(&validator.name);
+    let socket = detours.abci.get(&at).unwrap_or(&straight);
     json!({
-        "proxy_app": format!("unix://{}", layout.abci_socket(&validator.name).display()),
+        "proxy_app": format!("unix://{}", socket.display()),
         "moniker": validator.name,
         "log_level": "info",
         "rpc": { "laddr": format!("tcp://{}", address(validator.rpc)) },

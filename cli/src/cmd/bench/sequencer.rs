@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tendermint::Time;
 use tokio::task::JoinSet;
 
-use crate::devnet::{Application, Devnet, Info, Options};
+use crate::devnet::{Application, Detours, Devnet, Info, Options};
 
 /// Blocks' worth of transactions that wait at any time.
 const BLOCKS_WAITING: u64 = 4;
@@ -235,6 +235,7 @@ impl Network {
             max_block_bytes: args.block_bytes,
             program: std::env::current_exe()?,
             application,
+            detours: Detours::default(),
         };
         let devnet = Devnet::start(&options, &|step| eprintln!("bench: {step}")).await?;
         let info = devnet.info();

@@ -32,6 +32,11 @@ simulate:
     COUNTERPOINT_SIMULATION_SEEDS=1000 COUNTERPOINT_SIMULATION_BLOCKS=100 \
         cargo test --release --package counterpoint-app --lib simulation
 
+# A longer storm of faults on a network of four validators; a seed repeats its choices.
+storm steps="50" seed=`date +%s`:
+    COUNTERPOINT_STORM_STEPS={{steps}} COUNTERPOINT_STORM_SEED={{seed}} \
+        cargo test --workspace --test network partitions -- --nocapture
+
 # The figures of docs/performance.md.
 bench:
     docs/bench.sh

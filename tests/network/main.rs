@@ -4,6 +4,8 @@
 mod faults;
 mod forged;
 mod grammar;
+mod links;
+mod partitions;
 mod proxy;
 mod road;
 mod supervisor;

@@ -2,7 +2,11 @@
 //! fork, nothing acknowledged is lost, and the chain goes on as soon as three can talk.
 //! `docs/faults.md` states the bounds; every wait here ends after [`PATIENCE`](crate::support).
 
-use std::{env, fs, path::Path, time::Duration};
+use std::{
+    env, fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use counterpoint::devnet::{Detours, setup::Layout};
 use counterpoint_core::{
@@ -146,6 +150,14 @@ impl Payer {
     }
 }
 
+/// Says how long something took: what the bounds of `docs/faults.md` come from.
+async fn timed<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let done = work.await;
+    eprintln!("{what} after {:.1?}", start.elapsed());
+    done
+}
+
 /// Three go on without the fourth, which then catches up; what it acknowledged is not lost.
 async fn one_is_cut_off(network: &Network, links: &Links, payers: &mut [Payer; 2]) {
     links.part(&[3], Link::Cut);
@@ -158,8 +170,11 @@ async fn one_is_cut_off(network: &Network, links: &Links, payers: &mut [Payer; 2
     assert!(network.height(3).await.unwrap() < tip + 3);
     assert!(!payers[1].last_is_included(&network.sequencer(0)).await);
     links.set_all(Link::Open);
-    network.reach(3, tip + 5).await;
-    payers[1].all_included(network).await;
+    timed("one that was cut off is back", async {
+        network.reach(3, tip + 5).await;
+        payers[1].all_included(network).await;
+    })
+    .await;
 }
 
 /// Neither half decides anything; both go on when they meet again.
@@ -171,8 +186,8 @@ async fn halves_stop(network: &Network, links: &Links, payers: &mut [Payer; 2]) 
     }
     // What all votes were on their way for may still be decided, and read one height later.
     let limit = tips.iter().max().unwrap() + 2;
-    let end = tokio::time::Instant::now() + HALT;
-    while tokio::time::Instant::now() < end {
+    let end = Instant::now() + HALT;
+    while Instant::now() < end {
         for payer in &mut *payers {
             payer.pay(network, 1).await;
         }
@@ -187,10 +202,13 @@ async fn halves_stop(network: &Network, links: &Links, payers: &mut [Payer; 2]) 
         assert!(!payer.last_is_included(&client).await);
     }
     links.set_all(Link::Open);
-    network.reach(0, limit + 3).await;
-    for payer in payers {
-        payer.all_included(network).await;
-    }
+    timed("two halves go on", async {
+        network.reach(0, limit + 3).await;
+        for payer in payers {
+            payer.all_included(network).await;
+        }
+    })
+    .await;
 }
 
 /// A block that takes longer than a round is decided in a later one, as rounds grow.
@@ -199,9 +217,9 @@ async fn links_are_slow(network: &Network, links: &Links, payer: &mut Payer) {
     for _ in 0..SLOW_TRANSACTIONS {
         payer.pay(network, MAX_ACTIONS).await;
     }
-    payer.all_included(network).await;
+    timed("slow links carry a block", payer.all_included(network)).await;
     let tip = network.reach(0, 1).await;
-    network.reach(0, tip + 3).await;
+    timed("slow links carry three heights", network.reach(0, tip + 3)).await;
     links.set_all(Link::Open);
 }
 
@@ -216,7 +234,7 @@ async fn parts_return_in_any_order(network: &mut Network) {
         network.devnet.spawn(order[0]).unwrap();
         network.reach(0, tip + 3).await;
         network.devnet.spawn(order[1]).unwrap();
-        network.reach(1, tip + 4).await;
+        timed("a validator is back", network.reach(1, tip + 4)).await;
     }
 }
 
@@ -227,7 +245,10 @@ async fn a_stuck_cometbft_is_ended(network: &mut Network) {
     network.devnet.kill("val-2-app").await.unwrap();
     let tip = network.reach(0, 1).await;
     network.reach(0, tip + 2).await;
-    network.devnet.launch("val-2-app").await.unwrap();
+    let launched = network.devnet.launch("val-2-app");
+    timed("a stuck CometBFT is replaced", launched)
+        .await
+        .unwrap();
     assert_ne!(pid(network, "val-2-cometbft"), stuck);
     assert!(!Path::new("/proc").join(stuck.to_string()).exists());
     network.reach(2, tip + 3).await;
@@ -266,13 +287,16 @@ async fn storm(network: &mut Network, links: &Links, payers: &mut [Payer; 2]) {
             let name = format!("val-{validator}-app");
             network.devnet.launch(&name).await.unwrap();
         }
-        for payer in &mut *payers {
-            payer.insist(network).await;
-        }
-        let tip = network.reach(0, 1).await;
-        for validator in 0..4 {
-            network.reach(validator, tip + 1).await;
-        }
+        timed("the storm has passed", async {
+            for payer in &mut *payers {
+                payer.insist(network).await;
+            }
+            let tip = network.reach(0, 1).await;
+            for validator in 0..4 {
+                network.reach(validator, tip + 1).await;
+            }
+        })
+        .await;
     }
 }
 

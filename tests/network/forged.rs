@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use counterpoint::devnet::{Detours, setup::Layout};
+use counterpoint::devnet::{Detours, MAX_BLOCK_BYTES, setup::Layout};
 use counterpoint_abci::proto::abci::{
     request, response, response_process_proposal::ProposalStatus,
 };
@@ -56,6 +56,7 @@ enum Forgery {
     MissingItem,
     NoPreamble,
     Empty,
+    OverLimit,
 }
 
 /// Each kind, and what the honest ones say of it.
@@ -146,6 +147,10 @@ fn forge(forgery: Forgery, height: u64, preamble: &Bytes) -> Vec<Bytes> {
         Forgery::Overfull => vec![submit(0, 600), submit(1, 600)],
         Forgery::MissingItem => vec![submit(0, 10)],
         Forgery::WrongRoot | Forgery::MissingLeaf | Forgery::Empty => vec![],
+        Forgery::OverLimit => {
+            let most = usize::try_from(MAX_BLOCK_BYTES).unwrap();
+            vec![tagged(Tag::Transaction, most)]
+        }
         Forgery::NoPreamble => return vec![pay(ONE, 0, 0)],
     };
     let preamble = match forgery {
@@ -221,7 +226,15 @@ async fn forged_proposals_are_refused_and_calls_follow_the_grammar() {
         plan.lock().unwrap().next = Some(forgery);
         is_refused(&network, &plan, forgery, reason).await;
     }
+    // A block over the limit ends the consensus of the one who tries it.
+    plan.lock().unwrap().next = Some(Forgery::OverLimit);
+    wait_for("the forger's own CometBFT to fail", || async {
+        let log = network.log(&format!("val-{FORGER}-cometbft"));
+        log.contains("CONSENSUS FAILURE").then_some(())
+    })
+    .await;
     plan.lock().unwrap().next = None;
+    network.devnet.launch("val-3-cometbft").await.unwrap();
     let proposed = plan.lock().unwrap().proposed.clone();
     the_next_round_decides(&network, &proposed).await;
 
@@ -231,7 +244,7 @@ async fn forged_proposals_are_refused_and_calls_follow_the_grammar() {
     sequence(&network, vec![transfer()]).await;
     network.agree().await;
     follows_the_grammar(&watched, 4);
-    follows_the_grammar(&forger, 1);
+    follows_the_grammar(&forger, 2);
     let rounds = |height: u64| {
         let sessions = watched.sessions();
         let asked = |recorded: &&Recorded| recorded.call == Call::ProcessProposal { height };

@@ -34,7 +34,8 @@ use crate::{
 const STORM_STEPS: u64 = 3;
 /// How long a halted chain is watched.
 const HALT: Duration = Duration::from_secs(4);
-/// What a slow link carries, and transactions of 10 kB that take it longer than a whole round.
+/// What a slow link carries, and transactions of 10 kB that take it a second for each time they are
+/// sent: gossip and block.
 const SLOW: Link = Link::Slow {
     bytes_per_second: 64 << 10,
 };
@@ -211,7 +212,7 @@ async fn halves_stop(network: &Network, links: &Links, payers: &mut [Payer; 2]) 
     .await;
 }
 
-/// A block that takes longer than a round is decided in a later one, as rounds grow.
+/// Blocks that hardly fit into a round get through: rounds grow.
 async fn links_are_slow(network: &Network, links: &Links, payer: &mut Payer) {
     links.set_all(SLOW);
     for _ in 0..SLOW_TRANSACTIONS {

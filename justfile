@@ -32,6 +32,15 @@ simulate:
     COUNTERPOINT_SIMULATION_SEEDS=1000 COUNTERPOINT_SIMULATION_BLOCKS=100 \
         cargo test --release --package counterpoint-app --lib simulation
 
+# Every fuzz target for so many seconds each; what they find is kept beside the build.
+fuzz seconds="60":
+    fuzz/run {{seconds}}
+
+# A longer storm of faults on a network of four validators; a seed repeats its choices.
+storm steps="50" seed=`date +%s`:
+    COUNTERPOINT_STORM_STEPS={{steps}} COUNTERPOINT_STORM_SEED={{seed}} \
+        cargo test --workspace --test network partitions -- --nocapture
+
 # The figures of docs/performance.md.
 bench:
     docs/bench.sh

@@ -355,6 +355,8 @@ pub fn dev_genesis(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn genesis() -> Genesis {
@@ -423,5 +425,23 @@ mod tests {
         assert_eq!(specification.fork_at(2_000).fork, Fork::Osaka);
         let forks = [(Fork::Cancun, 0), (Fork::Prague, 0), (Fork::Osaka, 2_000)];
         assert_eq!(specification.chain_spec().forks, forks);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn damaged_files_never_panic(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), "[0-9a-z\"{},]"), 1..3),
+        ) {
+            let mut file = serde_json::to_string(&genesis()).unwrap().into_bytes();
+            for (at, with) in damage {
+                let at = at.index(file.len());
+                file[at] = with.as_bytes()[0];
+            }
+            if let Ok(genesis) = serde_json::from_slice::<Genesis>(&file) {
+                let _ = Specification::new(&genesis);
+            }
+        }
     }
 }

@@ -18,7 +18,10 @@ use crate::support::{Network, receipt, wait_for};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cometbfts_own_mempool_over_tcp_carries_everything() {
-    let network = Network::start_with(2, 1, Abci::Tcp, Mempool::Flood).await;
+    let network = Network::start_with(2, 1, |options| {
+        (options.abci, options.mempool) = (Abci::Tcp, Mempool::Flood);
+    })
+    .await;
     a_wallet_reaches_geth(&network).await;
     refusals_say_why(&network).await;
     every_node_takes_its_turn(&network).await;

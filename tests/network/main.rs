@@ -3,7 +3,12 @@
 
 mod fallback;
 mod faults;
+mod forged;
+mod grammar;
 mod join;
+mod links;
+mod partitions;
+mod proxy;
 mod road;
 mod supervisor;
 mod support;

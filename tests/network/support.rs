@@ -11,7 +11,9 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_provider::{DynProvider, Provider, ProviderBuilder};
 use alloy_rpc_types_eth::{TransactionReceipt, TransactionRequest};
 use alloy_signer_local::PrivateKeySigner;
-use counterpoint::devnet::{Abci, Application, Devnet, Info, MAX_BLOCK_BYTES, Mempool, Options};
+use counterpoint::devnet::{
+    Abci, Application, Detours, Devnet, Info, MAX_BLOCK_BYTES, Mempool, Options,
+};
 use counterpoint_core::{
     action::Action,
     key::SecretKey,
@@ -39,17 +41,25 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) async fn start(validators: usize, rollups: usize) -> Self {
-        Self::start_with(validators, rollups, Abci::Unix, Mempool::App).await
+        Self::start_with(validators, rollups, |_| {}).await
     }
 
+    /// A network that is unlike others in what `change` does.
     pub(crate) async fn start_with(
         validators: usize,
         rollups: usize,
-        abci: Abci,
-        mempool: Mempool,
+        change: impl FnOnce(&mut Options),
     ) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let options = Options {
+        Self::start_in(tempfile::tempdir().unwrap(), validators, rollups, change).await
+    }
+
+    pub(crate) async fn start_in(
+        directory: tempfile::TempDir,
+        validators: usize,
+        rollups: usize,
+        change: impl FnOnce(&mut Options),
+    ) -> Self {
+        let mut options = Options {
             dir: directory.path().to_owned(),
             validators,
             rollups,
@@ -60,9 +70,11 @@ impl Network {
             fees: None,
             program: PathBuf::from(env!("CARGO_BIN_EXE_counterpoint-under-test")),
             application: Application::Sequencer,
-            abci,
-            mempool,
+            abci: Abci::Unix,
+            mempool: Mempool::App,
+            detours: Detours::default(),
         };
+        change(&mut options);
         let devnet = Devnet::start(&options, &say).await.unwrap();
         let info = devnet.info();
         Self {
@@ -104,9 +116,58 @@ impl Network {
         self.devnet.stop().await.unwrap();
     }
 
+    /// A process's log so far.
+    pub(crate) fn log(&self, process: &str) -> String {
+        let path = self.directory.path().join(format!("logs/{process}.log"));
+        String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()
+    }
+
     /// A client of one validator's node.
     pub(crate) fn sequencer(&self, validator: usize) -> Client {
         Client::new(&[self.info.validators[validator].grpc.clone()]).unwrap()
+    }
+
+    /// The last height that a validator has committed, if it answers.
+    pub(crate) async fn height(&self, validator: usize) -> Option<u64> {
+        let info = self.sequencer(validator).info().await.ok()?;
+        Some(info.height)
+    }
+
+    /// Waits until a validator has committed a height.
+    pub(crate) async fn reach(&self, validator: usize, height: u64) -> u64 {
+        wait_for(
+            &format!("validator {validator} at height {height}"),
+            || async { self.height(validator).await.filter(|now| *now >= height) },
+        )
+        .await
+    }
+
+    /// The signed header of a height, as one validator's CometBFT has it.
+    pub(crate) async fn commit(&self, validator: usize, height: u64) -> Value {
+        let rpc = &self.info.validators[validator].cometbft_rpc;
+        let url = format!("{rpc}/commit?height={height}");
+        let mut answer: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+        answer["result"]["signed_header"].take()
+    }
+
+    /// All validators come to the greatest height and have the same blocks and states up to there.
+    pub(crate) async fn agree(&self) {
+        let mut tip = 0;
+        for validator in 0..self.info.validators.len() {
+            tip = tip.max(self.reach(validator, 1).await);
+        }
+        for validator in 0..self.info.validators.len() {
+            self.reach(validator, tip).await;
+        }
+        for height in 1..=tip {
+            let mut seen = BTreeSet::new();
+            for validator in 0..self.info.validators.len() {
+                let header = self.commit(validator, height).await["header"].take();
+                assert_eq!(header["height"], height.to_string());
+                seen.insert(header.to_string());
+            }
+            assert_eq!(seen.len(), 1, "fork at height {height}: {seen:?}");
+        }
     }
 
     pub(crate) fn trust(&self) -> TrustedState {

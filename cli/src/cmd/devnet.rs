@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::devnet::{
-    Abci, Application, Devnet, Info, MAX_BLOCK_BYTES, Mempool, Options, clear,
+    Abci, Application, Detours, Devnet, Info, MAX_BLOCK_BYTES, Mempool, Options, clear,
     control::{Request, ask, listen, serve},
     is_running,
     plan::Plan,
@@ -167,6 +167,7 @@ fn options(args: &DevnetArgs, dir: PathBuf) -> eyre::Result<Options> {
         application: Application::Sequencer,
         abci: Abci::Unix,
         mempool: Mempool::App,
+        detours: Detours::default(),
         dir,
     })
 }

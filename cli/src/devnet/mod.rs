@@ -20,7 +20,7 @@ use std::{
 use counterpoint_core::key::PublicKey;
 use eyre::{OptionExt, WrapErr, bail, eyre};
 pub use info::Info;
-pub use plan::{Abci, Application, MAX_BLOCK_BYTES, Mempool, Options};
+pub use plan::{Abci, Application, Detours, MAX_BLOCK_BYTES, Mempool, Options};
 use plan::{Plan, ValidatorPlan, url};
 use process::{Process, Spec};
 use setup::{Layout, Trust};
@@ -213,7 +213,11 @@ impl Devnet {
         Ok(fs::write(self.layout.dir.join("devnet.json"), info)?)
     }
 
-    fn spawn(&mut self, name: &str) -> eyre::Result<()> {
+    /// Starts a part that does not run, and nothing else.
+    ///
+    /// # Errors
+    /// There is no such part, or it cannot be started.
+    pub fn spawn(&mut self, name: &str) -> eyre::Result<()> {
         self.process(name)?.start()
     }
 
@@ -352,7 +356,7 @@ fn create(options: &Options, layout: &Layout, geth: &Path) -> eyre::Result<Plan>
     }
     fs::write(&mark, "")?;
     let plan = Plan::new(options)?;
-    setup::write(&plan, layout, geth)?;
+    setup::write(&plan, layout, geth, &options.detours)?;
     plan.write(&layout.dir)?;
     fs::remove_file(mark)?;
     Ok(plan)

@@ -1,6 +1,7 @@
 //! What a development network consists of, decided once and kept, so that it can be resumed.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
@@ -50,6 +51,8 @@ pub struct Options {
     pub abci: Abci,
     /// Whose mempool holds transactions.
     pub mempool: Mempool,
+    /// What stands between the parts; nothing unless a test watches or disturbs them.
+    pub detours: Detours,
 }
 
 /// How CometBFT reaches the application.
@@ -70,6 +73,18 @@ pub enum Mempool {
     App,
     /// CometBFT's.
     Flood,
+}
+
+/// Where connections of a new network lead instead of straight to their ends. Whoever asks for a
+/// detour listens there before the network starts, and passes on to where [`Plan`] and
+/// [`Layout`](super::setup::Layout) say that the end is.
+#[derive(Clone, Debug, Default)]
+pub struct Detours {
+    /// By place of a validator: the socket that its CometBFT takes for the application's.
+    pub abci: BTreeMap<usize, PathBuf>,
+    /// By places of two validators, the lower first: where the lower one finds the other, which
+    /// never dials. Validators without an entry dial each other.
+    pub peers: BTreeMap<(usize, usize), SocketAddr>,
 }
 
 /// What runs beside each CometBFT.

@@ -23,7 +23,7 @@ use eyre::{OptionExt, WrapErr, bail};
 use serde_json::json;
 use tendermint::Time;
 
-use super::plan::{Plan, RollupPlan, ValidatorPlan, accounts, address, url};
+use super::plan::{Detours, Plan, RollupPlan, ValidatorPlan, accounts, address, url};
 use crate::keys;
 
 /// Most bytes of a block that evidence may take.
@@ -142,7 +142,7 @@ pub fn socket(wanted: PathBuf) -> PathBuf {
 ///
 /// # Errors
 /// A file cannot be written, or geth cannot be initialised.
-pub fn write(plan: &Plan, layout: &Layout, geth: &Path) -> eyre::Result<()> {
+pub fn write(plan: &Plan, layout: &Layout, geth: &Path, detours: &Detours) -> eyre::Result<()> {
     fs::create_dir_all(layout.dir.join("logs"))
         .wrap_err_with(|| format!("failed to create {}", layout.dir.display()))?;
     let faucet = keys::create(&layout.faucet_key())?;
@@ -163,7 +163,7 @@ pub fn write(plan: &Plan, layout: &Layout, geth: &Path) -> eyre::Result<()> {
         authority: Some(Authority::new(1, vec![faucet.public_key().address()])?),
         fees: plan.fees.clone(),
     };
-    write_validators(plan, layout, &genesis, now)?;
+    write_validators(plan, layout, &genesis, now, detours)?;
     write_services(plan, layout)
 }
 
@@ -269,6 +269,7 @@ fn write_validators(
     layout: &Layout,
     genesis: &SequencerGenesis,
     now: Duration,
+    detours: &Detours,
 ) -> eyre::Result<()> {
     let mut keys = Vec::new();
     for _ in &plan.validators {
@@ -317,7 +318,13 @@ fn write_validators(
         write_keys(layout, validator, key, node)?;
     }
     for validator in &plan.validators {
-        write_cometbft_config(plan, layout, validator, &json!({ "enable": false }))?;
+        write_cometbft_config(
+            plan,
+            layout,
+            validator,
+            &json!({ "enable": false }),
+            detours,
+        )?;
     }
     Ok(())
 }
@@ -393,7 +400,7 @@ pub fn write_joining(
         "discovery_time": "5s",
         "chunk_request_timeout": "10s",
     });
-    write_cometbft_config(plan, layout, node, &state_sync)?;
+    write_cometbft_config(plan, layout, node, &state_sync, &Detours::default())?;
     write_app_config(plan, layout, node)
 }
 
@@ -412,28 +419,53 @@ fn write_cometbft_config(
     layout: &Layout,
     node: &ValidatorPlan,
     state_sync: &serde_json::Value,
+    detours: &Detours,
 ) -> eyre::Result<()> {
-    let peer = |peer: &ValidatorPlan| {
-        let key = NodeKey::read(&layout.node_key(&peer.name))?;
-        Ok(format!("{}@{}", key.address(), address(peer.p2p)))
-    };
-    let others = plan.nodes().filter(|other| other.name != node.name);
-    let peers = others.map(peer).collect::<eyre::Result<Vec<_>>>()?;
-    let config = cometbft_config(plan, layout, node, &peers.join(","), state_sync);
+    // One that joins is not in the plan yet.
+    let known = plan.nodes().position(|other| other.name == node.name);
+    let at = known.unwrap_or_else(|| plan.nodes().count());
+    let peers = peers_of(at, plan, layout, detours)?.join(",");
+    let proxy_app = detours.abci.get(&at).map_or_else(
+        || abci_address(layout, node),
+        |socket| format!("unix://{}", socket.display()),
+    );
+    let config = cometbft_config(plan, node, &proxy_app, &peers, state_sync);
     let path = layout.cometbft_home(&node.name).join("config/config.toml");
     Ok(fs::write(path, toml::to_string(&config)?)?)
+}
+
+/// Whom a node dials: everybody, but for detours that the other one is not to take.
+fn peers_of(
+    at: usize,
+    plan: &Plan,
+    layout: &Layout,
+    detours: &Detours,
+) -> eyre::Result<Vec<String>> {
+    let mut peers = Vec::new();
+    for (other, node) in plan.nodes().enumerate() {
+        let found_at = match detours.peers.get(&(at.min(other), at.max(other))) {
+            _ if other == at => None,
+            Some(detour) => (at < other).then_some(*detour),
+            None => Some(address(node.p2p)),
+        };
+        if let Some(address) = found_at {
+            let id = NodeKey::read(&layout.node_key(&node.name))?.address();
+            peers.push(format!("{id}@{address}"));
+        }
+    }
+    Ok(peers)
 }
 
 /// CometBFT's settings; what is left out keeps its default.
 fn cometbft_config(
     plan: &Plan,
-    layout: &Layout,
     validator: &ValidatorPlan,
+    proxy_app: &str,
     peers: &str,
     state_sync: &serde_json::Value,
 ) -> serde_json::Value {
     json!({
-        "proxy_app": abci_address(layout, validator),
+        "proxy_app": proxy_app,
         "moniker": validator.name,
         "log_level": "info",
         "rpc": {

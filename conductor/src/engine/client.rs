@@ -212,18 +212,24 @@ impl EngineClient {
             }
             body.extend_from_slice(&chunk);
         }
-        let answer: Answer =
-            serde_json::from_slice(&body).map_err(|error| malformed(error.to_string()))?;
-        match answer.error {
-            Some(RpcError { code, message }) => Err(EngineError::Rpc {
-                method,
-                code,
-                message,
-            }),
-            None => {
-                serde_json::from_value(answer.result).map_err(|error| malformed(error.to_string()))
-            }
-        }
+        read_answer(method, &body)
+    }
+}
+
+/// What a body of JSON-RPC says.
+fn read_answer<T: DeserializeOwned>(method: &'static str, body: &[u8]) -> Result<T, EngineError> {
+    let malformed = |error: serde_json::Error| EngineError::Malformed {
+        method,
+        reason: error.to_string(),
+    };
+    let answer: Answer = serde_json::from_slice(body).map_err(malformed)?;
+    match answer.error {
+        Some(RpcError { code, message }) => Err(EngineError::Rpc {
+            method,
+            code,
+            message,
+        }),
+        None => serde_json::from_value(answer.result).map_err(malformed),
     }
 }
 
@@ -278,4 +284,58 @@ impl ExecutionClient for EngineClient {
 struct Block {
     number: alloy_primitives::U64,
     hash: B256,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STATUS: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"status":"INVALID","latestValidHash":"0x0101010101010101010101010101010101010101010101010101010101010101","validationError":"bad root"}}"#;
+    const ERROR: &str =
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-38002,"message":"unknown safe"}}"#;
+
+    #[test]
+    fn answers_are_told_apart() {
+        let status: PayloadStatus = read_answer("m", STATUS.as_bytes()).unwrap();
+        assert!(status.is_invalid());
+        let refused = read_answer::<PayloadStatus>("m", ERROR.as_bytes()).unwrap_err();
+        assert_eq!(refused.to_string(), "m: error -38002: unknown safe");
+        for garbage in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            "{\"result\":7}",
+            &"[".repeat(10_000),
+        ] {
+            let broken = read_answer::<PayloadStatus>("m", garbage.as_bytes());
+            assert!(
+                matches!(broken, Err(EngineError::Malformed { .. })),
+                "{garbage}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_answers_never_panic(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            length: prop::sample::Index,
+        ) {
+            for answer in [STATUS, ERROR] {
+                let mut body = answer.as_bytes().to_vec();
+                for (at, byte) in &damage {
+                    let at = at.index(body.len());
+                    body[at] = *byte;
+                }
+                for body in [&body[..], &body[..length.index(body.len())]] {
+                    let _ = read_answer::<PayloadStatus>("m", body);
+                    let _ = read_answer::<ForkchoiceUpdated>("m", body);
+                    let _ = read_answer::<Option<Block>>("m", body);
+                }
+            }
+        }
+    }
 }

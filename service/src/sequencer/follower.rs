@@ -164,8 +164,12 @@ impl Follower {
         self.pause = (self.pause * 2).min(MAX_PAUSE);
     }
 
-    /// Nothing changes unless every step holds: another node may still prove this height.
-    fn accept(&mut self, message: &RollupBlock) -> Result<VerifiedBlock, VerifyError> {
+    /// Verifies the next block, wherever the message came from. Nothing changes unless every step
+    /// holds: another node may still prove this height.
+    ///
+    /// # Errors
+    /// [`VerifyError`] names the first step that does not hold.
+    pub fn accept(&mut self, message: &RollupBlock) -> Result<VerifiedBlock, VerifyError> {
         let mut trusted = self.trusted.clone();
         let header = verify_header(&mut trusted, &message.signed_header, &message.validators)?;
         if header.height() != self.next {

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tendermint::Time;
 use tokio::task::JoinSet;
 
-use crate::devnet::{Abci, Application, Devnet, Info, Mempool, Options};
+use crate::devnet::{Abci, Application, Detours, Devnet, Info, Mempool, Options};
 
 /// Blocks' worth of transactions that wait at any time.
 const BLOCKS_WAITING: u64 = 4;
@@ -243,6 +243,7 @@ impl Network {
             application,
             abci: Abci::Unix,
             mempool: Mempool::App,
+            detours: Detours::default(),
         };
         let devnet = Devnet::start(&options, &|step| eprintln!("bench: {step}")).await?;
         let info = devnet.info();

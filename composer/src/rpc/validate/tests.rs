@@ -2,6 +2,7 @@ use alloy_consensus::{SignableTransaction, TxEip1559, TxLegacy};
 use alloy_network::TxSignerSync;
 use alloy_primitives::{Bytes, TxKind};
 use alloy_signer_local::PrivateKeySigner;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -200,4 +201,23 @@ fn a_replacement_pays_a_tenth_more() {
     assert!(check_replacement(&with(110, 11), &with(100, 10)).is_ok());
     assert!(check_replacement(&with(109, 11), &with(100, 10)).is_err());
     assert!(check_replacement(&with(110, 10), &with(100, 10)).is_err());
+}
+
+proptest! {
+    #[test]
+    fn damaged_transactions_never_panic_and_what_passes_is_canonical(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        length: prop::sample::Index,
+    ) {
+        let mut raw = sign(tx()).encoded_2718();
+        for (at, byte) in damage {
+            let at = at.index(raw.len());
+            raw[at] = byte;
+        }
+        for raw in [&raw[..], &raw[..length.index(raw.len())]] {
+            if let Ok((tx, _)) = decode(raw, &config()) {
+                prop_assert_eq!(tx.encoded_2718(), raw);
+            }
+        }
+    }
 }

@@ -34,6 +34,7 @@ pub struct VerifiedHeader {
     hash: Hash,
     time: HeaderTime,
     data_hash: Hash,
+    app_hash: Hash,
     previous: Hash,
 }
 
@@ -276,6 +277,7 @@ impl VerifiedHeader {
                 nanos: nanos.unwrap_or_default(),
             },
             data_hash: header.data_hash.map_or_else(|| Hash::digest(&[]), digest),
+            app_hash: Hash::new(header.app_hash.as_bytes().try_into().unwrap_or_default()),
             previous: header
                 .last_block_id
                 .map_or(Hash::ZERO, |id| digest(id.hash)),
@@ -306,6 +308,12 @@ impl VerifiedHeader {
         self.data_hash
     }
 
+    /// Root of the state that the block before left.
+    #[must_use]
+    pub fn app_hash(&self) -> Hash {
+        self.app_hash
+    }
+
     /// The hash of the header before; zero at the first height.
     #[must_use]
     pub fn previous(&self) -> Hash {
@@ -327,6 +335,7 @@ impl VerifiedHeader {
             hash,
             time,
             data_hash,
+            app_hash: Hash::ZERO,
             previous,
         }
     }

@@ -1,14 +1,14 @@
 //! Reads that users ask for.
 
 use counterpoint_core::{
-    primitive::{Address, RollupId},
+    primitive::{Address, Hash, RollupId},
     state::{
-        Account, AuthorityRecord, Chain, ConsensusRecord, DepositQueue, RollupRecord, Upgrade,
-        Validator,
+        Account, Approval, AuthorityRecord, Chain, ConsensusRecord, DepositQueue, RollupRecord,
+        Table, Upgrade, Validator,
     },
 };
 
-use crate::state::{Key, ReadRecords, StateRead, StoreError};
+use crate::state::{Key, ReadRecords, StateRead, StoreError, decode};
 
 /// The account of an address.
 ///
@@ -77,6 +77,20 @@ pub fn validators<S: StateRead>(state: &S) -> Result<Vec<Validator>, StoreError>
 /// [`StoreError`] if the store is broken.
 pub fn authority<S: StateRead>(state: &S) -> Result<Option<AuthorityRecord>, StoreError> {
     state.read(&Key::Authority)
+}
+
+/// Proposals that more members of the authority may join.
+///
+/// # Errors
+/// [`StoreError`] if the store is broken.
+pub fn proposals<S: StateRead>(state: &S) -> Result<Vec<(Hash, Approval)>, StoreError> {
+    let entries = state.scan(&[Table::Approvals as u8])?;
+    let read = |(key, value): &(Vec<u8>, Vec<u8>)| {
+        let proposal = key.get(1..).and_then(|proposal| proposal.try_into().ok());
+        let broken = || StoreError::corrupt(format!("proposal under key {key:02x?}"));
+        Ok((Hash::new(proposal.ok_or_else(broken)?), decode(key, value)?))
+    };
+    entries.iter().map(read).collect()
 }
 
 /// The rules that are to come.

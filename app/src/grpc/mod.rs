@@ -10,14 +10,16 @@ use connection::Peer;
 pub(crate) use connection::{Incoming, Limits as ConnectionLimits};
 use counterpoint_core::{
     primitive::{Address, Hash, Height, RollupId},
-    state::RollupRecord,
+    state::{Approval, RollupRecord},
 };
 use counterpoint_machine::{fees::Prices, query};
 use counterpoint_proto::sequencer::{
-    GetAccountRequest, GetAccountResponse, GetInfoRequest, GetInfoResponse, GetRollupBlockRequest,
-    GetRollupRequest, GetRollupResponse, GetTransactionRequest, GetTransactionResponse,
-    ListRollupsRequest, ListRollupsResponse, RollupBlock, StreamRollupBlocksRequest,
-    SubmitTransactionRequest, SubmitTransactionResponse, get_rollup_request,
+    GetAccountRequest, GetAccountResponse, GetChainRequest, GetChainResponse, GetFeesRequest,
+    GetFeesResponse, GetInfoRequest, GetInfoResponse, GetRollupBlockRequest, GetRollupRequest,
+    GetRollupResponse, GetStateProofRequest, GetStateProofResponse, GetTransactionRequest,
+    GetTransactionResponse, ListRollupsRequest, ListRollupsResponse, RollupBlock,
+    StreamRollupBlocksRequest, SubmitTransactionRequest, SubmitTransactionResponse,
+    get_chain_response::Proposal, get_fees_response::Forecast, get_rollup_request,
     get_transaction_response, sequencer_server,
 };
 use stream::BlockStream;
@@ -42,6 +44,10 @@ const MAX_WORKING: usize = 4;
 const MAX_WAITING: usize = 1_024;
 /// Transactions that are on their way to CometBFT's mempool at the same time.
 const MAX_FORWARDED: usize = 64;
+/// Longest key of the state that is looked for, in bytes: the longest there is, and some more.
+const MAX_KEY_BYTES: usize = 64;
+/// How many blocks ahead the base fee is foretold.
+const FORECASTS: [u32; 6] = [1, 2, 5, 10, 20, 50];
 /// How many rollups one answer lists unless told otherwise, and at the most.
 const LIST_LIMIT: (u32, u32) = (100, 1_000);
 
@@ -176,6 +182,20 @@ impl Sequencer {
         )))
     }
 
+    fn prove(&self, key: &[u8]) -> Result<GetStateProofResponse, Status> {
+        let soon = || Status::unavailable("no state here is committed to by a signed header yet");
+        let (state, next) = self.store.provable().map_err(internal)?.ok_or_else(soon)?;
+        let proof = state.prove(key).map_err(internal)?;
+        let header = self.store.header(next).map_err(internal)?;
+        let validators = self.store.validators(next).map_err(internal)?;
+        Ok(GetStateProofResponse {
+            height: next.get() - 1,
+            borsh_proof: encode(&proof)?,
+            signed_header: header.ok_or_else(soon)?,
+            validators: validators.ok_or_else(soon)?.0,
+        })
+    }
+
     /// One rollup's part of a block, complete. `context` says whether validators and configuration
     /// come along even if they have not changed.
     fn block(
@@ -239,10 +259,11 @@ fn rollup(
 ) -> Result<GetRollupResponse, Status> {
     let deposits = query::deposits(state, record.config.rollup_id).map_err(internal)?;
     Ok(GetRollupResponse {
-        borsh_config: borsh::to_vec(&record.config).map_err(internal)?.into(),
+        borsh_config: encode(&record.config)?,
         height: tip.height.get(),
         queued_deposits: deposits.queued.saturating_sub(deposits.emitted),
         emitted_deposits: deposits.emitted,
+        borsh_record: encode(record)?,
     })
 }
 
@@ -395,6 +416,74 @@ impl sequencer_server::Sequencer for Sequencer {
         Ok(Response::new(ListRollupsResponse { rollups }))
     }
 
+    async fn get_fees(
+        &self,
+        _: Request<GetFeesRequest>,
+    ) -> Result<Response<GetFeesResponse>, Status> {
+        let (state, tip) = self.state()?;
+        let prices = Prices::read(&state).map_err(internal)?;
+        let forecast = |blocks: u32| {
+            let (lowest, highest) = prices.forecast(blocks);
+            Forecast {
+                blocks,
+                lowest,
+                highest,
+            }
+        };
+        Ok(Response::new(GetFeesResponse {
+            height: tip.height.get(),
+            base_fee: prices.base_fee,
+            borsh_params: encode(&prices.params)?,
+            forecasts: FORECASTS.into_iter().map(forecast).collect(),
+        }))
+    }
+
+    async fn get_chain(
+        &self,
+        _: Request<GetChainRequest>,
+    ) -> Result<Response<GetChainResponse>, Status> {
+        let (state, tip) = self.state()?;
+        let chain = query::chain(&state).map_err(internal)?;
+        let validators = query::validators(&state).map_err(internal)?;
+        let authority = query::authority(&state).map_err(internal)?;
+        let upgrade = query::upgrade(&state).map_err(internal)?;
+        let consensus = query::consensus(&state).map_err(internal)?;
+        let proposals = query::proposals(&state).map_err(internal)?;
+        let proposal = |(proposal, approval): &(Hash, Approval)| {
+            Ok(Proposal {
+                proposal: Bytes::copy_from_slice(proposal.as_bytes()),
+                borsh_approval: encode(approval)?,
+            })
+        };
+        Ok(Response::new(GetChainResponse {
+            height: tip.height.get(),
+            borsh_chain: encode(&chain)?,
+            borsh_validators: validators.iter().map(encode).collect::<Result<_, _>>()?,
+            borsh_authority: authority.as_ref().map_or(Ok(Bytes::new()), encode)?,
+            proposals: proposals
+                .iter()
+                .map(proposal)
+                .collect::<Result<_, Status>>()?,
+            borsh_upgrade: upgrade.as_ref().map_or(Ok(Bytes::new()), encode)?,
+            borsh_consensus: encode(&consensus)?,
+        }))
+    }
+
+    async fn get_state_proof(
+        &self,
+        request: Request<GetStateProofRequest>,
+    ) -> Result<Response<GetStateProofResponse>, Status> {
+        let key = request.into_inner().key;
+        if key.len() > MAX_KEY_BYTES {
+            let reason = format!("key has {} bytes, at most {MAX_KEY_BYTES}", key.len());
+            return Err(Status::invalid_argument(reason));
+        }
+        let this = self.clone();
+        self.off_worker(move || this.prove(&key))
+            .await?
+            .map(Response::new)
+    }
+
     async fn get_rollup_block(
         &self,
         request: Request<GetRollupBlockRequest>,
@@ -457,6 +546,10 @@ impl sequencer_server::Sequencer for Sequencer {
         let stream = stream::open(source, next, places, self.shutdown.clone());
         Ok(Response::new(stream))
     }
+}
+
+fn encode<T: borsh::BorshSerialize>(value: &T) -> Result<Bytes, Status> {
+    Ok(borsh::to_vec(value).map_err(internal)?.into())
 }
 
 fn bytes32(field: &str, bytes: &[u8]) -> Result<[u8; 32], Status> {

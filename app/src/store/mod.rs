@@ -13,8 +13,9 @@ mod prune;
 mod restore;
 
 use std::{
+    collections::VecDeque,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::Context;
@@ -25,16 +26,21 @@ use bytes::Bytes;
 use counterpoint_core::{
     primitive::{Hash, Height},
     slot::HeaderTime,
+    state::{StateProof, key_hash},
 };
 use counterpoint_machine::{Changes, Entries, Outcome, StateRead, StoreError};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use jmt::{
-    KeyHash, OwnedValue, Version,
+    KeyHash, OwnedValue, Sha256Jmt, Version,
     storage::{LeafNode, Node, NodeKey, TreeReader, TreeUpdateBatch},
 };
 
 /// Where the [`Tip`] stands.
 const TIP: &[u8] = b"tip";
+
+/// Most states that are kept for proofs: that of the tip, whose header is still to come, the one
+/// before, and some more for headers that are late.
+const MAX_PROVABLE: usize = 4;
 
 /// Changes when the layout of the database does.
 const FORMAT: u32 = 2;
@@ -53,6 +59,7 @@ pub(crate) struct Store {
     headers: Keyspace,
     validators: Keyspace,
     recent: Arc<Recent>,
+    provable: Arc<Mutex<VecDeque<StateSnapshot>>>,
     used_configs: Arc<Mutex<Option<Configs>>>,
 }
 
@@ -132,6 +139,7 @@ impl Store {
             headers: keyspace("headers")?,
             validators: keyspace("validators")?,
             recent: Arc::default(),
+            provable: Arc::default(),
             used_configs: Arc::default(),
             database: database.clone(),
         };
@@ -186,7 +194,29 @@ impl Store {
         let configs = self.stage_block(&mut batch, decided)?;
         batch.commit()?;
         self.use_configs(configs);
+        let mut provable = self.provable.lock().unwrap_or_else(PoisonError::into_inner);
+        provable.truncate(MAX_PROVABLE - 1);
+        provable.push_front(self.state());
         Ok(())
+    }
+
+    /// The newest state that a signed header commits to, and that header's height: the next one.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(crate) fn provable(&self) -> anyhow::Result<Option<(StateSnapshot, Height)>> {
+        let states = self
+            .provable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for state in states {
+            let next = Height::new(state.tip()?.height.get() + 1);
+            if self.header(next)?.is_some() {
+                return Ok(Some((state, next)));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns once everything committed before is on disk for good.
@@ -226,6 +256,7 @@ impl Store {
             snapshot: self.database.snapshot(),
             meta: self.meta.clone(),
             state: self.state.clone(),
+            tree: self.tree.clone(),
         }
     }
 
@@ -305,10 +336,12 @@ fn decode<T: BorshDeserialize>(keyspace: &Keyspace, key: &[u8], value: &[u8]) ->
 }
 
 /// The committed state at one moment.
+#[derive(Clone)]
 pub(crate) struct StateSnapshot {
     snapshot: Snapshot,
     meta: Keyspace,
     state: Keyspace,
+    tree: Keyspace,
 }
 
 impl std::fmt::Debug for StateSnapshot {
@@ -330,9 +363,44 @@ impl StateSnapshot {
             .unwrap_or_default())
     }
 
+    /// Proves what stands under a key.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(crate) fn prove(&self, key: &[u8]) -> anyhow::Result<StateProof> {
+        let tip = self.tip()?;
+        let version = tip.height.get() + 1 - tip.initial.get();
+        let value = self.get(key)?;
+        let tree = ProofReader { state: self, value };
+        let (value, path) = Sha256Jmt::new(&tree).get_with_proof(key_hash(key), version)?;
+        Ok(StateProof::new(value, path))
+    }
+
     /// Every key and its value, in the order of keys.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> {
         self.snapshot.iter(&self.state).map(entry)
+    }
+}
+
+/// The tree of a state, for the proof of one key whose value is at hand.
+struct ProofReader<'a> {
+    state: &'a StateSnapshot,
+    value: Option<Vec<u8>>,
+}
+
+impl TreeReader for ProofReader<'_> {
+    fn get_node_option(&self, node_key: &NodeKey) -> anyhow::Result<Option<Node>> {
+        let (tree, key) = (&self.state.tree, borsh::to_vec(node_key)?);
+        let node = self.state.snapshot.get(tree, &key)?;
+        node.map(|node| decode(tree, &key, &node)).transpose()
+    }
+
+    fn get_value_option(&self, _: Version, _: KeyHash) -> anyhow::Result<Option<OwnedValue>> {
+        Ok(self.value.clone())
+    }
+
+    fn get_rightmost_leaf(&self) -> anyhow::Result<Option<(NodeKey, LeafNode)>> {
+        anyhow::bail!("the tree is never restored leaf by leaf")
     }
 }
 

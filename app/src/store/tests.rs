@@ -3,13 +3,14 @@
 use counterpoint_core::{
     block::{LeafProof, data_leaf, merkle::Tree},
     primitive::{Hash, Height, RollupId},
+    state::{Account, Key, StateProof},
 };
 use counterpoint_machine::Outcome;
 use counterpoint_proto::sequencer::RollupBlock;
 use tempfile::tempdir;
 
 use super::Place;
-use crate::testing::{Node, Template, data, rollup, transfer};
+use crate::testing::{Node, Template, address, data, rollup, transfer};
 
 /// The parts of a block as the protocol defines them, built from scratch.
 fn expected(height: u64, outcome: &Outcome, items: &[Hash]) -> Vec<(RollupId, RollupBlock)> {
@@ -167,4 +168,54 @@ async fn a_list_that_was_pruned_does_not_look_empty() {
 
 fn item(height: u64, index: u64) -> Hash {
     Hash::digest(&[&height.to_be_bytes(), &index.to_be_bytes()])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_state_holds_is_proven_against_the_next_header() {
+    let directory = tempdir().unwrap();
+    let node = Node::start(directory.path()).await;
+    let (_, app_hash) = node.advance().await;
+    assert!(
+        node.store.provable().unwrap().is_none(),
+        "no header commits to it yet"
+    );
+    node.check(&transfer(1, 0, 1)).await;
+    node.advance().await;
+    node.store
+        .put_header(Height::new(2), b"header", None)
+        .unwrap();
+    let (state, next) = node.store.provable().unwrap().unwrap();
+    assert_eq!(
+        next,
+        Height::new(2),
+        "the state of height 1, though 2 is committed"
+    );
+    let app_hash = Hash::new(app_hash[..].try_into().unwrap());
+    let (rich, nobody) = (Key::Account(address(1)), Key::Account(address(99)));
+    let prove = |key: &Key<'_>| {
+        let proof = state.prove(&key.encode()).unwrap();
+        StateProof::decode(&borsh::to_vec(&proof).unwrap()).unwrap()
+    };
+    let account: Option<Account> = prove(&rich).verify_record(&rich, &app_hash).unwrap();
+    assert_eq!(account.unwrap().nonce.get(), 0);
+    let nothing: Option<Account> = prove(&nobody).verify_record(&nobody, &app_hash).unwrap();
+    assert_eq!(nothing, None);
+    assert!(
+        prove(&rich).verify(&nobody, &app_hash).is_err(),
+        "another key"
+    );
+    assert!(prove(&nobody).verify(&rich, &app_hash).is_err(), "hidden");
+    assert!(
+        prove(&rich).verify(&rich, &Hash::ZERO).is_err(),
+        "another state"
+    );
+    let mut forged = borsh::to_vec(&prove(&rich)).unwrap();
+    forged[10] ^= 1;
+    assert!(
+        StateProof::decode(&forged)
+            .unwrap()
+            .verify(&rich, &app_hash)
+            .is_err()
+    );
+    assert!(StateProof::decode(&vec![0; StateProof::MAX_BYTES + 1]).is_err());
 }

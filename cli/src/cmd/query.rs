@@ -1,9 +1,18 @@
+use std::path::PathBuf;
+
+use bytes::Bytes;
 use clap::{Args, Subcommand};
 use counterpoint_core::{
     block::{LeafProof, RollupItem},
+    fees::FeeParams,
     primitive::{Address, Hash, Height, RollupId},
+    state::{Account, Approval, AuthorityRecord, Chain, ConsensusRecord, Key, Upgrade, Validator},
 };
-use counterpoint_proto::sequencer::get_transaction_response::Status;
+use counterpoint_proto::sequencer::{
+    GetChainResponse, GetFeesResponse, get_chain_response::Proposal, get_fees_response::Forecast,
+    get_transaction_response::Status,
+};
+use counterpoint_service::{files::read_trust, sequencer::verify_record};
 use serde_json::{Value, json};
 
 use super::{NodeArgs, Output, show};
@@ -30,6 +39,23 @@ enum QueryCommand {
         /// Its address.
         address: Address,
     },
+    /// A record of the state with its proof, verified down to a header that the validators signed.
+    #[command(
+        after_help = "Example:\n  counterpoint query prove cpt1… --trust .devnet/genesis.json"
+    )]
+    Prove {
+        /// The account's address.
+        address: Address,
+        /// CometBFT's genesis file, which trust starts from.
+        #[arg(long, value_name = "FILE")]
+        trust: PathBuf,
+    },
+    /// What inclusion costs, and will cost.
+    #[command(after_help = "Example:\n  counterpoint query fees --output json")]
+    Fees,
+    /// Validators, authority, planned upgrades, and where all value is.
+    #[command(after_help = "Example:\n  counterpoint query chain --output json")]
+    Chain,
     /// A rollup's registration.
     #[command(after_help = "Example:\n  counterpoint query rollup alpha")]
     Rollup {
@@ -80,6 +106,22 @@ pub(crate) async fn run(args: QueryArgs) -> eyre::Result<()> {
                 "height": account.height,
             })
         }
+        QueryCommand::Prove { address, trust } => {
+            let mut trusted = read_trust(&trust)?;
+            let key = Key::Account(address);
+            let answer = client.state_proof(&key).await?;
+            let (account, height) = verify_record::<Account>(&mut trusted, &key, &answer)?;
+            json!({
+                "address": address,
+                "exists": account.is_some(),
+                "nonce": account.unwrap_or_default().nonce,
+                "balance": account.unwrap_or_default().balance,
+                "height": height,
+                "verified": true,
+            })
+        }
+        QueryCommand::Fees => fees(&client.fees().await?)?,
+        QueryCommand::Chain => chain(&client.chain().await?)?,
         QueryCommand::Rollup { name } => json!(client.rollup(&name).await?),
         QueryCommand::Rollups => json!(client.rollups(None, 0).await?),
         QueryCommand::Tx { hash } => match client.transaction(&hash).await? {
@@ -113,6 +155,76 @@ pub(crate) async fn run(args: QueryArgs) -> eyre::Result<()> {
         }
     };
     show(&result, args.output)
+}
+
+fn fees(fees: &GetFeesResponse) -> eyre::Result<Value> {
+    let params: FeeParams = borsh::from_slice(&fees.borsh_params)?;
+    let forecast = |forecast: &Forecast| {
+        json!({
+            "blocks": forecast.blocks,
+            "lowest": forecast.lowest,
+            "highest": forecast.highest,
+        })
+    };
+    Ok(json!({
+        "height": fees.height,
+        "base_fee": fees.base_fee,
+        "forecasts": fees.forecasts.iter().map(forecast).collect::<Vec<_>>(),
+        "params": params,
+    }))
+}
+
+fn chain(answer: &GetChainResponse) -> eyre::Result<Value> {
+    let chain: Chain = borsh::from_slice(&answer.borsh_chain)?;
+    let consensus: ConsensusRecord = borsh::from_slice(&answer.borsh_consensus)?;
+    let validator = |encoded: &Bytes| {
+        let validator: Validator = borsh::from_slice(encoded)?;
+        Ok(json!({
+            "address": validator.public_key.address(),
+            "public_key": validator.public_key.to_string(),
+            "power": validator.power,
+            "payout": validator.payout,
+        }))
+    };
+    let proposal = |proposal: &Proposal| {
+        let approval: Approval = borsh::from_slice(&proposal.borsh_approval)?;
+        Ok(json!({
+            "proposal": hex::encode(&proposal.proposal),
+            "members": approval.members,
+            "valid_until": approval.valid_until,
+        }))
+    };
+    let authority: Option<AuthorityRecord> = optional(&answer.borsh_authority)?;
+    let upgrade: Option<Upgrade> = optional(&answer.borsh_upgrade)?;
+    let upgrade = upgrade.map(|Upgrade { plan }| {
+        json!({
+            "height": plan.height(),
+            "name": plan.name(),
+            "app_version": plan.app_version(),
+        })
+    });
+    let validators = answer.borsh_validators.iter().map(validator);
+    let proposals = answer.proposals.iter().map(proposal);
+    Ok(json!({
+        "height": answer.height,
+        "chain_id": chain.chain_id,
+        "app_version": chain.app_version,
+        "supply": chain.supply,
+        "burned": chain.burned,
+        "locked": chain.locked,
+        "rollups": chain.rollups,
+        "validators": validators.collect::<eyre::Result<Vec<_>>>()?,
+        "authority": authority.map(|record| record.authority),
+        "proposals": proposals.collect::<eyre::Result<Vec<_>>>()?,
+        "upgrade": upgrade,
+        "max_block_bytes": consensus.max_block_bytes,
+        "vote_extensions_height": consensus.vote_extensions_height,
+    }))
+}
+
+fn optional<T: borsh::BorshDeserialize>(encoded: &[u8]) -> eyre::Result<Option<T>> {
+    let present = (!encoded.is_empty()).then_some(encoded);
+    Ok(present.map(borsh::from_slice).transpose()?)
 }
 
 fn item(item: &RollupItem) -> Value {

@@ -98,7 +98,7 @@ fn header(height: u64, previous: Hash, set: &Validators, next: &Validators) -> H
         validators_hash: set.set().hash(),
         next_validators_hash: next.set().hash(),
         consensus_hash: hash([4; 32]),
-        app_hash: AppHash::default(),
+        app_hash: AppHash::try_from(vec![6; 32]).unwrap(),
         last_results_hash: None,
         evidence_hash: None,
         proposer_address: account::Id::new([5; 20]),
@@ -145,6 +145,7 @@ fn more_than_two_thirds_must_have_signed() {
         (Height::new(1), Height::new(1))
     );
     assert_eq!(verified.data_hash(), Hash::new([3; 32]));
+    assert_eq!(verified.app_hash(), Hash::new([6; 32]));
 }
 
 #[test]

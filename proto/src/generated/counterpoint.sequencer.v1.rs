@@ -146,6 +146,9 @@ pub struct GetRollupResponse {
     /// Deposits that blocks have carried so far.
     #[prost(uint64, tag = "4")]
     pub emitted_deposits: u64,
+    /// core's RollupRecord: beside the configuration, what it becomes, and until when rent is paid.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub borsh_record: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRollupsRequest {
@@ -160,6 +163,97 @@ pub struct ListRollupsRequest {
 pub struct ListRollupsResponse {
     #[prost(message, repeated, tag = "1")]
     pub rollups: ::prost::alloc::vec::Vec<GetRollupResponse>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetFeesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetFeesResponse {
+    /// The state that was read.
+    #[prost(uint64, tag = "1")]
+    pub height: u64,
+    /// Base units per byte in the next block.
+    #[prost(uint64, tag = "2")]
+    pub base_fee: u64,
+    /// core's FeeParams.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub borsh_params: ::prost::bytes::Bytes,
+    /// What the base fee can be later, the nearest first.
+    #[prost(message, repeated, tag = "4")]
+    pub forecasts: ::prost::alloc::vec::Vec<get_fees_response::Forecast>,
+}
+/// Nested message and enum types in `GetFeesResponse`.
+pub mod get_fees_response {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Forecast {
+        /// After so many blocks from the next one on.
+        #[prost(uint32, tag = "1")]
+        pub blocks: u32,
+        /// If all of them are empty.
+        #[prost(uint64, tag = "2")]
+        pub lowest: u64,
+        /// If all of them are full.
+        #[prost(uint64, tag = "3")]
+        pub highest: u64,
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetChainRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetChainResponse {
+    /// The state that was read.
+    #[prost(uint64, tag = "1")]
+    pub height: u64,
+    /// core's Chain.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub borsh_chain: ::prost::bytes::Bytes,
+    /// Each core's Validator, in the order of addresses.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub borsh_validators: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// core's AuthorityRecord; empty if nobody decides about the chain.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub borsh_authority: ::prost::bytes::Bytes,
+    /// Proposals that more members of the authority may join.
+    #[prost(message, repeated, tag = "5")]
+    pub proposals: ::prost::alloc::vec::Vec<get_chain_response::Proposal>,
+    /// core's Upgrade; empty if none is planned.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub borsh_upgrade: ::prost::bytes::Bytes,
+    /// core's ConsensusRecord.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub borsh_consensus: ::prost::bytes::Bytes,
+}
+/// Nested message and enum types in `GetChainResponse`.
+pub mod get_chain_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Proposal {
+        /// 32 bytes.
+        #[prost(bytes = "bytes", tag = "1")]
+        pub proposal: ::prost::bytes::Bytes,
+        /// core's Approval.
+        #[prost(bytes = "bytes", tag = "2")]
+        pub borsh_approval: ::prost::bytes::Bytes,
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetStateProofRequest {
+    /// As docs/spec/state.md lays keys out; at most 64 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetStateProofResponse {
+    /// The state that was read is the one that this height left.
+    #[prost(uint64, tag = "1")]
+    pub height: u64,
+    /// core's StateProof.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub borsh_proof: ::prost::bytes::Bytes,
+    /// CometBFT's SignedHeader message of the next height, whose app hash is the state's root.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub signed_header: ::prost::bytes::Bytes,
+    /// CometBFT's ValidatorSet message of the next height.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub validators: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRollupBlockRequest {
@@ -463,6 +557,90 @@ pub mod sequencer_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// What inclusion costs, and will cost.
+        pub async fn get_fees(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetFeesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetFeesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/counterpoint.sequencer.v1.Sequencer/GetFees",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("counterpoint.sequencer.v1.Sequencer", "GetFees"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Facts about the chain as a whole: validators, authority, upgrades, parameters, where value is.
+        pub async fn get_chain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetChainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetChainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/counterpoint.sequencer.v1.Sequencer/GetChain",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("counterpoint.sequencer.v1.Sequencer", "GetChain"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What stands under a key of the state, or that nothing does, with a proof up to a signed header.
+        pub async fn get_state_proof(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetStateProofRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStateProofResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/counterpoint.sequencer.v1.Sequencer/GetStateProof",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "counterpoint.sequencer.v1.Sequencer",
+                        "GetStateProof",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// One rollup's part of one block, with proofs up to a signed header.
         pub async fn get_rollup_block(
             &mut self,
@@ -579,6 +757,27 @@ pub mod sequencer_server {
             request: tonic::Request<super::ListRollupsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListRollupsResponse>,
+            tonic::Status,
+        >;
+        /// What inclusion costs, and will cost.
+        async fn get_fees(
+            &self,
+            request: tonic::Request<super::GetFeesRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetFeesResponse>, tonic::Status>;
+        /// Facts about the chain as a whole: validators, authority, upgrades, parameters, where value is.
+        async fn get_chain(
+            &self,
+            request: tonic::Request<super::GetChainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetChainResponse>,
+            tonic::Status,
+        >;
+        /// What stands under a key of the state, or that nothing does, with a proof up to a signed header.
+        async fn get_state_proof(
+            &self,
+            request: tonic::Request<super::GetStateProofRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStateProofResponse>,
             tonic::Status,
         >;
         /// One rollup's part of one block, with proofs up to a signed header.
@@ -935,6 +1134,139 @@ pub mod sequencer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListRollupsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/counterpoint.sequencer.v1.Sequencer/GetFees" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetFeesSvc<T: Sequencer>(pub Arc<T>);
+                    impl<T: Sequencer> tonic::server::UnaryService<super::GetFeesRequest>
+                    for GetFeesSvc<T> {
+                        type Response = super::GetFeesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetFeesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Sequencer>::get_fees(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetFeesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/counterpoint.sequencer.v1.Sequencer/GetChain" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetChainSvc<T: Sequencer>(pub Arc<T>);
+                    impl<
+                        T: Sequencer,
+                    > tonic::server::UnaryService<super::GetChainRequest>
+                    for GetChainSvc<T> {
+                        type Response = super::GetChainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetChainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Sequencer>::get_chain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetChainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/counterpoint.sequencer.v1.Sequencer/GetStateProof" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetStateProofSvc<T: Sequencer>(pub Arc<T>);
+                    impl<
+                        T: Sequencer,
+                    > tonic::server::UnaryService<super::GetStateProofRequest>
+                    for GetStateProofSvc<T> {
+                        type Response = super::GetStateProofResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetStateProofRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Sequencer>::get_state_proof(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetStateProofSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -11,11 +11,13 @@ use bytes::Bytes;
 use counterpoint_core::{
     primitive::{Address, Hash, Height, RollupId},
     registry::RollupConfig,
+    state::Key,
 };
 use counterpoint_proto::sequencer::{
-    GetAccountRequest, GetAccountResponse, GetInfoRequest, GetInfoResponse, GetRollupBlockRequest,
-    GetRollupRequest, GetTransactionRequest, ListRollupsRequest, RollupBlock,
-    StreamRollupBlocksRequest, SubmitTransactionRequest, SubmitTransactionResponse,
+    GetAccountRequest, GetAccountResponse, GetChainRequest, GetChainResponse, GetFeesRequest,
+    GetFeesResponse, GetInfoRequest, GetInfoResponse, GetRollupBlockRequest, GetRollupRequest,
+    GetStateProofRequest, GetStateProofResponse, GetTransactionRequest, ListRollupsRequest,
+    RollupBlock, StreamRollupBlocksRequest, SubmitTransactionRequest, SubmitTransactionResponse,
     get_rollup_request, get_transaction_response, sequencer_client::SequencerClient,
 };
 use tonic::{
@@ -224,6 +226,37 @@ impl Client {
                 rollup_id: rollup_id.clone(),
             };
             async move { client.get_rollup_block(request).await }
+        })
+        .await
+    }
+
+    /// What inclusion costs, and will cost.
+    ///
+    /// # Errors
+    /// [`ClientError`] if no node answers.
+    pub async fn fees(&self) -> Result<GetFeesResponse, ClientError> {
+        self.ask(|mut client| async move { client.get_fees(GetFeesRequest {}).await })
+            .await
+    }
+
+    /// Facts about the chain as a whole.
+    ///
+    /// # Errors
+    /// [`ClientError`] if no node answers.
+    pub async fn chain(&self) -> Result<GetChainResponse, ClientError> {
+        self.ask(|mut client| async move { client.get_chain(GetChainRequest {}).await })
+            .await
+    }
+
+    /// What stands under a key of the state; verify it before you rely on it.
+    ///
+    /// # Errors
+    /// [`ClientError`] if no node answers.
+    pub async fn state_proof(&self, key: &Key<'_>) -> Result<GetStateProofResponse, ClientError> {
+        let key = Bytes::from(key.encode());
+        self.ask(|mut client| {
+            let request = GetStateProofRequest { key: key.clone() };
+            async move { client.get_state_proof(request).await }
         })
         .await
     }

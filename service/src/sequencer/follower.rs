@@ -5,8 +5,11 @@ use counterpoint_core::{
     light::{LightError, TrustedState, VerifiedHeader, decode_signed_header, decode_validators},
     primitive::{Hash, Height, RollupId},
     registry::RollupConfig,
+    state::{Key, StateProof, StateProofError},
 };
-use counterpoint_proto::sequencer::{RollupBlock, get_transaction_response::Included};
+use counterpoint_proto::sequencer::{
+    GetStateProofResponse, RollupBlock, get_transaction_response::Included,
+};
 use tonic::Streaming;
 use tracing::{info, warn};
 
@@ -37,6 +40,9 @@ pub enum VerifyError {
     /// The Merkle path does not hold.
     #[error("proof")]
     Proof(#[from] ProofError),
+    /// The state holds something else.
+    #[error("state proof")]
+    State(#[from] StateProofError),
     /// A field is not what the protocol says.
     #[error("failed to decode {what}")]
     Decode {
@@ -226,6 +232,24 @@ pub fn verify_inclusion(
         code: included.code,
         log: included.log.clone(),
     })
+}
+
+/// Verifies a record of the state, or that there is none; gives the height that left it too. On an
+/// error `trusted` stays as it was.
+///
+/// # Errors
+/// [`VerifyError`] says what does not hold.
+pub fn verify_record<T: borsh::BorshDeserialize>(
+    trusted: &mut TrustedState,
+    key: &Key<'_>,
+    answer: &GetStateProofResponse,
+) -> Result<(Option<T>, Height), VerifyError> {
+    let mut next = trusted.clone();
+    let header = verify_header(&mut next, &answer.signed_header, &answer.validators)?;
+    let proof = StateProof::decode(&answer.borsh_proof)?;
+    let record = proof.verify_record(key, &header.app_hash())?;
+    *trusted = next;
+    Ok((record, Height::new(header.height().get().saturating_sub(1))))
 }
 
 fn verify_header(

@@ -9,5 +9,5 @@ mod follower;
 
 pub use client::{Client, ClientError};
 pub use follower::{
-    FollowError, Follower, Inclusion, VerifiedBlock, VerifyError, verify_inclusion,
+    FollowError, Follower, Inclusion, VerifiedBlock, VerifyError, verify_inclusion, verify_record,
 };

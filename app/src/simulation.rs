@@ -1,15 +1,25 @@
-//! Several nodes in one process, taken through random traffic, rounds, crashes and absences. After
-//! every height all of them must have the same state; a failure prints its seed.
+//! Several nodes in one process, taken through random traffic, rounds, evidence, crashes, absences,
+//! losses of the last commits, and state sync. After every height all of them must have the same
+//! state; a failure prints its seed.
 //!
 //! `COUNTERPOINT_SIMULATION_SEEDS` and `COUNTERPOINT_SIMULATION_BLOCKS` make it longer.
 
+use std::{fs, path::Path};
+
 use bytes::Bytes;
 use counterpoint_abci::proto::abci::response_process_proposal::ProposalStatus;
-use counterpoint_core::primitive::Nonce;
+use counterpoint_core::{
+    action::{
+        Action, ConsensusChange, Deposit, ExitRollup, FeeChange, ScheduleUpgrade, UpdateRollup,
+        ValidatorUpdate,
+    },
+    fees::FeeParams,
+    primitive::{EvmAddress, Height, Nonce},
+};
 use counterpoint_machine::query;
 use tempfile::TempDir;
 
-use crate::testing::{Node, Proposal, address, batch, transfer};
+use crate::testing::{Node, Proposal, address, batch, genesis, key, rollup, sign, sync, transfer};
 
 const NODES: usize = 4;
 const ACCOUNTS: u8 = 5;
@@ -35,6 +45,8 @@ struct Member {
     directory: TempDir,
     node: Option<Node>,
     height: usize,
+    /// What was on its disk some time ago, and how far it was then.
+    backup: Option<(TempDir, usize)>,
 }
 
 impl Member {
@@ -45,6 +57,40 @@ impl Member {
             directory,
             node,
             height: 0,
+            backup: None,
+        }
+    }
+
+    /// Ends, as a crash does; what its disk holds may be all that is left one day.
+    fn end(&mut self, keep: bool) {
+        self.node = None;
+        if keep {
+            let copy = tempfile::tempdir().unwrap();
+            copy_all(self.directory.path(), copy.path());
+            self.backup = Some((copy, self.height));
+        }
+    }
+
+    /// Its disk loses what was written last.
+    fn lose_the_last_commits(&mut self) {
+        if let Some((directory, height)) = self.backup.take() {
+            self.node = None;
+            (self.directory, self.height) = (directory, height);
+        }
+    }
+
+    /// Begins anew in an empty directory, from a snapshot of somebody else.
+    async fn sync_from(&mut self, source: &Node, chain: &[(Proposal, Bytes)]) {
+        let directory = tempfile::tempdir().unwrap();
+        let node = Node::open(directory.path());
+        let app_hash = |height: u64| {
+            let at = usize::try_from(height).unwrap() - 1;
+            chain[at].1.clone()
+        };
+        if let Some(height) = sync::restore(&node, source, app_hash).await {
+            (self.height, self.backup) = (usize::try_from(height).unwrap(), None);
+            (self.directory, self.node) = (directory, Some(node));
+            self.catch_up(chain).await;
         }
     }
 
@@ -61,6 +107,19 @@ impl Member {
         }
         self.height = chain.len();
         self.node = Some(node);
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&to).unwrap();
+            copy_all(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
     }
 }
 
@@ -112,6 +171,53 @@ impl Simulation {
             };
             node.check(&tx).await;
         }
+        if self.random.one_in(4) {
+            let action = self.order();
+            let node = self.any();
+            let tx = sign(1, node.next_nonce(1), 3, action);
+            node.check(&tx).await;
+        }
+    }
+
+    /// Something that the authority or an owner may ask for; account 1 is both.
+    fn order(&mut self) -> Action {
+        let small = self.random.below(20) as u64;
+        let next = self.chain.len() as u64 + 1;
+        match self.random.below(8) {
+            0 | 1 => {
+                let key = key(101 + u8::try_from(self.random.below(8)).unwrap()).public_key();
+                let update = ValidatorUpdate::new(key, small, address(6));
+                Action::ValidatorUpdate(update.unwrap())
+            }
+            2 => Action::FeeChange(FeeChange {
+                params: FeeParams {
+                    target_block_bytes: 1_024 * (1 + small),
+                    min_base_fee: small,
+                    ..FeeParams::default()
+                },
+            }),
+            3 => {
+                let plan = ScheduleUpgrade::new(Height::new(next + small), "next".into(), 2);
+                Action::ScheduleUpgrade(plan.unwrap())
+            }
+            4 => Action::ConsensusChange(ConsensusChange {
+                max_block_bytes: Some((2 << 20) + small),
+                vote_extensions_height: Some(Height::new(next + small)),
+            }),
+            5 if self.random.one_in(4) => Action::ExitRollup(ExitRollup {
+                rollup_id: rollup(),
+            }),
+            6 => {
+                let to = EvmAddress::new([4; 20]);
+                let amount = Deposit::MIN_AMOUNT + u128::from(small);
+                Action::Deposit(Deposit::new(rollup(), to, amount).unwrap())
+            }
+            _ => Action::UpdateRollup(UpdateRollup {
+                tip_share_bps: 100,
+                min_tip_wei: small,
+                ..UpdateRollup::of(&genesis().rollups[0])
+            }),
+        }
     }
 
     /// Bundles reach some of the others.
@@ -137,7 +243,12 @@ impl Simulation {
         let mut proposals = Vec::new();
         for round in 0..=self.random.below(3) {
             let round = u8::try_from(round).unwrap();
-            proposals.push(self.any().prepare(round).await);
+            let accused = if self.random.one_in(40) {
+                vec![101 + u8::try_from(self.random.below(8)).unwrap()]
+            } else {
+                Vec::new()
+            };
+            proposals.push(self.any().prepare_accusing(round, &[], &accused).await);
             self.traffic().await; // Rounds differ by what came in between.
         }
         for at in 0..NODES {
@@ -164,10 +275,14 @@ impl Simulation {
                 continue;
             }
             let hash = node.replay(&proposal).await;
+            node.make_snapshot();
             member.height += 1;
             assert_eq!(app_hash.get_or_insert_with(|| hash.clone()), &hash);
             if self.random.one_in(15) {
-                member.node = None;
+                member.end(self.random.one_in(4));
+            }
+            if self.random.one_in(60) {
+                member.lose_the_last_commits();
             }
         }
         let app_hash = match app_hash {
@@ -186,6 +301,14 @@ impl Simulation {
             if away && (self.random.one_in(4) || at == 0) {
                 self.members[at].catch_up(&self.chain).await;
             }
+        }
+        if self.random.one_in(30) {
+            let mut fresh = self.members.pop().unwrap();
+            let source = self.members.iter().find_map(|member| member.node.as_ref());
+            if let Some(source) = source {
+                fresh.sync_from(source, &self.chain).await;
+            }
+            self.members.push(fresh);
         }
     }
 
@@ -218,8 +341,9 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_agree_whatever_happens() {
-    let blocks = setting("COUNTERPOINT_SIMULATION_BLOCKS", 60);
-    for seed in 1..=setting("COUNTERPOINT_SIMULATION_SEEDS", 3) {
+    // Long enough for what has a notice of 601 heights.
+    let blocks = setting("COUNTERPOINT_SIMULATION_BLOCKS", 700);
+    for seed in 1..=setting("COUNTERPOINT_SIMULATION_SEEDS", 2) {
         eprintln!("simulation with seed {seed}");
         let simulation = Simulation::new(seed).await;
         simulation.run(usize::try_from(blocks).unwrap()).await;

@@ -201,6 +201,8 @@ async fn what_no_block_may_be_is_rejected() {
             height,
             hash,
             items,
+            proposer: 101,
+            accused: Vec::new(),
         }
     };
     let bad = [

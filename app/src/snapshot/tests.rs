@@ -3,21 +3,20 @@
 use std::num::NonZeroUsize;
 
 use bytes::Bytes;
-use counterpoint_abci::{
-    SnapshotRequest, SnapshotResponse,
-    proto::abci::{
-        RequestApplySnapshotChunk, RequestListSnapshots, RequestLoadSnapshotChunk,
-        RequestOfferSnapshot, ResponseApplySnapshotChunk, Snapshot,
-        response_apply_snapshot_chunk::Result as Applied,
-        response_offer_snapshot::Result as Offered,
-    },
+use counterpoint_abci::proto::abci::{
+    Snapshot, response_apply_snapshot_chunk::Result as Applied,
+    response_offer_snapshot::Result as Offered,
 };
 use counterpoint_core::primitive::RollupId;
 use counterpoint_machine::tree;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::testing::{Node, Proposal, SNAPSHOT_INTERVAL, data, rollup, transfer};
+use crate::testing::{
+    Node, Proposal, SNAPSHOT_INTERVAL, data, rollup,
+    sync::{apply, list, load, offer},
+    transfer,
+};
 
 /// A node with some history, which makes snapshots where they are due; its last blocks.
 async fn source(path: &Path, blocks: u64) -> (Node, Vec<(Proposal, Bytes)>) {
@@ -32,52 +31,6 @@ async fn source(path: &Path, blocks: u64) -> (Node, Vec<(Proposal, Bytes)>) {
         node.make_snapshot();
     }
     (node, history)
-}
-
-async fn list(node: &Node) -> Vec<Snapshot> {
-    let request = SnapshotRequest::ListSnapshots(RequestListSnapshots {});
-    match node.sync(request).await {
-        SnapshotResponse::ListSnapshots(response) => response.snapshots,
-        other => panic!("unexpected {other:?}"),
-    }
-}
-
-async fn load(node: &Node, snapshot: &Snapshot, chunk: u32) -> Bytes {
-    let request = RequestLoadSnapshotChunk {
-        height: snapshot.height,
-        format: snapshot.format,
-        chunk,
-    };
-    match node.sync(SnapshotRequest::LoadSnapshotChunk(request)).await {
-        SnapshotResponse::LoadSnapshotChunk(response) => response.chunk,
-        other => panic!("unexpected {other:?}"),
-    }
-}
-
-async fn offer(node: &Node, snapshot: &Snapshot, app_hash: &[u8]) -> Offered {
-    let request = RequestOfferSnapshot {
-        snapshot: Some(snapshot.clone()),
-        app_hash: Bytes::copy_from_slice(app_hash),
-    };
-    match node.sync(SnapshotRequest::OfferSnapshot(request)).await {
-        SnapshotResponse::OfferSnapshot(response) => response.result(),
-        other => panic!("unexpected {other:?}"),
-    }
-}
-
-async fn apply(node: &Node, index: u32, chunk: &[u8]) -> ResponseApplySnapshotChunk {
-    let request = RequestApplySnapshotChunk {
-        index,
-        chunk: Bytes::copy_from_slice(chunk),
-        sender: "peer".into(),
-    };
-    match node
-        .sync(SnapshotRequest::ApplySnapshotChunk(request))
-        .await
-    {
-        SnapshotResponse::ApplySnapshotChunk(response) => response,
-        other => panic!("unexpected {other:?}"),
-    }
 }
 
 /// A snapshot with these chunks, which says of itself what is true.

@@ -1,5 +1,7 @@
 //! A node without sockets: tests speak to its services as CometBFT does.
 
+pub(crate) mod sync;
+
 use std::{
     num::NonZeroUsize,
     path::Path,
@@ -12,10 +14,11 @@ use counterpoint_abci::{
     MempoolResponse, SnapshotRequest, SnapshotResponse,
     proto::{
         abci::{
-            CheckTxType, RequestCheckTx, RequestCommit, RequestFinalizeBlock, RequestInfo,
-            RequestInitChain, RequestInsertTx, RequestPrepareProposal, RequestProcessProposal,
-            RequestReapTxs, ResponseFinalizeBlock, ResponseInfo, ResponseInitChain,
-            ValidatorUpdate, response_process_proposal::ProposalStatus,
+            CheckTxType, Misbehavior, RequestCheckTx, RequestCommit, RequestFinalizeBlock,
+            RequestInfo, RequestInitChain, RequestInsertTx, RequestPrepareProposal,
+            RequestProcessProposal, RequestReapTxs, ResponseFinalizeBlock, ResponseInfo,
+            ResponseInitChain, Validator, ValidatorUpdate,
+            response_process_proposal::ProposalStatus,
         },
         crypto::{PublicKey as ProtoPublicKey, public_key},
         types::{BlockParams, ConsensusParams, EvidenceParams},
@@ -70,6 +73,27 @@ pub(crate) struct Proposal {
     pub(crate) height: i64,
     pub(crate) hash: Hash,
     pub(crate) items: Vec<Bytes>,
+    /// The seed of the key that proposes it.
+    pub(crate) proposer: u8,
+    /// Seeds of keys that it has evidence against.
+    pub(crate) accused: Vec<u8>,
+}
+
+impl Proposal {
+    fn misbehavior(&self) -> Vec<Misbehavior> {
+        misbehavior(&self.accused)
+    }
+}
+
+fn misbehavior(accused: &[u8]) -> Vec<Misbehavior> {
+    let case = |seed: &u8| Misbehavior {
+        validator: Some(Validator {
+            address: Bytes::copy_from_slice(address(*seed).as_bytes()),
+            power: 10,
+        }),
+        ..Misbehavior::default()
+    };
+    accused.iter().map(case).collect()
 }
 
 pub(crate) fn key(seed: u8) -> SecretKey {
@@ -241,7 +265,7 @@ impl Node {
             snapshots: Arc::clone(&snapshots),
             committed,
             retain: retained,
-            newest: AppVersion::NEWEST,
+            newest: AppVersion::Test,
             halt,
         });
         Self {
@@ -294,18 +318,30 @@ impl Node {
 
     /// Proposes the next block as the proposer of `round`.
     pub(crate) async fn prepare(&self, round: u8) -> Proposal {
-        self.prepare_from(round, &[]).await
+        self.prepare_accusing(round, &[], &[]).await
     }
 
     /// Proposes the next block from what CometBFT's own mempool lists.
     pub(crate) async fn prepare_from(&self, round: u8, listed: &[Bytes]) -> Proposal {
+        self.prepare_accusing(round, listed, &[]).await
+    }
+
+    /// Proposes the next block, with evidence against keys.
+    pub(crate) async fn prepare_accusing(
+        &self,
+        round: u8,
+        listed: &[Bytes],
+        accused: &[u8],
+    ) -> Proposal {
+        let proposer = 101 + round % 4;
         let height = self.info().await.last_block_height + 1;
         let request = RequestPrepareProposal {
             max_tx_bytes: 1 << 20,
             txs: listed.to_vec(),
             height,
             time: time(height),
-            proposer_address: Bytes::copy_from_slice(address(101).as_bytes()),
+            proposer_address: Bytes::copy_from_slice(address(proposer).as_bytes()),
+            misbehavior: misbehavior(accused),
             ..RequestPrepareProposal::default()
         };
         let request = ConsensusRequest::PrepareProposal(request);
@@ -321,6 +357,8 @@ impl Node {
             height,
             hash,
             items,
+            proposer,
+            accused: accused.to_vec(),
         }
     }
 
@@ -330,7 +368,8 @@ impl Node {
             hash: Bytes::copy_from_slice(proposal.hash.as_bytes()),
             height: proposal.height,
             time: time(proposal.height),
-            proposer_address: Bytes::copy_from_slice(address(101).as_bytes()),
+            proposer_address: Bytes::copy_from_slice(address(proposal.proposer).as_bytes()),
+            misbehavior: proposal.misbehavior(),
             ..RequestProcessProposal::default()
         };
         let request = ConsensusRequest::ProcessProposal(request);
@@ -349,7 +388,8 @@ impl Node {
             hash: Bytes::copy_from_slice(proposal.hash.as_bytes()),
             height: proposal.height,
             time: time(proposal.height),
-            proposer_address: Bytes::copy_from_slice(address(101).as_bytes()),
+            proposer_address: Bytes::copy_from_slice(address(proposal.proposer).as_bytes()),
+            misbehavior: proposal.misbehavior(),
             ..RequestFinalizeBlock::default()
         };
         let request = ConsensusRequest::FinalizeBlock(request);
@@ -434,8 +474,8 @@ impl Node {
         let ctx = BlockContext {
             height: Height::new(u64::try_from(proposal.height).unwrap()),
             time: at(u64::try_from(seconds).unwrap()),
-            proposer: address(101),
-            misbehaved: Vec::new(),
+            proposer: address(proposal.proposer),
+            misbehaved: proposal.accused.iter().map(|seed| address(*seed)).collect(),
         };
         let block = Block::decode(&proposal.items, |_| None).unwrap();
         let execution = process(&self.store.state(), &ctx, &block).unwrap();

@@ -1,18 +1,124 @@
-//! What benchmarks need of this crate: a mempool over a chain in a directory.
+//! What benchmarks need of this crate: a mempool, and a chain, in a directory.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use counterpoint_core::{
     genesis::SequencerGenesis,
-    primitive::{Hash, Height},
+    primitive::{Address, Hash, Height},
     slot::HeaderTime,
+    transaction::SignedTransaction,
 };
-use counterpoint_machine::{ChainStart, Room, init_chain, tree};
+use counterpoint_machine::{
+    Block, BlockContext, ChainStart, Room, finalize, init_chain, prepare, process, tree,
+};
 
 use crate::{
     mempool::{Gossip, Limits, Mempool},
-    store::{Store, Tip},
+    store::{Decided, Store, Tip},
 };
+
+/// Room for transactions in a block, in bytes.
+const MAX_BYTES: u64 = 4_000_000;
+
+/// A new chain in an empty directory.
+fn start(path: &Path, chain_id: &str, genesis: &SequencerGenesis) -> eyre::Result<(Store, Tip)> {
+    let report = |error: anyhow::Error| eyre::eyre!("{error:#}");
+    let store = Store::open(path).map_err(report)?;
+    let start = ChainStart::example(chain_id, time_at(0), &[1]);
+    let changes = init_chain(genesis, &start)?;
+    let (app_hash, tree) = tree::update(&store, 0, &changes)?;
+    let tip = Tip {
+        height: Height::new(0),
+        app_hash,
+        initial: start.initial_height,
+    };
+    store.init(tip, &changes, &tree).map_err(report)?;
+    Ok((store, tip))
+}
+
+/// Five blocks a second, from 1970 on.
+fn time_at(height: u64) -> HeaderTime {
+    HeaderTime {
+        seconds: 1 + height / 5,
+        nanos: 0,
+    }
+}
+
+/// A chain without consensus: what each block costs the application.
+#[derive(Debug)]
+pub struct Chain {
+    store: Store,
+    mempool: Mempool,
+    tip: Tip,
+}
+
+impl Chain {
+    /// A new chain in an empty directory.
+    ///
+    /// # Errors
+    /// The genesis or the directory is not as it must be.
+    pub fn new(path: &Path, chain_id: &str, genesis: &SequencerGenesis) -> eyre::Result<Self> {
+        let (store, tip) = start(path, chain_id, genesis)?;
+        let mempool = Mempool::new(store.clone(), Limits::default(), Gossip::Direct);
+        Ok(Self {
+            store,
+            mempool,
+            tip,
+        })
+    }
+
+    /// The height of the last block.
+    #[must_use]
+    pub fn height(&self) -> u64 {
+        self.tip.height.get()
+    }
+
+    /// Proposes a block of transactions, judges it and commits it, as the proposer does. Gives how
+    /// many transactions it holds.
+    ///
+    /// # Errors
+    /// The store is broken, or the block is not valid.
+    pub fn advance(&mut self, candidates: Vec<SignedTransaction>) -> eyre::Result<usize> {
+        let height = Height::new(self.tip.height.get() + 1);
+        let ctx = BlockContext {
+            height,
+            time: time_at(height.get()),
+            proposer: Address::new([9; 20]),
+            misbehaved: Vec::new(),
+        };
+        let state = self.store.state();
+        let room = Room::new(&state, MAX_BYTES)?;
+        let waiting = self.mempool.select(room, 0, &[]);
+        let known: HashMap<Hash, SignedTransaction> = candidates
+            .iter()
+            .map(|tx| (tx.hash(), tx.clone()))
+            .collect();
+        let all = candidates.into_iter().chain(waiting).collect();
+        let items = prepare(&state, &ctx, all, MAX_BYTES)?;
+        let block = Block::decode(&items, |hash| known.get(hash).cloned())?;
+        let execution = process(&self.store.state(), &ctx, &block)?;
+        let outcome = finalize(execution, Hash::digest(&[&height.get().to_be_bytes()]))?;
+        let (app_hash, tree) = tree::update(&self.store, height.get(), &outcome.changes)?;
+        let items = block.item_hashes();
+        let count = items.len() - 1;
+        self.tip = Tip {
+            height,
+            app_hash,
+            ..self.tip
+        };
+        let decided = Decided {
+            tip: self.tip,
+            time: ctx.time,
+            items,
+            outcome,
+            tree,
+        };
+        self.store
+            .commit(decided)
+            .map_err(|error| eyre::eyre!("{error:#}"))?;
+        Ok(count)
+    }
+}
 
 /// A mempool at height 0.
 #[derive(Debug)]
@@ -27,21 +133,7 @@ impl Pool {
     /// # Errors
     /// The genesis or the directory is not as it must be.
     pub fn new(path: &Path, chain_id: &str, genesis: &SequencerGenesis) -> eyre::Result<Self> {
-        let report = |error: anyhow::Error| eyre::eyre!("{error:#}");
-        let store = Store::open(path).map_err(report)?;
-        let start = ChainStart::example(chain_id, HeaderTime::default(), &[1]);
-        let changes = init_chain(genesis, &start)?;
-        let initial = start.initial_height;
-        let (app_hash, tree) = tree::update(&store, 0, &changes)?;
-        let (height, nothing) = (Height::new(0), Hash::ZERO);
-        let tip = Tip {
-            height,
-            app_hash: nothing,
-            initial,
-        };
-        store
-            .init(Tip { app_hash, ..tip }, &changes, &tree)
-            .map_err(report)?;
+        let (store, _) = start(path, chain_id, genesis)?;
         let mempool = Mempool::new(store.clone(), Limits::default(), Gossip::Direct);
         Ok(Self { store, mempool })
     }

@@ -115,11 +115,9 @@ impl Retention {
         let durable = self.store.tip()?.height;
         self.store.sync()?;
         gauge!(metric::DURABLE_HEIGHT).set(to_f64(durable.get()));
-        let oldest = self.snapshots.oldest();
-        let snapshot = match oldest {
-            None if self.snapshots.are_made() => Some(Height::new(0)),
-            oldest => oldest,
-        };
+        // Old ones hold nothing back where no new one will take their place.
+        let first = || self.snapshots.oldest().unwrap_or_default();
+        let snapshot = self.snapshots.are_made().then(first);
         Ok(Needs {
             durable,
             header: *self.header.borrow(),

@@ -22,7 +22,7 @@ pub const MAX_VALID_HEIGHTS: u64 = 600;
 #[derive(Clone, Debug)]
 pub struct CheckedTx {
     tx: SignedTransaction,
-    fee: Amount,
+    cost: Amount,
 }
 
 impl CheckedTx {
@@ -32,10 +32,10 @@ impl CheckedTx {
         &self.tx
     }
 
-    /// What it pays at the base fee of now.
+    /// What it takes from its signer: the fee at the base fee of now, and what its actions move.
     #[must_use]
-    pub fn fee(&self) -> Amount {
-        self.fee
+    pub fn cost(&self) -> Amount {
+        self.cost
     }
 }
 
@@ -54,13 +54,13 @@ pub fn check_tx<S: StateRead>(
     let account = check_head(state, &body.head(), tx.as_bytes().len(), next)?;
     let (expected, actual) = (account.nonce, body.nonce);
     let prices = Prices::read(state)?;
-    let fee = check_fee(&tx, &account, &prices)?;
-    let fee = fee.total().ok_or(Rejection::Overflow)?;
+    check_fee(&tx, &account, &prices)?;
+    let cost = prices.cost(&tx).ok_or(Rejection::Overflow)?;
     check_shares(state, &tx)?;
     if actual == expected {
         try_out(state, &tx, next, &prices)?;
     }
-    Ok(CheckedTx { tx, fee })
+    Ok(CheckedTx { tx, cost })
 }
 
 /// Checks what can be told of a block item of `length` bytes by its head alone, which costs next to

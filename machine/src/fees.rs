@@ -14,6 +14,7 @@ use counterpoint_core::{
 };
 
 use crate::{
+    registry::FIRST_RENT_HEIGHTS,
     rejection::Rejection,
     room::Share,
     state::{Key, ReadRecords, StateDelta, StateRead, StoreError},
@@ -76,6 +77,43 @@ impl Prices {
             flat: Amount::new(flat),
             tip: Amount::new(tip),
         })
+    }
+
+    /// What `tx` takes from its signer at the most: the fee, and what its actions move. Nothing if
+    /// that is greater than an [`Amount`] can count.
+    #[must_use]
+    pub fn cost(&self, tx: &SignedTransaction) -> Option<Amount> {
+        let fee = self.fee(tx)?.total()?;
+        let moves = tx.body().actions.iter().map(|action| self.moves(action));
+        moves
+            .into_iter()
+            .try_fold(fee, |cost, amount| cost.checked_add(amount?))
+    }
+
+    /// The value that an action takes from the signer's account.
+    fn moves(&self, action: &Action) -> Option<Amount> {
+        match action {
+            Action::Transfer(transfer) => Some(transfer.amount),
+            Action::Deposit(deposit) => Some(Amount::new(deposit.amount_gwei().into())),
+            Action::UpdateRollup(update) => Some(update.rent),
+            Action::RegisterRollup(_) => {
+                let deposit = self.params.registration_deposit;
+                deposit.checked_add(self.first_rent())
+            }
+            Action::SubmitData(_)
+            | Action::ExitRollup(_)
+            | Action::ValidatorUpdate(_)
+            | Action::AuthorityChange(_)
+            | Action::FeeChange(_)
+            | Action::ScheduleUpgrade(_)
+            | Action::ConsensusChange(_) => Some(Amount::ZERO),
+        }
+    }
+
+    /// The rent that a registration pays in advance.
+    pub(crate) fn first_rent(&self) -> Amount {
+        let per_height = u128::from(self.params.rent_per_height);
+        Amount::new(per_height.saturating_mul(FIRST_RENT_HEIGHTS.into()))
     }
 
     fn flat(&self, action: &Action) -> u128 {

@@ -90,7 +90,7 @@ impl ChainStart {
 pub fn init_chain(genesis: &SequencerGenesis, start: &ChainStart) -> Result<Changes, InitError> {
     genesis.check_start(start.initial_height, start.time.seconds)?;
     let mut delta = StateDelta::new(&Nothing);
-    let (burned, locked, rollups) = Default::default();
+    let (burned, locked, rollups, waiting_deposits) = Default::default();
     let chain = Chain {
         chain_id: start.chain_id.clone(),
         initial_height: start.initial_height,
@@ -99,6 +99,7 @@ pub fn init_chain(genesis: &SequencerGenesis, start: &ChainStart) -> Result<Chan
         burned,
         locked,
         rollups,
+        waiting_deposits,
     };
     delta.put(&Key::Chain, &chain)?;
     put_validators(&start.validators, &mut delta)?;

@@ -291,6 +291,7 @@ fn take_deposits<S: StateRead>(
         delta.delete(&key);
     }
     if !items.is_empty() {
+        delta.release_deposits(items.len() as u64)?;
         delta.put(
             &Key::DepositQueue(id),
             &DepositQueue {

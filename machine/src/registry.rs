@@ -123,6 +123,7 @@ pub(crate) fn leave<S: StateRead>(
         delta.delete(&key);
     }
     if queue.emitted < queue.queued {
+        delta.release_deposits(queue.queued.saturating_sub(queue.emitted))?;
         let queued = queue.emitted;
         delta.put(&Key::DepositQueue(id), &DepositQueue { queued, ..queue })?;
     }

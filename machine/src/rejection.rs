@@ -105,8 +105,8 @@ pub enum Rejection {
     /// The rollup's exit is announced, and cannot be called off.
     #[error("rollup {0} is about to leave")]
     Exiting(RollupId),
-    /// As many deposits wait as a rollup may have.
-    #[error("too many deposits wait for rollup {0}")]
+    /// As many deposits wait as a rollup, or the chain, may have.
+    #[error("too many deposits wait, the next would be for rollup {0}")]
     DepositsFull(RollupId),
     /// The signer is no member of the authority, or there is none.
     #[error("signer is not a member of the authority")]
@@ -157,9 +157,15 @@ pub enum Rejection {
         /// What a transaction and evidence need.
         least: u64,
     },
-    /// The height is too near for votes to carry extensions.
-    #[error("vote_extensions_height is too early: {0}")]
+    /// The height is too near for votes to carry extensions, or too far.
+    #[error("vote_extensions_height is not within reach: {0}")]
     VoteExtensions(Mismatch<Height>),
+    /// The rollup would hold a place for too long before it starts.
+    #[error("first_height is too far ahead: at most {}, found {}", .0.expected, .0.actual)]
+    FirstHeightFar(Mismatch<Height>),
+    /// Conductors cannot follow another chain specification yet.
+    #[error("chain_spec_hash of rollup {0} cannot change in this version")]
+    ChainSpec(RollupId),
     /// Once on, vote extensions stay on.
     #[error("vote extensions are on already")]
     VoteExtensionsOn,
@@ -214,6 +220,8 @@ impl Rejection {
             Self::BlockBytes { .. } => 41,
             Self::VoteExtensions(_) => 42,
             Self::VoteExtensionsOn => 43,
+            Self::FirstHeightFar(_) => 44,
+            Self::ChainSpec(_) => 45,
         }
     }
 }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use counterpoint_core::{
-    action::Action, primitive::RollupId, registry::RollupConfig, transaction::SignedTransaction,
+    action::Action,
+    primitive::{Address, Amount, RollupId},
+    registry::RollupConfig,
+    transaction::SignedTransaction,
 };
 
 use crate::{
@@ -25,8 +28,8 @@ pub enum NoRoom {
     Block,
     /// The rollup's share is; others may fit.
     Share(RollupId),
-    /// The price is above what it allows; others may pay it.
-    Price,
+    /// Its signer cannot pay the price of now, or will not; others may.
+    Unpaid,
 }
 
 /// The place that is left in a block which is being filled.
@@ -35,6 +38,8 @@ pub struct Room {
     bytes: u64,
     shares: BTreeMap<RollupId, Share>,
     prices: Prices,
+    /// What the transactions that were taken cost their signers.
+    spent: BTreeMap<Address, Amount>,
 }
 
 impl Share {
@@ -72,18 +77,17 @@ impl Room {
             bytes: max_bytes,
             shares: records.iter().map(|record| share(&record.config)).collect(),
             prices: Prices::read(state)?,
+            spent: BTreeMap::new(),
         })
     }
 
-    /// Takes the place of `tx`.
+    /// Takes the place of `tx`, whose signer holds `balance`. Whoever could not pay would be left out
+    /// of the block, and must not keep others from it meanwhile.
     ///
     /// # Errors
     /// [`NoRoom`] says what is too full; then nothing has changed.
-    pub fn take(&mut self, tx: &SignedTransaction) -> Result<(), NoRoom> {
-        let fee = self.prices.fee(tx).and_then(|fee| fee.total());
-        if fee.is_none_or(|fee| fee > tx.body().max_fee) {
-            return Err(NoRoom::Price);
-        }
+    pub fn take(&mut self, tx: &SignedTransaction, balance: Amount) -> Result<(), NoRoom> {
+        let spent = self.pay(tx, balance).ok_or(NoRoom::Unpaid)?;
         let bytes = self.bytes.checked_sub(tx.as_bytes().len() as u64);
         let bytes = bytes.ok_or(NoRoom::Block)?;
         let parts = parts(tx);
@@ -95,7 +99,16 @@ impl Room {
         let left = left.collect::<Result<Vec<_>, _>>()?;
         self.bytes = bytes;
         self.shares.extend(left);
+        self.spent.insert(tx.signer(), spent);
         Ok(())
+    }
+
+    /// What the signer will have spent, if he can and will.
+    fn pay(&self, tx: &SignedTransaction, balance: Amount) -> Option<Amount> {
+        let fee = self.prices.fee(tx)?.total()?;
+        let before = self.spent.get(&tx.signer()).copied().unwrap_or_default();
+        let spent = before.checked_add(self.prices.cost(tx)?)?;
+        (fee <= tx.body().max_fee && spent <= balance).then_some(spent)
     }
 }
 

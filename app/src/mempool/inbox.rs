@@ -150,7 +150,12 @@ impl Inbox {
         lane.bytes -= removed.as_ref().map_or(0, |offer| offer.bytes);
         self.bytes += lane.bytes;
         if lane.offers.is_empty() {
-            self.turns.retain(|turn| *turn != claim);
+            // Nearly always it is the lane whose turn it was.
+            if self.turns.front() == Some(&claim) {
+                self.turns.pop_front();
+            } else {
+                self.turns.retain(|turn| *turn != claim);
+            }
         } else {
             if !known {
                 self.turns.push_back(claim);

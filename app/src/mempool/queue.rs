@@ -146,7 +146,7 @@ pub(super) struct Waiting {
     pub(super) txs: BTreeMap<Nonce, Held>,
     /// The nonce after the unbroken run from the account's own on.
     end: Nonce,
-    fees: u128, // Of all that wait; at most the balance when each came in.
+    costs: u128, // Of all that wait; at most the balance when each came in.
     size: Size,
     parked: Size,
 }
@@ -230,8 +230,10 @@ impl Queue {
     fn admit(&self, new: &Held, account: &Account) -> Result<Option<Hash>, Refused> {
         let (tx, balance) = (new.tx(), account.balance);
         let nonce = tx.body().nonce;
+        let cost = new.checked.cost();
         let Some(waiting) = self.accounts.get(&tx.signer()) else {
-            return Ok(None); // Its own fee was checked.
+            let paid = cost <= balance;
+            return paid.then_some(None).ok_or(Refused::Funds { balance });
         };
         let old = waiting.txs.get(&nonce);
         if old.is_some_and(|old| !improves(tx, old.tx())) {
@@ -242,8 +244,8 @@ impl Queue {
         if !size.fits(self.limits.account) {
             return Err(Refused::AccountFull(waiting.size.count));
         }
-        let others = waiting.fees - old.map_or(0, |old| old.checked.fee().get());
-        if others.saturating_add(new.checked.fee().get()) > balance.get() {
+        let others = waiting.costs - old.map_or(0, |old| old.checked.cost().get());
+        if others.saturating_add(cost.get()) > balance.get() {
             return Err(Refused::Funds { balance });
         }
         Ok(old.map(|old| old.tx().hash()))
@@ -417,7 +419,7 @@ impl Waiting {
         let (nonce, size) = (held.tx().body().nonce, held.size);
         let moved = self.txs.is_empty() || account.nonce != self.account.nonce;
         self.account = account;
-        self.fees += held.checked.fee().get();
+        self.costs += held.checked.cost().get();
         self.size = self.size.plus(size);
         self.parked = self.parked.plus(size);
         self.txs.insert(nonce, held);
@@ -432,7 +434,7 @@ impl Waiting {
 
     fn remove(&mut self, nonce: &Nonce) -> Option<Held> {
         let held = self.txs.remove(nonce)?;
-        self.fees -= held.checked.fee().get();
+        self.costs -= held.checked.cost().get();
         self.size = self.size.minus(held.size);
         if *nonce >= self.end {
             self.parked = self.parked.minus(held.size);
@@ -449,7 +451,7 @@ impl Waiting {
         self.account = account;
         let (mut funds, mut lost) = (account.balance, Vec::new());
         for (nonce, held) in &self.txs {
-            match funds.checked_sub(held.checked.fee()) {
+            match funds.checked_sub(held.checked.cost()) {
                 Some(rest) if *nonce >= account.nonce => funds = rest,
                 _ => lost.push(*nonce),
             }

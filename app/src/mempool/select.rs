@@ -11,7 +11,7 @@ use std::{
 };
 
 use counterpoint_core::{
-    primitive::{Address, Hash, Nonce, RollupId},
+    primitive::{Address, Amount, Hash, Nonce, RollupId},
     transaction::SignedTransaction,
 };
 use counterpoint_machine::{NoRoom, Room};
@@ -78,7 +78,7 @@ impl Queue {
         let mut selection = Selection::open(self, salt, choice);
         let (mut selected, mut misses) = (Vec::new(), 0);
         while let Some((lane, head, tx)) = selection.next() {
-            let missed = match room.take(tx) {
+            let missed = match room.take(tx, self.balance(&head.signer)) {
                 Ok(()) => {
                     selected.push(tx.clone());
                     selection.took(lane, &head, tx.as_bytes().len() as u64);
@@ -89,12 +89,19 @@ impl Queue {
             match missed {
                 // A full rollup says nothing about the others.
                 NoRoom::Share(_) => selection.missed(lane),
-                NoRoom::Price => {}
+                NoRoom::Unpaid => {}
                 NoRoom::Block if misses < MAX_MISSES => misses += 1,
                 NoRoom::Block => break,
             }
         }
         selected
+    }
+}
+
+impl Queue {
+    fn balance(&self, signer: &Address) -> Amount {
+        let waiting = self.accounts.get(signer);
+        waiting.map_or(Amount::ZERO, |waiting| waiting.account.balance)
     }
 }
 

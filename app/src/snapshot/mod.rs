@@ -283,7 +283,8 @@ fn read_all(directory: &Path) -> anyhow::Result<BTreeMap<Height, Metadata>> {
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
-                    warn!(path = %path.display(), error, "damaged snapshot left out");
+                    warn!(path = %path.display(), error, "damaged snapshot removed");
+                    remove(&path)?;
                 }
             },
             None if name.is_some_and(|name| name.starts_with(TEMPORARY)) => remove(&path)?,

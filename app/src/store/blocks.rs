@@ -17,7 +17,6 @@ use counterpoint_core::{
         merkle::{MerklePath, Tree},
     },
     primitive::{Hash, Height, RollupId},
-    registry::RollupConfig,
     slot::HeaderTime,
 };
 use counterpoint_machine::RollupSlice;
@@ -40,8 +39,6 @@ pub(super) struct BlockRecord {
     preamble: Preamble,
     /// In the order of rollup identifiers.
     leaves: Vec<RollupLeaf>,
-    /// Configurations that the block before used, and this one does not.
-    pub(super) retired: Vec<Hash>,
 }
 
 /// The part of a record that is read without the rest.
@@ -51,14 +48,6 @@ pub(super) struct BlockHead {
     time: HeaderTime,
     /// Hashes of its items, in order.
     pub(super) items: Vec<Hash>,
-}
-
-/// A configuration that leaves name.
-#[derive(Debug, BorshSerialize, BorshDeserialize)]
-pub(super) struct ConfigRecord {
-    /// The block that named it while the one before did not.
-    pub(super) since: Height,
-    config: RollupConfig,
 }
 
 /// One rollup's part of a block, without header, validators and configuration.
@@ -153,7 +142,7 @@ impl Store {
             .iter()
             .map(|slice| config_hash(&slice.leaf))
             .collect();
-        let retired = self.stage_configs(batch, height, &rollups, &used)?;
+        self.stage_configs(batch, height, &rollups, &used)?;
         let record = BlockRecord {
             head: BlockHead {
                 time: decided.time,
@@ -161,36 +150,33 @@ impl Store {
             },
             preamble: decided.outcome.preamble,
             leaves: rollups.into_iter().map(|slice| slice.leaf).collect(),
-            retired,
         };
         batch.insert(&self.blocks, block_key(height), borsh::to_vec(&record)?);
         Ok(used)
     }
 
-    /// Keeps the configurations that the block before did not use; gives those that only it used.
+    /// Keeps the configurations that the block before did not use. They stay for ever: they are small,
+    /// and every change of one is paid for.
     fn stage_configs(
         &self,
         batch: &mut OwnedWriteBatch,
         height: Height,
         rollups: &[RollupSlice],
         used: &Configs,
-    ) -> anyhow::Result<Vec<Hash>> {
+    ) -> anyhow::Result<()> {
         let before = self.configs_before(height)?;
         if before == *used {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let known: HashSet<&Hash> = before.iter().collect();
         for slice in rollups {
             let hash = config_hash(&slice.leaf);
             if !known.contains(&hash) {
-                let (since, config) = (height, slice.config.clone());
-                let record = borsh::to_vec(&ConfigRecord { since, config })?;
-                batch.insert(&self.configs, hash.as_bytes(), record);
+                let config = borsh::to_vec(&slice.config)?;
+                batch.insert(&self.configs, hash.as_bytes(), config);
             }
         }
-        let used: HashSet<&Hash> = used.iter().collect();
-        let retired = before.iter().filter(|hash| !used.contains(hash));
-        Ok(retired.copied().collect())
+        Ok(())
     }
 
     /// The configurations of the block before; none if this node never had it.
@@ -297,9 +283,8 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub(crate) fn config(&self, hash: &Hash) -> anyhow::Result<Option<Bytes>> {
-        let record: Option<ConfigRecord> = self.read(&self.configs, hash.as_bytes())?;
-        let config = record.map(|record| borsh::to_vec(&record.config));
-        Ok(config.transpose()?.map(Bytes::from))
+        let config = self.configs.get(hash.as_bytes())?;
+        Ok(config.map(|config| Bytes::copy_from_slice(&config)))
     }
 
     pub(super) fn block(&self, height: Height) -> anyhow::Result<Option<BlockRecord>> {

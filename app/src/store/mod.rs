@@ -175,6 +175,8 @@ impl Store {
         changes: &Changes,
         tree: &TreeUpdateBatch,
     ) -> anyhow::Result<()> {
+        // Without a tip there is no chain, whatever else is left if this ends half way.
+        self.meta.remove(TIP)?;
         self.state.clear()?;
         self.tree.clear()?;
         let mut batch = self.database.batch();

@@ -8,10 +8,7 @@ use std::ops::ControlFlow;
 use counterpoint_core::primitive::Height;
 use fjall::OwnedWriteBatch;
 
-use super::{
-    Store,
-    blocks::{ConfigRecord, block_key},
-};
+use super::{Store, blocks::block_key};
 
 /// The lowest height that is served, once blocks were pruned or a snapshot restored.
 pub(super) const LOWEST: &[u8] = b"lowest";
@@ -75,13 +72,6 @@ impl Store {
         }
         for list in self.lists.prefix(key) {
             batch.remove(&self.lists, list.key()?);
-        }
-        for hash in record.retired {
-            let config: Option<ConfigRecord> = self.read(&self.configs, hash.as_bytes())?;
-            // It may have come back since.
-            if config.is_some_and(|config| config.since < height) {
-                batch.remove(&self.configs, hash.as_bytes());
-            }
         }
         batch.remove(&self.headers, key);
         batch.remove(&self.blocks, key);

@@ -147,6 +147,8 @@ pub struct Chain {
     pub locked: Amount,
     /// Rollups that have not left.
     pub rollups: u32,
+    /// Deposits that wait for an opening, of all rollups together.
+    pub waiting_deposits: u32,
 }
 
 /// What the next block must know of the one before, since ABCI does not tell a proposer.

@@ -9,6 +9,8 @@ use crate::{
 
 /// Heights between the decision and the first votes with extensions.
 const NOTICE_HEIGHTS: u64 = 2;
+/// The same at the most: CometBFT counts heights in fewer bits than we do.
+const MAX_AHEAD_HEIGHTS: u64 = 100_000_000;
 
 /// Changes CometBFT's parameters, within what CometBFT itself accepts: it would stop for ever on
 /// anything else.
@@ -33,8 +35,9 @@ pub(super) fn execute<S: StateRead>(
         if planned > Height::new(0) && planned <= ctx.height {
             return Err(Rejection::VoteExtensionsOn.into());
         }
-        let expected = Height::new(ctx.height.get().saturating_add(NOTICE_HEIGHTS));
-        if actual < expected {
+        let from = |ahead: u64| Height::new(ctx.height.get().saturating_add(ahead));
+        let expected = actual.clamp(from(NOTICE_HEIGHTS), from(MAX_AHEAD_HEIGHTS));
+        if actual != expected {
             return Err(Rejection::VoteExtensions(Mismatch { expected, actual }).into());
         }
         record.vote_extensions_height = actual;

@@ -1,19 +1,20 @@
 use counterpoint_core::{
-    action::RegisterRollup,
-    primitive::{Amount, Height},
-    registry::MAX_ACTIVE_ROLLUPS,
-    slot::Slot,
+    action::RegisterRollup, primitive::Height, registry::MAX_ACTIVE_ROLLUPS, slot::Slot,
 };
 
 use super::{ExecuteError, TxContext, debit, lock};
 use crate::{
-    registry::{self, FIRST_RENT_HEIGHTS},
+    registry,
     rejection::{Mismatch, Rejection},
     state::{Key, ReadRecords, StateDelta, StateRead},
 };
 
 /// Heights between a registration and the rollup's first: everybody must know of it by then.
 const NOTICE_HEIGHTS: u64 = 2;
+
+/// Most heights between a registration and the rollup's first: until then it holds a place, and can
+/// neither change nor leave.
+const MAX_AHEAD_HEIGHTS: u64 = 1_000_000;
 
 /// Registers a rollup that the signer owns, locks its deposit and burns its first rent.
 pub(super) fn execute<S: StateRead>(
@@ -44,13 +45,18 @@ pub(super) fn execute<S: StateRead>(
         let actual = config.first_height;
         return Err(Rejection::FirstHeight(Mismatch { expected, actual }).into());
     }
+    let actual = config.first_height;
+    let latest = Height::new(ctx.height.get().saturating_add(MAX_AHEAD_HEIGHTS));
+    if actual > latest {
+        let expected = latest;
+        return Err(Rejection::FirstHeightFar(Mismatch { expected, actual }).into());
+    }
     if Slot::of(ctx.previous_time, config.slot_secs).get() <= config.genesis_time {
         return Err(Rejection::GenesisTime(config.genesis_time).into());
     }
     let params = &ctx.prices.params;
     lock(ctx.signer, params.registration_deposit, delta)?;
-    let rent = u128::from(params.rent_per_height).saturating_mul(FIRST_RENT_HEIGHTS.into());
-    let rent = Amount::new(rent);
+    let rent = ctx.prices.first_rent();
     debit(ctx.signer, rent, delta)?;
     delta.burn(rent)?;
     let heights = ctx.prices.heights_of_rent(rent);

@@ -18,6 +18,9 @@ pub(super) fn execute<S: StateRead>(
     delta: &mut StateDelta<'_, S>,
 ) -> Result<(), ExecuteError> {
     let mut record = owned_rollup(action.rollup_id, ctx, delta)?;
+    if action.chain_spec_hash != record.config.chain_spec_hash {
+        return Err(Rejection::ChainSpec(action.rollup_id).into());
+    }
     let config = action.clone().apply_to(record.config.clone());
     config.check().map_err(Rejection::RollupConfig)?;
     let from = registry::after_notice(ctx.height);

@@ -74,6 +74,15 @@ impl<'a, S: StateRead> StateDelta<'a, S> {
         self.put(&Key::Chain, &chain)
     }
 
+    /// Notes that so many deposits wait no longer.
+    pub(crate) fn release_deposits(&mut self, count: u64) -> Result<(), StoreError> {
+        let mut chain = self.chain()?;
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let waiting = chain.waiting_deposits.checked_sub(count);
+        chain.waiting_deposits = waiting.ok_or_else(miscounted)?;
+        self.put(&Key::Chain, &chain)
+    }
+
     /// Gives locked value back to an account.
     pub(crate) fn unlock(&mut self, to: Address, amount: Amount) -> Result<(), StoreError> {
         let mut chain = self.chain()?;
@@ -85,7 +94,9 @@ impl<'a, S: StateRead> StateDelta<'a, S> {
 
 /// Value came into being or was lost, which no transaction can do.
 fn miscounted() -> StoreError {
-    StoreError::corrupt("balances, burned and locked value do not add up to the supply".into())
+    StoreError::corrupt(
+        "balances, burned and locked value, or waiting deposits, do not add up".into(),
+    )
 }
 
 impl<S: StateRead> StateRead for StateDelta<'_, S> {

@@ -10,7 +10,7 @@ use counterpoint_core::{
     authority::Authority,
     fees::FeeParams,
     genesis::{GenesisAccount, SequencerGenesis},
-    primitive::{Address, Amount, EvmAddress, Height, RollupId},
+    primitive::{Address, Amount, EvmAddress, Hash, Height, RollupId},
     registry::{RollupConfig, RollupStatus},
     state::RollupRecord,
 };
@@ -412,6 +412,11 @@ fn cometbft_is_told_only_what_it_accepts() {
     assert_eq!(chain.run(1, change(Some(200_000_000), None)).0, 41);
     assert_eq!(chain.run(1, change(None, Some(5))).0, 42);
     assert_eq!(chain.run(1, change(None, Some(0))).0, 42);
+    assert_eq!(
+        chain.run(1, change(None, Some(u64::MAX))).0,
+        42,
+        "CometBFT cannot count so far"
+    );
     let (code, outcome) = chain.run(1, change(Some(2_000_000), Some(20)));
     let told = ParamsUpdate {
         max_block_bytes: Some(2_000_000),
@@ -447,6 +452,11 @@ fn an_update_applies_after_its_notice_at_an_opening() {
         ..wanted.clone()
     };
     assert_eq!(chain.run(1, change(&broken)).0, 20);
+    let forked = UpdateRollup {
+        chain_spec_hash: Hash::new([1; 32]),
+        ..wanted.clone()
+    };
+    assert_eq!(chain.run(1, change(&forked)).0, 45);
     let asked_at = chain.height + 1;
     assert_eq!(chain.run(1, change(&wanted)).0, 0);
     let from = asked_at + MAX_VALID_HEIGHTS + 1;
@@ -543,6 +553,10 @@ fn rent_keeps_a_rollup_and_its_end_makes_it_leave() {
     let mut chain = Chain::start(&config, &[10; 4]);
     chain.advance(vec![], 250);
     assert_eq!(chain.record("alpha").paid_until, Height::new(u64::MAX));
+    assert_eq!(
+        chain.run(2, vec![support::register("gamma", 2_000_000)]).0,
+        44
+    );
     let RollupConfig { name, .. } = rollup("gamma", 1);
     let before = query::chain(&chain.state).unwrap();
     assert_eq!(chain.run(2, vec![support::register("gamma", 6)]).0, 0);

@@ -240,6 +240,8 @@ impl Chain {
             balances += balance(value);
         }
         let supply = query::chain(&self.state).unwrap();
+        let waiting = self.state.scan(&[0x09]).unwrap();
+        assert_eq!(waiting.len(), supply.waiting_deposits as usize);
         assert_eq!(
             balances + supply.burned.get() + supply.locked.get(),
             supply.supply.get()

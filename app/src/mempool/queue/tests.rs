@@ -8,7 +8,7 @@ use counterpoint_core::{
     slot::HeaderTime,
     transaction::TransactionBody,
 };
-use counterpoint_machine::{ChainStart, MemState, Room, check_tx, init_chain};
+use counterpoint_machine::{ChainStart, MemState, NoRoom, Room, check_tx, init_chain};
 use proptest::prelude::*;
 
 use super::*;
@@ -286,7 +286,7 @@ fn one_account_holds_only_its_share() {
 fn the_fees_of_all_that_wait_must_be_covered() {
     let mut queue = queue(10);
     let (first, second) = (tx(1, 0, 5, 10, 1), tx(1, 1, 5, 10, 1));
-    let fee = first.fee().get();
+    let fee = first.cost().get();
     let poor = |nonce, balance| Account {
         nonce: Nonce::new(nonce),
         balance: Amount::new(balance),
@@ -421,11 +421,9 @@ impl Model {
             .collect();
         let improved = old.iter().all(|(old, _)| improves(&tx, old.tx()));
         let fits = size_of(&own).plus(Size::of(&tx)).fits(Self::LIMITS.account);
-        let fees: u128 = own.iter().map(|(tx, _)| tx.fee().get()).sum();
+        let costs: u128 = own.iter().map(|(tx, _)| tx.cost().get()).sum();
         let known = before.iter().any(|(old, _)| old.tx().hash() == tx.hash());
-        // The fee of the first one is check_tx's business.
-        let first = own.is_empty() && old.is_empty();
-        let unpaid = !first && fees + new.fee().get() > account.balance.get();
+        let unpaid = costs + new.cost().get() > account.balance.get();
         if known || !improved || !fits || unpaid {
             return false;
         }
@@ -456,8 +454,8 @@ impl Model {
             if tx.tx().signer() != *signer {
                 return true;
             }
-            let stays = tx.tx().body().nonce >= account.nonce && tx.fee().get() <= funds;
-            funds -= if stays { tx.fee().get() } else { 0 };
+            let stays = tx.tx().body().nonce >= account.nonce && tx.cost().get() <= funds;
+            funds -= if stays { tx.cost().get() } else { 0 };
             stays
         });
         self.trim();
@@ -540,6 +538,23 @@ fn runs_are_unbroken(
         *nonce = nonce.next().unwrap();
         follows
     })
+}
+
+#[test]
+fn who_moves_away_what_the_next_ones_cost_takes_no_room() {
+    let mut queue = Queue::new(Limits::default());
+    let most = |nonce| tx(1, nonce, 9, 500, RICH - 100_000);
+    queue.insert(most(0), rich(0)).unwrap();
+    let refused = queue.insert(most(1), rich(0)).unwrap_err();
+    assert!(matches!(refused, Refused::Funds { .. }));
+    // What it holds has shrunk since, as it does when the price rises.
+    let mut room = room();
+    let (poor, other) = (most(0), tx(2, 0, 1, 500, 1));
+    assert_eq!(
+        room.take(poor.tx(), Amount::new(1_000)),
+        Err(NoRoom::Unpaid)
+    );
+    assert_eq!(room.take(other.tx(), Amount::new(RICH)), Ok(()));
 }
 
 proptest! {

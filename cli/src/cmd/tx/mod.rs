@@ -107,9 +107,6 @@ enum TxCommand {
 struct UpdateArgs {
     /// Its name.
     name: String,
-    /// Genesis file with the forks that its clients follow from then on.
-    #[arg(long, value_name = "FILE")]
-    genesis: Option<PathBuf>,
     /// Most gas of one rollup transaction.
     #[arg(long, value_name = "GAS")]
     max_tx_gas: Option<u64>,
@@ -140,16 +137,10 @@ struct UpdateArgs {
 }
 
 impl UpdateArgs {
-    fn action(self, config: &RollupConfig) -> eyre::Result<UpdateRollup> {
-        let specification = self
-            .genesis
-            .as_deref()
-            .map(Specification::load)
-            .transpose()?;
-        let spec_hash = specification.map(|specification| specification.chain_spec().hash());
-        Ok(UpdateRollup {
+    fn action(self, config: &RollupConfig) -> UpdateRollup {
+        UpdateRollup {
             rollup_id: config.rollup_id,
-            chain_spec_hash: spec_hash.unwrap_or(config.chain_spec_hash),
+            chain_spec_hash: config.chain_spec_hash,
             max_tx_gas: self.max_tx_gas.unwrap_or(config.max_tx_gas),
             min_tip_wei: self.min_tip_wei.unwrap_or(config.min_tip_wei),
             allow_unprotected: self.allow_unprotected.unwrap_or(config.allow_unprotected),
@@ -163,7 +154,7 @@ impl UpdateArgs {
                 .max_items_per_block
                 .unwrap_or(config.max_items_per_block),
             rent: self.rent,
-        })
+        }
     }
 }
 
@@ -227,7 +218,7 @@ async fn actions(command: TxCommand, client: &Client) -> eyre::Result<Vec<Action
         }
         TxCommand::UpdateRollup(update) => {
             let config = client.rollup(&update.name).await?;
-            Action::UpdateRollup(update.action(&config)?)
+            Action::UpdateRollup(update.action(&config))
         }
         TxCommand::ExitRollup { name } => Action::ExitRollup(ExitRollup {
             rollup_id: RollupId::from_name(&name),

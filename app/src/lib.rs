@@ -48,7 +48,7 @@ use crate::{
     service::{Consensus, Parts, StateSync},
     snapshot::Snapshots,
     store::Store,
-    upgrade::Missing,
+    upgrade::{Guard, Missing},
 };
 
 /// Longest gRPC request, in bytes: a transaction and its envelope.
@@ -93,9 +93,9 @@ async fn work(
         Snapshots::open(config.data_dir.join("snapshots"), settings).map_err(into_report)?;
     let rpc = health::rpc_client(&config.cometbft_rpc).map_err(into_report)?;
     let tip = store.tip().map_err(into_report)?;
-    if let Some(missing) = upgrade::missing(&store, newest).map_err(into_report)? {
-        return Err(missing.into());
-    }
+    let (guard, halted) = Guard::new(newest);
+    guard.look(&store).map_err(into_report)?;
+    guard.check()?;
     let readiness = Readiness::of(&[
         health::FRESH,
         health::REACHABLE,
@@ -104,7 +104,6 @@ async fn work(
     ]);
     let (committed, commits) = watch::channel(tip.height);
     let (streamable, stream) = watch::channel(Height::new(0));
-    let (halt, halted) = watch::channel(None);
     let (retained, retain) = watch::channel(Height::new(0));
     let gossip = match config.mempool {
         MempoolType::Flood => Gossip::Flood,
@@ -119,6 +118,7 @@ async fn work(
             Arc::clone(&mempool),
             Arc::clone(&snapshots),
             committed.clone(),
+            guard.clone(),
         );
         let consensus = Consensus::new(Parts {
             store: store.clone(),
@@ -126,8 +126,7 @@ async fn work(
             snapshots: Arc::clone(&snapshots),
             committed,
             retain,
-            newest,
-            halt,
+            guard: guard.clone(),
         });
         let (pool, store) = (Arc::clone(&mempool), store.clone());
         Server::bind(
@@ -200,10 +199,9 @@ async fn work(
             health.await;
             Ok(())
         },
-        stop_before_upgrade(halted.clone(), shutdown.clone()),
+        stop_before_upgrade(halted, shutdown.clone()),
     )?;
-    let missing = halted.borrow().clone();
-    missing.map_or(Ok(()), |missing| Err(missing.into()))
+    Ok(guard.check()?)
 }
 
 /// Ends the service in order once the chain goes on without it.

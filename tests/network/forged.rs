@@ -5,7 +5,6 @@
 use std::{
     fs,
     sync::{Arc, Mutex},
-    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -14,18 +13,17 @@ use counterpoint_abci::proto::abci::{
     request, response, response_process_proposal::ProposalStatus,
 };
 use counterpoint_core::{
-    action::{Action, RegisterRollup, SubmitData, Transfer},
+    action::{Action, SubmitData, Transfer},
     block::{Preamble, Tag, data_root},
     key::SecretKey,
-    primitive::{Amount, EvmAddress, Hash, Height, Nonce, RollupId},
-    slot::SlotSecs,
+    primitive::{Amount, Hash, Height, Nonce, RollupId},
     transaction::{GossipBundle, MAX_TX_BYTES, SignedTransaction, TransactionBody},
 };
 
 use crate::{
     grammar::{self, Call, Recorded},
     proxy::Proxy,
-    support::{Network, sequence, wait_for},
+    support::{Network, registration, sequence, wait_for},
 };
 
 const CHAIN_ID: &str = "counterpoint-devnet";
@@ -264,25 +262,9 @@ async fn prepare(network: &Network) {
         let amount = Amount::new(1_000_000_000_000);
         Action::Transfer(Transfer { to, amount })
     };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let first = network.reach(0, 1).await + 8;
-    let register = RegisterRollup {
-        name: "alpha".into(),
-        evm_chain_id: 1_001,
-        chain_spec_hash: Hash::ZERO,
-        genesis_time: now.unwrap().as_secs() - 120,
-        first_height: Height::new(first),
-        slot_secs: SlotSecs::ONE,
-        gas_limit: 30_000_000,
-        max_tx_gas: 7_500_000,
-        min_tip_wei: 1,
-        allow_unprotected: false,
-        fee_recipient: EvmAddress::new([1; 20]),
-        tip_share_bps: 0,
-        max_bytes_per_block: SHARE_BYTES,
-        max_items_per_block: 100,
-    };
-    let actions = vec![fund(ONE), fund(TWO), Action::RegisterRollup(register)];
+    let register = registration("alpha", first, SHARE_BYTES);
+    let actions = vec![fund(ONE), fund(TWO), register];
     let inclusion = sequence(network, actions).await;
     assert_eq!(inclusion.code, 0, "{}", inclusion.log);
     network.reach(0, first).await;

@@ -1,6 +1,7 @@
 //! Whole networks of real processes: CometBFT, geth and our services, from a wallet to the head.
 #![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
+mod evidence;
 mod fallback;
 mod faults;
 mod forged;
@@ -12,3 +13,5 @@ mod proxy;
 mod road;
 mod supervisor;
 mod support;
+mod upgrade;
+mod validators;

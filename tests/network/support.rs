@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     path::PathBuf,
-    time::{Duration, Instant},
+    sync::Mutex,
+    time::{Duration, Instant, SystemTime},
 };
 
 use alloy_network::{Ethereum, EthereumWallet, NetworkTransactionBuilder, TransactionBuilder};
@@ -12,13 +14,14 @@ use alloy_provider::{DynProvider, Provider, ProviderBuilder};
 use alloy_rpc_types_eth::{TransactionReceipt, TransactionRequest};
 use alloy_signer_local::PrivateKeySigner;
 use counterpoint::devnet::{
-    Abci, Application, Detours, Devnet, Info, MAX_BLOCK_BYTES, Mempool, Options,
+    Abci, Application, Detours, Devnet, Info, MAX_BLOCK_BYTES, Mempool, Options, setup::Layout,
 };
 use counterpoint_core::{
-    action::Action,
+    action::{Action, RegisterRollup},
     key::SecretKey,
     light::TrustedState,
-    primitive::{Amount, Height, Nonce},
+    primitive::{Amount, EvmAddress, Hash, Height, Nonce},
+    slot::SlotSecs,
     transaction::{SignedTransaction, TransactionBody},
 };
 use counterpoint_proto::sequencer::get_transaction_response::Status;
@@ -119,7 +122,7 @@ impl Network {
     /// A process's log so far.
     pub(crate) fn log(&self, process: &str) -> String {
         let path = self.directory.path().join(format!("logs/{process}.log"));
-        String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()
+        String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned()
     }
 
     /// A client of one validator's node.
@@ -142,12 +145,46 @@ impl Network {
         .await
     }
 
+    /// What one validator's CometBFT answers to a path of its RPC, or its error.
+    pub(crate) async fn ask(&self, validator: usize, path: &str) -> Result<Value, Value> {
+        let rpc = &self.info.validators[validator].cometbft_rpc;
+        let answer = reqwest::get(format!("{rpc}/{path}")).await.unwrap();
+        let mut answer: Value = answer.json().await.unwrap();
+        match answer.get("error") {
+            Some(error) => Err(error.clone()),
+            None => Ok(answer["result"].take()),
+        }
+    }
+
+    /// The same where there must be an answer.
+    pub(crate) async fn cometbft(&self, validator: usize, path: &str) -> Value {
+        let answer = self.ask(validator, path).await;
+        answer.unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
     /// The signed header of a height, as one validator's CometBFT has it.
     pub(crate) async fn commit(&self, validator: usize, height: u64) -> Value {
-        let rpc = &self.info.validators[validator].cometbft_rpc;
-        let url = format!("{rpc}/commit?height={height}");
-        let mut answer: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
-        answer["result"]["signed_header"].take()
+        let mut answer = self
+            .cometbft(validator, &format!("commit?height={height}"))
+            .await;
+        answer["signed_header"].take()
+    }
+
+    /// Waits until a process has ended by itself.
+    pub(crate) async fn ended(&mut self, process: &str) {
+        let network = Mutex::new(self);
+        wait_for(&format!("{process} to end"), || async {
+            let status = network.lock().unwrap().devnet.status();
+            let process = status.into_iter().find(|status| status.name == process);
+            process.unwrap().pid.is_none().then_some(())
+        })
+        .await;
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        Layout {
+            dir: fs::canonicalize(self.directory.path()).unwrap(),
+        }
     }
 
     /// All validators come to the greatest height and have the same blocks and states up to there.
@@ -315,6 +352,38 @@ pub(crate) async fn sequence(network: &Network, actions: Vec<Action>) -> Inclusi
 
 /// The same at one of the nodes.
 pub(crate) async fn sequence_at(network: &Network, node: usize, actions: Vec<Action>) -> Inclusion {
+    sequence_after(network, node, &mut network.trust(), actions).await
+}
+
+/// The same for one who remembers the newest header that it has verified.
+pub(crate) async fn sequence_after(
+    network: &Network,
+    node: usize,
+    trusted: &mut TrustedState,
+    actions: Vec<Action>,
+) -> Inclusion {
+    let (client, tx) = (
+        network.sequencer(node),
+        signed(network, node, actions).await,
+    );
+    let answer = client.submit(tx.as_bytes().clone()).await.unwrap();
+    assert_eq!(answer.code, 0, "{}", answer.log);
+    let included = wait_for("a sequencer transaction's block", || async {
+        match client.transaction(&tx.hash()).await.unwrap() {
+            Status::Included(included) => Some(included),
+            _ => None,
+        }
+    })
+    .await;
+    verify_inclusion(trusted, &tx.hash(), &included).unwrap()
+}
+
+/// A transaction of the faucet that follows those that a node knows.
+pub(crate) async fn signed(
+    network: &Network,
+    node: usize,
+    actions: Vec<Action>,
+) -> SignedTransaction {
     let (client, key) = (network.sequencer(node), network.faucet());
     let address = key.public_key().address();
     let (info, account) = (
@@ -330,17 +399,52 @@ pub(crate) async fn sequence_at(network: &Network, node: usize, actions: Vec<Act
         valid_until: Height::new(info.height + 300),
         actions,
     };
-    let tx = SignedTransaction::sign(body, &key).unwrap();
-    let answer = client.submit(tx.as_bytes().clone()).await.unwrap();
-    assert_eq!(answer.code, 0, "{}", answer.log);
-    let trust = network.trust();
-    wait_for("a sequencer transaction's block", || async {
-        match client.transaction(&tx.hash()).await.unwrap() {
-            Status::Included(included) => {
-                Some(verify_inclusion(&mut trust.clone(), &tx.hash(), &included).unwrap())
-            }
-            _ => None,
-        }
+    SignedTransaction::sign(body, &key).unwrap()
+}
+
+/// The code with which a node takes or refuses what the faucet asks for.
+pub(crate) async fn verdict(network: &Network, actions: Vec<Action>) -> u32 {
+    let (client, tx) = (network.sequencer(0), signed(network, 0, actions).await);
+    client.submit(tx.as_bytes().clone()).await.unwrap().code
+}
+
+/// Has the network carry out what the authority asks for; gives the height.
+pub(crate) async fn decide(network: &Network, actions: Vec<Action>) -> u64 {
+    let inclusion = sequence(network, actions).await;
+    assert_eq!(inclusion.code, 0, "{}", inclusion.log);
+    inclusion.header.height().get()
+}
+
+/// Asks for a rollup whose first list is a height's, and that may fill so much of a block.
+pub(crate) fn registration(name: &str, first_height: u64, max_bytes_per_block: u32) -> Action {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Action::RegisterRollup(RegisterRollup {
+        name: name.into(),
+        evm_chain_id: 1_001,
+        chain_spec_hash: Hash::ZERO,
+        genesis_time: now.unwrap().as_secs() - 120,
+        first_height: Height::new(first_height),
+        slot_secs: SlotSecs::ONE,
+        gas_limit: 30_000_000,
+        max_tx_gas: 7_500_000,
+        min_tip_wei: 1,
+        allow_unprotected: false,
+        fee_recipient: EvmAddress::new([1; 20]),
+        tip_share_bps: 0,
+        max_bytes_per_block,
+        max_items_per_block: 100,
     })
-    .await
+}
+
+/// The first evidence in a block above `after`, and where.
+pub(crate) async fn evidence(network: &Network, after: u64) -> (u64, Value) {
+    for height in after + 1..after + 300 {
+        network.reach(0, height).await;
+        let mut block = network.cometbft(0, &format!("block?height={height}")).await;
+        let evidence = block["block"]["evidence"]["evidence"].take();
+        if let Some(first) = evidence.get(0) {
+            return (height, first.clone());
+        }
+    }
+    panic!("no evidence in 300 blocks after {after}");
 }

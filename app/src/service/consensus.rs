@@ -28,8 +28,8 @@ use counterpoint_core::{
     vote_extension,
 };
 use counterpoint_machine::{
-    AppVersion, Block, BlockContext, Execution, ParamsUpdate, ProcessError, Room, finalize,
-    init_chain, prepare, process, tree,
+    Block, BlockContext, Execution, ParamsUpdate, ProcessError, Room, finalize, init_chain,
+    prepare, process, tree,
 };
 use counterpoint_service::to_f64;
 use metrics::{counter, gauge, histogram};
@@ -46,7 +46,7 @@ use crate::{
     metric,
     snapshot::Snapshots,
     store::{Decided, Store, Tip},
-    upgrade::{self, Missing},
+    upgrade::Guard,
 };
 
 /// Most proposals of one height whose execution is kept; rounds rarely pass two.
@@ -69,10 +69,8 @@ pub(crate) struct Parts {
     pub(crate) committed: watch::Sender<Height>,
     /// The lowest height that CometBFT must keep; 0 for all.
     pub(crate) retain: watch::Receiver<Height>,
-    /// The newest rules that this node follows.
-    pub(crate) newest: AppVersion,
-    /// Is told when the next block needs newer ones.
-    pub(crate) halt: watch::Sender<Option<Missing>>,
+    /// Says when the next block needs newer rules.
+    pub(crate) guard: Guard,
 }
 
 #[derive(Debug)]
@@ -120,6 +118,7 @@ impl Consensus {
 
 impl State {
     fn answer(&mut self, request: ConsensusRequest) -> Result<ConsensusResponse, BoxError> {
+        self.parts.guard.check()?;
         Ok(match request {
             ConsensusRequest::InitChain(request) => self.init_chain(&request)?.into(),
             ConsensusRequest::PrepareProposal(request) => self.prepare(&request)?.into(),
@@ -359,10 +358,8 @@ impl State {
         info!(%height, transactions, app_hash = %tip.app_hash, "committed");
         self.parts.mempool.advance(height, &signers)?;
         self.parts.committed.send_replace(height);
-        if let Some(missing) = upgrade::missing(&self.parts.store, self.parts.newest)? {
-            // Answered first: this block is done, and the next one is not ours to judge.
-            self.parts.halt.send_replace(Some(missing));
-        }
+        // Answered all the same: this block is done, only the next one may not be ours to judge.
+        self.parts.guard.look(&self.parts.store)?;
         let retain_height = i64::try_from(self.parts.retain.borrow().get())?;
         Ok(ResponseCommit { retain_height })
     }

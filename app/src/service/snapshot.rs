@@ -21,6 +21,7 @@ use crate::{
     metric,
     snapshot::{ApplyError, FORMAT, Metadata, OfferError, Progress, Restore, Snapshots},
     store::{Store, Tip},
+    upgrade::Guard,
 };
 
 /// Answers the snapshot connection.
@@ -33,24 +34,27 @@ struct State {
     mempool: Arc<Mempool>,
     snapshots: Arc<Snapshots>,
     committed: watch::Sender<Height>,
+    guard: Guard,
     restore: Mutex<Option<Restore>>,
 }
 
 impl StateSync {
     /// A service that serves `snapshots` and restores peers' into `store`; tells `committed` of the
-    /// height that the node stands at then.
+    /// height that the node stands at then, and has the `guard` look at it.
     #[must_use]
     pub(crate) fn new(
         store: Store,
         mempool: Arc<Mempool>,
         snapshots: Arc<Snapshots>,
         committed: watch::Sender<Height>,
+        guard: Guard,
     ) -> Self {
         Self(Arc::new(State {
             store,
             mempool,
             snapshots,
             committed,
+            guard,
             restore: Mutex::default(),
         }))
     }
@@ -170,7 +174,7 @@ impl State {
         gauge!(metric::HEIGHT).set(to_f64(tip.height.get()));
         self.mempool.advance(tip.height, &[])?;
         self.committed.send_replace(tip.height);
-        Ok(())
+        Ok(self.guard.look(&self.store)?)
     }
 }
 

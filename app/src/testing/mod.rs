@@ -45,6 +45,7 @@ use crate::{
     service::{self, Consensus, Parts, StateSync},
     snapshot::{Settings, Snapshots},
     store::{Decided, StateSnapshot, Store, Tip},
+    upgrade::Guard,
 };
 
 pub(crate) const CHAIN_ID: &str = "counterpoint-test";
@@ -252,21 +253,21 @@ impl Node {
         let (snapshots, states) = Snapshots::open(path.join("snapshots"), settings).unwrap();
         let (committed, commits) = watch::channel(Height::new(0));
         let (retain, retained) = watch::channel(Height::new(0));
+        let (guard, _) = Guard::new(AppVersion::Test);
         let state_sync = StateSync::new(
             store.clone(),
             Arc::clone(&mempool),
             Arc::clone(&snapshots),
             committed.clone(),
+            guard.clone(),
         );
-        let (halt, _) = watch::channel(None);
         let consensus = Consensus::new(Parts {
             store: store.clone(),
             mempool: Arc::clone(&mempool),
             snapshots: Arc::clone(&snapshots),
             committed,
             retain: retained,
-            newest: AppVersion::Test,
-            halt,
+            guard,
         });
         Self {
             store,

@@ -167,7 +167,13 @@ impl Devnet {
         let node = self.plan.another()?;
         let trust = self.newest_header().await?;
         say(&format!("{} joins by state sync", node.name));
-        setup::write_joining(&self.plan, &self.layout, &node, &trust)?;
+        setup::write_joining(
+            &self.plan,
+            &self.layout,
+            &node,
+            &trust,
+            &self.options.detours,
+        )?;
         for spec in node_specs(&node, &self.layout, &self.options, &self.cometbft) {
             let name = spec.name.clone();
             let process = Process::new(spec, &self.options.program);
@@ -302,6 +308,15 @@ impl Devnet {
         self.process(&app)?.stop(STOP_PATIENCE).await?;
         self.spawn(&app)?;
         self.spawn(&cometbft)
+    }
+
+    /// Runs a part with another program from its next start on, as whoever installs a release does.
+    ///
+    /// # Errors
+    /// There is no such part.
+    pub fn install(&mut self, name: &str, program: &Path) -> eyre::Result<()> {
+        self.process(name)?.install(program);
+        Ok(())
     }
 
     /// Stops everything: intake first, consensus last.

@@ -80,7 +80,7 @@ pub enum Mempool {
 /// [`Layout`](super::setup::Layout) say that the end is.
 #[derive(Clone, Debug, Default)]
 pub struct Detours {
-    /// By place of a validator: the socket that its CometBFT takes for the application's.
+    /// By place of a node: the socket that its CometBFT takes for the application's.
     pub abci: BTreeMap<usize, PathBuf>,
     /// By places of two validators, the lower first: where the lower one finds the other, which
     /// never dials. Validators without an entry dial each other.

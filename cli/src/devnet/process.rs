@@ -54,6 +54,11 @@ impl Process {
         &self.spec.log
     }
 
+    /// Runs another program from the next start on.
+    pub fn install(&mut self, program: &Path) {
+        self.spec.program = program.into();
+    }
+
     /// Starts it, appending to its log.
     ///
     /// # Errors

@@ -377,6 +377,7 @@ pub fn write_joining(
     layout: &Layout,
     node: &ValidatorPlan,
     trust: &Trust,
+    detours: &Detours,
 ) -> eyre::Result<()> {
     let home = layout.cometbft_home(&node.name);
     fs::create_dir_all(home.join("config"))?;
@@ -400,7 +401,7 @@ pub fn write_joining(
         "discovery_time": "5s",
         "chunk_request_timeout": "10s",
     });
-    write_cometbft_config(plan, layout, node, &state_sync, &Detours::default())?;
+    write_cometbft_config(plan, layout, node, &state_sync, detours)?;
     write_app_config(plan, layout, node)
 }
 

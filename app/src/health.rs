@@ -207,3 +207,56 @@ impl Health {
         sync.catching_up
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use tempfile::tempdir;
+
+    use super::*;
+    use crate::testing::{Node, Template};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_wrong_clock_shows_until_it_is_set() {
+        let directory = tempdir().unwrap();
+        let node = Node::start(directory.path()).await;
+        let template = Template::of(&node).await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let commit = |height, seconds| {
+            node.store.commit(template.block(height, seconds)).unwrap();
+        };
+        commit(3, now.as_secs() + 30);
+        let (committed, commits) = watch::channel(Height::new(3));
+        let readiness = Readiness::of(&[CLOCK, FRESH]);
+        let mut health = Health::new(
+            node.store.clone(),
+            directory.path().into(),
+            rpc_client("http://127.0.0.1:1").unwrap(),
+            commits,
+            readiness.clone(),
+        );
+        // The last block of the run before is enough.
+        health.note_time().unwrap();
+        health.look_at_clock();
+        let reasons = readiness.reasons();
+        assert!(
+            reasons[CLOCK].contains("behind the validators'"),
+            "{reasons:?}"
+        );
+        assert!(reasons.contains_key(FRESH));
+        for height in 4..12 {
+            assert!(
+                readiness.reasons().contains_key(CLOCK),
+                "at height {height}"
+            );
+            commit(height, now.as_secs());
+            committed.send_replace(Height::new(height));
+            health.look_at_blocks().unwrap();
+            health.look_at_clock();
+        }
+        assert!(readiness.reasons().is_empty(), "{:?}", readiness.reasons());
+        assert!(!health.look_at_cometbft().await);
+        assert!(readiness.reasons().contains_key(REACHABLE));
+    }
+}

@@ -34,7 +34,7 @@ use counterpoint_abci::Server;
 use counterpoint_core::primitive::Height;
 use counterpoint_machine::AppVersion;
 use counterpoint_proto::{FILE_DESCRIPTOR_SET, sequencer::sequencer_server::SequencerServer};
-use counterpoint_service::{Probes, Readiness, probes};
+use counterpoint_service::{ConfigError, Probes, Readiness, probes};
 use eyre::WrapErr;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
@@ -98,7 +98,8 @@ async fn work(
     };
     let (snapshots, states) =
         Snapshots::open(config.data_dir.join("snapshots"), settings).map_err(into_report)?;
-    let rpc = health::rpc_client(&config.cometbft_rpc).map_err(into_report)?;
+    let rpc = health::rpc_client(&config.cometbft_rpc)
+        .map_err(|error| ConfigError::Invalid(format!("{error:#}")))?;
     let tip = store.tip().map_err(into_report)?;
     if let Some(missing) = upgrade::missing(&store, newest).map_err(into_report)? {
         return Err(missing.into());

@@ -62,7 +62,8 @@ async fn a_full_disk_ends_the_node_and_loses_nothing() {
         .unwrap();
     let said = String::from_utf8_lossy(&child.stderr);
     assert!(child.status.success(), "{said}");
-    assert!(said.contains(&format!("block {STORED}: ")), "{said}");
+    let end = format!("block {STORED}: failed to write block {}", STORED + 1);
+    assert!(said.contains(&end), "{said}");
 
     let blocks = blocks().await;
     let node = Node::open(directory.path());

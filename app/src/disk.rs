@@ -10,6 +10,10 @@ use nix::sys::statvfs::statvfs;
 /// new before it removes the old.
 pub(crate) const LOW_BYTES: u64 = 1 << 30;
 
+/// With less, a write that failed is likely to have failed for it: the database writes files of up to
+/// so many bytes, and removes what did not find room.
+const FULL_BYTES: u64 = 64 << 20;
+
 /// How many bytes this process may still write where `path` is.
 ///
 /// # Errors
@@ -32,13 +36,16 @@ pub(crate) fn low(path: &Path, free: u64) -> Option<String> {
     })
 }
 
-/// A fault, with the state of the disk if that may be the cause: what the database says of a write
-/// that follows a failed one does not name it.
+/// A fault, with the state of a full disk: what the database says of a write that follows a failed
+/// one does not name the cause.
 pub(crate) fn explain(fault: eyre::Report, path: &Path) -> eyre::Report {
-    let free = free_bytes(path).ok();
-    match free.and_then(|free| low(path, free)) {
-        Some(reason) if !fault.is::<ConfigError>() => {
-            fault.wrap_err(format!("{reason}, and start again if that was why"))
+    match free_bytes(path) {
+        Ok(free) if free < FULL_BYTES && !fault.is::<ConfigError>() => {
+            let why = format!(
+                "data_dir {} is full: make room, then start again",
+                path.display()
+            );
+            fault.wrap_err(why)
         }
         _ => fault,
     }

@@ -9,7 +9,9 @@
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
+mod clock;
 mod config;
+mod disk;
 mod grpc;
 mod headers;
 mod health;
@@ -32,7 +34,7 @@ use counterpoint_abci::Server;
 use counterpoint_core::primitive::Height;
 use counterpoint_machine::AppVersion;
 use counterpoint_proto::{FILE_DESCRIPTOR_SET, sequencer::sequencer_server::SequencerServer};
-use counterpoint_service::{Probes, Readiness, probes};
+use counterpoint_service::{ConfigError, Probes, Readiness, probes};
 use eyre::WrapErr;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
@@ -43,6 +45,7 @@ use tower::service_fn;
 use crate::{
     grpc::{ConnectionLimits, Incoming, Sequencer},
     headers::Headers,
+    health::Health,
     mempool::{Gossip, Limits, Mempool},
     retention::Retention,
     service::{Consensus, Parts, StateSync},
@@ -72,7 +75,11 @@ pub fn run(args: &Args) -> ExitCode {
 /// Runs the service as a build that follows the rules up to `newest`.
 #[must_use]
 pub fn run_up_to(newest: AppVersion, args: &Args) -> ExitCode {
-    let work = move |config, metrics, shutdown| work(newest, config, metrics, shutdown);
+    let work = async move |config: Config, metrics, shutdown| {
+        let data_dir = config.data_dir.clone();
+        let done = work(newest, config, metrics, shutdown).await;
+        done.map_err(|fault| disk::explain(fault, &data_dir))
+    };
     counterpoint_service::run("app", args.config.as_deref(), args, work)
 }
 
@@ -91,7 +98,8 @@ async fn work(
     };
     let (snapshots, states) =
         Snapshots::open(config.data_dir.join("snapshots"), settings).map_err(into_report)?;
-    let rpc = health::rpc_client(&config.cometbft_rpc).map_err(into_report)?;
+    let rpc = health::rpc_client(&config.cometbft_rpc)
+        .map_err(|error| ConfigError::Invalid(format!("{error:#}")))?;
     let tip = store.tip().map_err(into_report)?;
     let (guard, halted) = Guard::new(newest);
     guard.look(&store).map_err(into_report)?;
@@ -100,6 +108,8 @@ async fn work(
         health::FRESH,
         health::REACHABLE,
         health::CAUGHT_UP,
+        health::CLOCK,
+        health::DISK,
         headers::CONDITION,
     ]);
     let (committed, commits) = watch::channel(tip.height);
@@ -162,7 +172,13 @@ async fn work(
         stream.clone(),
         retained,
     );
-    let health = health::watch(rpc, commits, readiness.clone(), shutdown.clone());
+    let health = Health::new(
+        store.clone(),
+        config.data_dir,
+        rpc,
+        commits,
+        readiness.clone(),
+    );
     let status = {
         let mempool = Arc::clone(&mempool);
         move || status(&store, &mempool, *stream.borrow())
@@ -196,8 +212,8 @@ async fn work(
             looked.wrap_err("mempool")
         },
         async {
-            health.await;
-            Ok(())
+            let looked = health.run(shutdown.clone()).await;
+            looked.map_err(into_report).wrap_err("health")
         },
         stop_before_upgrade(halted, shutdown.clone()),
     )?;

@@ -11,6 +11,8 @@ pub(crate) const MEMPOOL_TRANSACTIONS: &str = "app_mempool_transactions";
 pub(crate) const MEMPOOL_BYTES: &str = "app_mempool_bytes";
 pub(crate) const MEMPOOL_PARKED: &str = "app_mempool_parked_transactions";
 pub(crate) const INBOX_BYTES: &str = "app_inbox_bytes";
+pub(crate) const CLOCK_BEHIND: &str = "app_clock_behind_seconds";
+pub(crate) const FREE_BYTES: &str = "app_free_bytes";
 pub(crate) const CONNECTIONS: &str = "app_grpc_connections";
 pub(crate) const STREAMS: &str = "app_streams";
 pub(crate) const SUBMITTED: &str = "app_submitted_transactions_total";
@@ -45,6 +47,11 @@ pub(crate) const ALL: Metrics = Metrics {
             INBOX_BYTES,
             "what peers offered and nobody has looked at yet, in bytes",
         ),
+        (
+            CLOCK_BEHIND,
+            "how far the clock is behind the times of the last blocks, in seconds; usually less than 0",
+        ),
+        (FREE_BYTES, "free bytes of the disk that data_dir is on"),
         (CONNECTIONS, "gRPC connections at the moment"),
         (STREAMS, "readers of rollup blocks at the moment"),
     ],
@@ -93,6 +100,8 @@ mod tests {
                 "app_mempool_bytes",
                 "app_mempool_parked_transactions",
                 "app_inbox_bytes",
+                "app_clock_behind_seconds",
+                "app_free_bytes",
                 "app_grpc_connections",
                 "app_streams",
                 "app_submitted_transactions_total",

@@ -190,11 +190,13 @@ impl Store {
     /// # Errors
     /// The database cannot be written.
     pub(crate) fn commit(&self, decided: Decided) -> anyhow::Result<()> {
+        let height = decided.tip.height;
         let mut batch = self.database.batch();
         self.stage_state(&mut batch, &decided.outcome.changes, &decided.tree)?;
         batch.insert(&self.meta, TIP, borsh::to_vec(&decided.tip)?);
         let configs = self.stage_block(&mut batch, decided)?;
-        batch.commit()?;
+        let written = batch.commit();
+        written.with_context(|| format!("failed to write block {height}"))?;
         self.use_configs(configs);
         let mut provable = self.provable.lock().unwrap_or_else(PoisonError::into_inner);
         provable.truncate(MAX_PROVABLE - 1);

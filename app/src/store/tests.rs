@@ -9,7 +9,7 @@ use counterpoint_machine::Outcome;
 use counterpoint_proto::sequencer::RollupBlock;
 use tempfile::tempdir;
 
-use super::Place;
+use super::{FORMAT, Place, Store};
 use crate::testing::{Node, Template, address, data, rollup, transfer};
 
 /// The parts of a block as the protocol defines them, built from scratch.
@@ -221,4 +221,38 @@ async fn what_the_state_holds_is_proven_against_the_next_header() {
             .is_err()
     );
     assert!(StateProof::decode(&vec![0; StateProof::MAX_BYTES + 1]).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_of_older_and_newer_software_is_left_alone() {
+    let directory = tempdir().unwrap();
+    for format in [FORMAT - 1, FORMAT + 1] {
+        let node = Node::start(directory.path()).await;
+        let meta = &node.store.meta;
+        meta.insert(b"format", format.to_le_bytes()).unwrap();
+        drop(node);
+        let error = Store::open(directory.path()).unwrap_err().to_string();
+        let expected = format!(
+            "the database in {} has format {format}, this software writes {FORMAT}: use the version \
+             that wrote it, or an empty data_dir",
+            directory.path().display()
+        );
+        assert_eq!(error, expected);
+        // Nothing was changed: the software that wrote it still finds it.
+        let error = Store::open(directory.path()).unwrap_err().to_string();
+        assert_eq!(error, expected);
+        std::fs::remove_dir_all(directory.path()).unwrap();
+    }
+}
+
+#[test]
+fn a_data_dir_has_one_owner() {
+    let directory = tempdir().unwrap();
+    let _store = Store::open(directory.path()).unwrap();
+    let error = Store::open(directory.path()).unwrap_err().to_string();
+    assert!(error.contains("is in use by another process"), "{error}");
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = Store::open(&file).unwrap_err().to_string();
+    assert!(error.starts_with("failed to create data_dir"), "{error}");
 }

@@ -8,7 +8,10 @@ pub(crate) mod key;
 pub(crate) mod query;
 pub(crate) mod tx;
 
-use std::path::PathBuf;
+use std::{
+    io::{ErrorKind, Write},
+    path::PathBuf,
+};
 
 use clap::{Args, ValueEnum};
 use counterpoint_service::sequencer::Client;
@@ -66,24 +69,30 @@ pub(crate) enum Output {
 
 /// Shows a JSON object, as a table for people.
 pub(crate) fn show(value: &serde_json::Value, output: Output) -> eyre::Result<()> {
-    match (output, value) {
-        (Output::Json, value) => println!("{}", serde_json::to_string_pretty(value)?),
-        (Output::Text, serde_json::Value::Array(rows)) => {
-            for row in rows {
-                show(row, output)?;
-                println!();
-            }
-        }
-        (Output::Text, serde_json::Value::Object(fields)) => {
+    let text = match output {
+        Output::Json => serde_json::to_string_pretty(value)? + "\n",
+        Output::Text => table(value),
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads has seen enough, as `head` does.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+fn table(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Array(rows) => rows.iter().map(|row| table(row) + "\n").collect(),
+        serde_json::Value::Object(fields) => {
             let width = fields.keys().map(String::len).max().unwrap_or_default();
-            for (name, field) in fields {
+            let line = |(name, field): (&String, &serde_json::Value)| {
                 let text = field
                     .as_str()
                     .map_or_else(|| field.to_string(), str::to_owned);
-                println!("{name:width$}  {text}");
-            }
+                format!("{name:width$}  {text}\n")
+            };
+            fields.iter().map(line).collect()
         }
-        (Output::Text, value) => println!("{value}"),
+        value => format!("{value}\n"),
     }
-    Ok(())
 }

@@ -41,7 +41,7 @@ enum QueryCommand {
     },
     /// A record of the state with its proof, verified down to a header that the validators signed.
     #[command(
-        after_help = "Example:\n  counterpoint query prove cpt1… --trust .devnet/genesis.json"
+        after_help = "Example:\n  counterpoint query prove cpt1… --trust .devnet/sequencer-genesis.json"
     )]
     Prove {
         /// The account's address.

@@ -50,6 +50,8 @@ const LINGER: Duration = Duration::from_millis(5);
 const POLL: Duration = Duration::from_millis(20);
 /// Looks after which a batch is sent again.
 const RESEND_AFTER: u32 = 50;
+/// The sequencer's code for a nonce that is not the account's next one.
+const NONCE_USED: u32 = 3;
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_millis(500);
 /// Below this the account is refilled by somebody, or intake will soon stop: a thousand batches of
@@ -234,6 +236,10 @@ impl Submitter {
             warn!(code, log, "sequencer refused a batch");
             let reason = format!("a batch is refused with code {code}: {log}");
             self.readiness.unmet(SEQUENCER, reason);
+            if code == NONCE_USED {
+                // A version is in a block that this node may have pruned, or never had.
+                self.client.skip_current();
+            }
             self.look().await?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Load, measured: `sequencer` compares with an application that does nothing, in the same run on
 //! the same machine; `transfers` loads a running network from wallets to its client's head.
 
+mod commits;
 mod load;
 mod sequencer;
 mod transfers;

@@ -4,7 +4,11 @@
 //! Both are kept saturated: as many bytes wait as a few blocks take, and whatever is included is
 //! made up for at once. Blocks are measured by CometBFT itself.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use clap::Args;
@@ -23,6 +27,10 @@ use serde_json::{Value, json};
 use tendermint::Time;
 use tokio::task::JoinSet;
 
+use super::{
+    commits::{Pending, Sender},
+    load::{Latency, open_loop},
+};
 use crate::devnet::{Abci, Application, Detours, Devnet, Info, Mempool, Options};
 
 /// Blocks' worth of transactions that wait at any time.
@@ -35,6 +43,8 @@ const ALLOWANCE: Amount = Amount::new(10_000_000_000_000);
 const VALID_HEIGHTS: u64 = 590;
 /// Pause before an account looks again whether there is room for more.
 const POLL: Duration = Duration::from_millis(10);
+/// How often the memory of the application is looked at.
+const MEMORY_SAMPLES: u32 = 12;
 /// How long load runs before it is measured.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// How long a transaction that prepares the load may take.
@@ -119,11 +129,17 @@ pub(super) async fn run(args: &SequencerArgs) -> eyre::Result<Value> {
 struct Measured {
     idle: Blocks,
     loaded: Blocks,
+    /// Of ours: from when a transaction was due until its block was committed, at half the load.
+    half: Option<Latency>,
 }
 
 impl Measured {
     fn report(&self) -> Value {
-        json!({ "idle": self.idle.report(), "loaded": self.loaded.report() })
+        json!({
+            "idle": self.idle.report(),
+            "loaded": self.loaded.report(),
+            "half_load": self.half.as_ref().map(Latency::report),
+        })
     }
 }
 
@@ -132,6 +148,8 @@ struct Blocks {
     count: u64,
     bytes: u64,
     span: Duration,
+    /// What the first validator's application holds in memory, in MB, as time goes by.
+    memory: Vec<u64>,
 }
 
 impl Blocks {
@@ -149,6 +167,7 @@ impl Blocks {
             "blocks_per_second": round(1_000.0 / self.interval_ms()),
             "interval_ms": round(self.interval_ms()),
             "megabytes_per_second": round(self.megabytes_per_second()),
+            "memory_mb": self.memory,
         })
     }
 }
@@ -172,24 +191,25 @@ async fn measure_noop(args: &SequencerArgs) -> eyre::Result<Measured> {
     };
     let (idle, loaded) = (mode(0), mode(1_000_000_000));
     let idle = {
-        let network = Network::start(args, idle).await?;
+        let mut network = Network::start(args, idle).await?;
         let idle = network.blocks(args.seconds / 3).await?;
         network.stop().await?;
         idle
     };
-    let network = Network::start(args, loaded).await?;
+    let mut network = Network::start(args, loaded).await?;
     tokio::time::sleep(WARM_UP).await;
     let loaded = network.blocks(args.seconds).await?;
     network.stop().await?;
-    Ok(Measured { idle, loaded })
+    let half = None;
+    Ok(Measured { idle, loaded, half })
 }
 
 async fn measure_ours(args: &SequencerArgs) -> eyre::Result<Measured> {
-    let network = Network::start(args, Application::Sequencer).await?;
+    let mut network = Network::start(args, Application::Sequencer).await?;
     let idle = network.blocks(args.seconds / 3).await?;
-    let accounts = prepare(&network.info).await?;
+    prepare(&network.info).await?;
     let mut load = JoinSet::new();
-    for (at, key) in accounts.into_iter().enumerate() {
+    for (at, key) in accounts().enumerate() {
         let validator = &network.info.validators[at % network.info.validators.len()];
         let account = Account {
             client: Client::new(std::slice::from_ref(&validator.grpc))?,
@@ -209,8 +229,10 @@ async fn measure_ours(args: &SequencerArgs) -> eyre::Result<Measured> {
         Some(ended) = load.join_next() => return Err(ended?),
     };
     load.shutdown().await;
+    let half = network.half_load(args, &loaded).await?;
     network.stop().await?;
-    Ok(Measured { idle, loaded })
+    let half = Some(half);
+    Ok(Measured { idle, loaded, half })
 }
 
 /// A network that is measured, in a directory of its own.
@@ -273,9 +295,13 @@ impl Network {
     }
 
     /// The blocks of the next `seconds`.
-    async fn blocks(&self, seconds: u64) -> eyre::Result<Blocks> {
+    async fn blocks(&mut self, seconds: u64) -> eyre::Result<Blocks> {
         let from = self.height().await?;
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let mut memory = Vec::new();
+        for _ in 0..MEMORY_SAMPLES {
+            tokio::time::sleep(Duration::from_secs(seconds) / MEMORY_SAMPLES).await;
+            memory.push(self.memory()?);
+        }
         let to = self.height().await?;
         eyre::ensure!(to > from, "no block in {seconds} s");
         let (mut bytes, mut first, mut last) = (0, None, None);
@@ -306,7 +332,68 @@ impl Network {
             count: to - from,
             bytes,
             span: last.duration_since(first)?,
+            memory,
         })
+    }
+
+    /// What the first validator's application holds in memory, in MB.
+    fn memory(&mut self) -> eyre::Result<u64> {
+        let name = format!("{}-app", self.info.validators[0].name);
+        let status = self.devnet.status();
+        let part = status.into_iter().find(|part| part.name == name);
+        let pid = part.and_then(|part| part.pid);
+        let pid = pid.ok_or_else(|| eyre!("{name} does not run"))?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = resident.and_then(|line| line.split_whitespace().next());
+        let missing = || eyre!("/proc/{pid}/status has no VmRSS");
+        Ok(kilobytes.ok_or_else(missing)?.parse::<u64>()? / 1_024)
+    }
+
+    /// Half of what was carried under full load, sent at its times whatever comes back.
+    async fn half_load(&self, args: &SequencerArgs, loaded: &Blocks) -> eyre::Result<Latency> {
+        let client = Client::new(std::slice::from_ref(&self.info.validators[0].grpc))?;
+        let mut senders = Vec::new();
+        for key in accounts() {
+            senders.push(Sender::settled(&client, key).await?);
+        }
+        let per_second = loaded.megabytes_per_second() * 1e6 / to_f64(args.tx_bytes as u64) / 2.0;
+        let every = Duration::from_secs_f64(1.0 / per_second.max(1.0));
+        let count = args.seconds * 1_000_000 / u64::try_from(every.as_micros())?.max(1);
+        let (latency, pending) = (Latency::new()?, Pending::default());
+        let addresses = accounts().map(|key| key.public_key().address()).collect();
+        let (data, chain_id) = (data(args)?, self.info.chain_id.clone());
+        let height = client.info().await?.height;
+        let send = |at: u64, due: Instant| {
+            let turn = usize::try_from(at).unwrap_or_default() % senders.len();
+            let sender = &mut senders[turn];
+            let actions = vec![Action::SubmitData(data.clone())];
+            let tx = sign(&sender.key, &chain_id, sender.next, height, actions);
+            pending.push(turn, sender.next, due);
+            sender.next += 1;
+            let client = client.clone();
+            async move {
+                let answer = client.submit(tx?.as_bytes().clone()).await?;
+                let (code, log) = (answer.code, answer.log);
+                eyre::ensure!(code == 0, "refused with code {code}: {log}");
+                Ok(())
+            }
+        };
+        let watch = pending
+            .clone()
+            .watch(client.clone(), addresses, latency.clone());
+        let sent = async {
+            let errors = open_loop(count, every, send).await;
+            match errors.into_iter().next() {
+                Some(error) => Err(error),
+                None => pending.drained().await,
+            }
+        };
+        tokio::select! {
+            sent = sent => sent?,
+            broken = watch => return Err(broken),
+        }
+        Ok(latency)
     }
 }
 
@@ -319,13 +406,10 @@ fn number(value: &Value) -> eyre::Result<u64> {
 }
 
 /// Registers the rollup and gives every sender something to spend.
-async fn prepare(info: &Info) -> eyre::Result<Vec<SecretKey>> {
+async fn prepare(info: &Info) -> eyre::Result<()> {
     let client = Client::new(std::slice::from_ref(&info.validators[0].grpc))?;
     let faucet = read_key(&info.faucet_key)?;
-    let accounts: Vec<SecretKey> = (1..=ACCOUNTS)
-        .map(|seed| SecretKey::from_seed([seed; 32]))
-        .collect();
-    let transfers = accounts.iter().map(|key| {
+    let transfers = accounts().map(|key| {
         Action::Transfer(Transfer {
             to: key.public_key().address(),
             amount: ALLOWANCE,
@@ -378,7 +462,12 @@ async fn prepare(info: &Info) -> eyre::Result<Vec<SecretKey>> {
         included.code,
         included.log
     );
-    Ok(accounts)
+    Ok(())
+}
+
+/// Those who send.
+fn accounts() -> impl Iterator<Item = SecretKey> {
+    (1..=ACCOUNTS).map(|seed| SecretKey::from_seed([seed; 32]))
 }
 
 /// Opaque items, as many as fit into a transaction. The same ones in each, so that making load

@@ -5,8 +5,9 @@ use counterpoint::devnet::setup::SNAPSHOT_INTERVAL;
 use counterpoint_core::{
     action::{Action, SubmitData, Transfer},
     primitive::{Address, Amount, Height},
+    state::{Account, Key},
 };
-use counterpoint_service::sequencer::Follower;
+use counterpoint_service::sequencer::{Follower, verify_record};
 
 use crate::support::{Network, nodes_agree, sequence, sequence_at, wait_for};
 
@@ -15,6 +16,18 @@ fn transfer() -> Action {
         to: Address::new([7; 20]),
         amount: Amount::new(5),
     })
+}
+
+/// Its tree was built anew from a snapshot: a header of the others commits to what it proves.
+async fn its_state_is_proven(network: &Network, node: usize) {
+    let key = Key::Account(Address::new([7; 20]));
+    let answer = network.sequencer(node).state_proof(&key).await.unwrap();
+    let mut trusted = network.trust();
+    let (account, height) = verify_record::<Account>(&mut trusted, &key, &answer).unwrap();
+    assert_eq!(account.unwrap().balance, Amount::new(5));
+    assert_eq!(trusted.height().get(), height.get() + 1);
+    let nobody = Key::Account(Address::new([8; 20]));
+    assert!(verify_record::<Account>(&mut trusted, &nobody, &answer).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,6 +69,7 @@ async fn a_fresh_node_joins_by_state_sync_and_follows() {
         assert_eq!(follower.trusted().height(), Height::new(height));
     }
     assert!(items > 0);
+    its_state_is_proven(&network, joined).await;
     nodes_agree(&network).await;
 
     // It comes back after a crash, as any other does, and has a key of its own to vote with.

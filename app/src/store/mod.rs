@@ -122,6 +122,14 @@ impl Store {
                 "data_dir {} is in use by another process: give every node one of its own",
                 path.display()
             ),
+            Err(fjall::Error::InvalidVersion(version)) => anyhow::bail!(
+                "data_dir {} holds {}: use an empty data_dir",
+                path.display(),
+                version.map_or_else(
+                    || "a database whose making was interrupted".into(),
+                    |version| format!("a database of another kind, {version:?}")
+                )
+            ),
             Err(error) => {
                 let what = format!("failed to open the database in {}", path.display());
                 return Err(error).context(what);

@@ -246,6 +246,17 @@ async fn data_of_older_and_newer_software_is_left_alone() {
 }
 
 #[test]
+fn a_database_that_was_never_finished_is_named() {
+    let directory = tempdir().unwrap();
+    drop(Store::open(directory.path()).unwrap());
+    // As a disk without room leaves it.
+    std::fs::write(directory.path().join("version"), "").unwrap();
+    let error = Store::open(directory.path()).unwrap_err().to_string();
+    let expected = "a database whose making was interrupted: use an empty data_dir";
+    assert!(error.ends_with(expected), "{error}");
+}
+
+#[test]
 fn a_data_dir_has_one_owner() {
     let directory = tempdir().unwrap();
     let _store = Store::open(directory.path()).unwrap();

@@ -176,7 +176,7 @@ impl Rejection {
     /// lacks may be on its way.
     #[must_use]
     pub fn can_pass(code: u32) -> bool {
-        matches!(code, 4 | 6 | 7 | 8 | 16 | 18 | 19 | 23 | 24 | 28 | 37)
+        matches!(code, 4 | 6 | 7 | 8 | 16 | 18 | 19 | 24 | 28 | 37)
     }
 
     /// The code on the wire: stable, never reused. 1 is a transaction that does not decode.

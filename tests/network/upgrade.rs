@@ -3,18 +3,22 @@
 
 use std::{fs, path::Path};
 
+use counterpoint::devnet::setup::SNAPSHOT_INTERVAL;
 use counterpoint_core::{
     action::{Action, ScheduleUpgrade, Transfer},
     fees::FeeParams,
     primitive::{Address, Amount, Height},
 };
 
-use crate::support::{Network, decide};
+use crate::support::{Network, decide, nodes_agree, wait_for};
 
 /// A release that follows the rules up to version 2, under which an action costs twice as much.
 const LATER: &str = env!("CARGO_BIN_EXE_later-under-test");
 /// The release that all begin with.
 const FIRST: &str = env!("CARGO_BIN_EXE_counterpoint-under-test");
+/// What it says when it is too late for it.
+const IN_FORCE: &str =
+    "the chain follows the rules of app version 2, and this software knows them up to 1";
 /// Those who are ready in time are too few to decide anything.
 const READY: [usize; 2] = [0, 1];
 const LATE: [usize; 2] = [2, 3];
@@ -69,14 +73,34 @@ async fn an_upgrade_waits_for_those_who_are_late() {
     let tip = network.reach(0, 1).await;
     start_with(&mut network, DOWNGRADED, FIRST).await;
     let app = format!("val-{DOWNGRADED}-app");
-    network.ended(&app).await;
-    let log = network.log(&app);
-    let says = "the chain follows the rules of app version 2, and this software knows them up to 1";
-    assert!(log.lines().last().unwrap().contains(says), "{log}");
+    cannot_follow(&mut network, &app).await;
     network.reach(0, tip + 2).await;
     start_with(&mut network, DOWNGRADED, LATER).await;
     network.agree().await;
+    let next = (first / SNAPSHOT_INTERVAL + 1) * SNAPSHOT_INTERVAL;
+    network.reach(0, next + 5).await;
+    joins_with_the_older(&mut network, first).await;
+    nodes_agree(&network).await;
     network.stop().await;
+}
+
+/// A node of the older release takes a snapshot of a state that it cannot follow, and says so; the
+/// later one begins the state sync again.
+async fn joins_with_the_older(network: &mut Network, first: u64) {
+    assert!(network.devnet.join(&|_| {}).await.is_err());
+    network.info = network.devnet.info();
+    let joined = network.info.validators.len() - 1;
+    let app = format!("val-{joined}-app");
+    cannot_follow(network, &app).await;
+    start(network, joined).await;
+    cannot_follow(network, &app).await;
+    start_with(network, joined, LATER).await;
+    wait_for("a block after the snapshot", || async {
+        let info = network.sequencer(joined).info().await.ok()?;
+        let blocks = info.lowest_height > first && info.height >= info.lowest_height;
+        blocks.then_some(())
+    })
+    .await;
 }
 
 /// What a transfer costs.
@@ -116,6 +140,13 @@ async fn stops(network: &mut Network, validator: usize, first: u64) {
     );
     assert!(last.contains("dearer actions"), "{log}");
     assert!(last.contains(&says), "{log}");
+}
+
+/// The application ends by itself, since its chain is beyond it.
+async fn cannot_follow(network: &mut Network, app: &str) {
+    network.ended(app).await;
+    let log = network.log(app);
+    assert!(log.lines().last().unwrap().contains(IN_FORCE), "{log}");
 }
 
 /// The last height that an application says to have committed.

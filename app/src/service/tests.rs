@@ -6,6 +6,7 @@ use counterpoint_abci::{
     proto::abci::{RequestQuery, response_process_proposal::ProposalStatus},
 };
 use counterpoint_core::{
+    action::{Action, ScheduleUpgrade},
     block::{LeafProof, RollupItem, data_leaf, merkle},
     key::count::verified,
     light::VerifiedHeader,
@@ -18,7 +19,7 @@ use tempfile::tempdir;
 use super::*;
 use crate::{
     store::{Slice, Tip},
-    testing::{Node, Proposal, address, data, rollup, transfer},
+    testing::{Node, Proposal, address, data, rollup, sign, transfer},
 };
 
 /// Seven blocks with traffic, some of it over two rounds; every block with its app hash.
@@ -221,6 +222,35 @@ async fn what_no_block_may_be_is_rejected() {
     assert_eq!(node.process(&good).await, ProposalStatus::Accept);
     let error = node.finalize(&bad[1]).await.unwrap_err().to_string();
     assert!(error.starts_with("decided block 1"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_block_of_unknown_rules_is_not_judged() {
+    let directories = [(); 2].map(|()| tempdir().unwrap());
+    let [node, other] = [&directories[0], &directories[1]].map(|it| Node::start(it.path()));
+    let (node, other) = (node.await, other.await);
+    let first = Height::new(4);
+    let upgrade = ScheduleUpgrade::new(first, "next".into(), 2).unwrap();
+    let upgrade = sign(1, 0, 1, Action::ScheduleUpgrade(upgrade));
+    for at in [&node, &other] {
+        assert_eq!(at.check(&upgrade).await, (0, String::new()));
+    }
+    for _ in 1..first.get() - 1 {
+        node.replay(&other.advance().await.0).await;
+    }
+    let (last, _) = other.advance().await;
+    node.finalize(&last).await.unwrap();
+    node.commit().await.unwrap();
+    let next = Proposal {
+        height: last.height + 1,
+        ..last
+    };
+    let refused = node.finalize(&next).await.unwrap_err().to_string();
+    assert!(
+        refused.starts_with("upgrade \"next\": from height 4 on"),
+        "{refused}"
+    );
+    assert_eq!(node.info().await.last_block_height, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use counterpoint_conductor::chain_spec::Specification;
-use counterpoint_core::{genesis::SequencerGenesis, primitive::Height};
+use counterpoint_core::{fees::FeeParams, genesis::SequencerGenesis, primitive::Height};
 
 fn file(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -16,6 +16,8 @@ fn the_sequencer_genesis_starts_a_chain() {
     let genesis = SequencerGenesis::parse(&std::fs::read(file("sequencer.json")).unwrap()).unwrap();
     genesis.check_start(Height::new(1), 1_800_000_000).unwrap();
     assert_eq!(genesis.accounts.len(), 1);
+    assert_eq!(genesis.authority.unwrap().threshold(), 1);
+    assert_eq!(genesis.fees.unwrap(), FeeParams::default());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use alloy_primitives::{Address as EvmAddress, U256, utils::Unit};
 use clap::Subcommand;
 use counterpoint_conductor::chain_spec::{Specification, dev_genesis};
 use counterpoint_core::{
+    authority::Authority,
     genesis::{GenesisAccount, SequencerGenesis},
     primitive::{Address, Amount},
 };
@@ -18,12 +19,18 @@ use crate::devnet::setup::GENESIS_MARGIN_SECS;
 pub(crate) enum GenesisCommand {
     /// Write the `app_state` of CometBFT's genesis file, to be put there by you.
     #[command(
-        after_help = "Example:\n  counterpoint genesis sequencer --account cpt1…=1000000000000"
+        after_help = "Example:\n  counterpoint genesis sequencer --account cpt1…=1000000000000 --authority cpt1…"
     )]
     Sequencer {
         /// Accounts and their balances in base units, as ADDRESS=AMOUNT.
         #[arg(long = "account", value_name = "ADDRESS=AMOUNT", required = true)]
         accounts: Vec<String>,
+        /// Who decides about validators, fees and upgrades; nobody ever unless given.
+        #[arg(long = "authority", value_name = "ADDRESS")]
+        authority: Vec<Address>,
+        /// How many of them must agree.
+        #[arg(long, default_value_t = 1, requires = "authority")]
+        threshold: u8,
     },
     /// Write a rollup's genesis file for geth and conductor.
     #[command(
@@ -52,13 +59,22 @@ pub(crate) enum GenesisCommand {
 
 pub(crate) fn run(command: GenesisCommand) -> eyre::Result<()> {
     match command {
-        GenesisCommand::Sequencer { accounts } => {
+        GenesisCommand::Sequencer {
+            accounts,
+            mut authority,
+            threshold,
+        } => {
             let accounts = accounts
                 .iter()
                 .map(|text| account(text))
                 .collect::<Result<_, _>>()?;
+            authority.sort();
+            let authority = (!authority.is_empty())
+                .then(|| Authority::new(threshold, authority))
+                .transpose()?;
             let genesis = SequencerGenesis {
                 accounts,
+                authority,
                 ..SequencerGenesis::default()
             };
             genesis.supply()?;

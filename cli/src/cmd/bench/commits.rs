@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -46,11 +49,21 @@ impl Sender {
 
 /// Transactions on their way, by sender: nonce, and when each was due.
 #[derive(Clone, Default)]
-pub(super) struct Pending(Arc<Mutex<BTreeMap<(usize, u64), Instant>>>);
+pub(super) struct Pending {
+    waiting: Arc<Mutex<Waiting>>,
+    height: Arc<AtomicU64>,
+}
+
+type Waiting = BTreeMap<(usize, u64), Instant>;
 
 impl Pending {
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<(usize, u64), Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last height that was seen, once it is watched.
+    pub(super) fn height(&self) -> u64 {
+        self.height.load(Ordering::Relaxed)
     }
 
     pub(super) fn push(&self, sender: usize, nonce: u64, due: Instant) {
@@ -84,6 +97,7 @@ impl Pending {
                 continue;
             }
             seen = height;
+            self.height.store(height, Ordering::Relaxed);
             for (sender, address) in addresses.iter().enumerate() {
                 let nonce = client.account(address).await?.nonce;
                 let mut waiting = self.waiting();

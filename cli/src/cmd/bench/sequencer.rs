@@ -363,11 +363,12 @@ impl Network {
         let (latency, pending) = (Latency::new()?, Pending::default());
         let addresses = accounts().map(|key| key.public_key().address()).collect();
         let (data, chain_id) = (data(args)?, self.info.chain_id.clone());
-        let height = client.info().await?.height;
+        let start = client.info().await?.height;
         let send = |at: u64, due: Instant| {
             let turn = usize::try_from(at).unwrap_or_default() % senders.len();
             let sender = &mut senders[turn];
             let actions = vec![Action::SubmitData(data.clone())];
+            let height = pending.height().max(start);
             let tx = sign(&sender.key, &chain_id, sender.next, height, actions);
             pending.push(turn, sender.next, due);
             sender.next += 1;

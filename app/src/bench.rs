@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, path::Path};
 
+use bytes::Bytes;
 use counterpoint_core::{
     genesis::SequencerGenesis,
     primitive::{Address, Hash, Height},
@@ -89,13 +90,11 @@ impl Chain {
         let state = self.store.state();
         let room = Room::new(&state, MAX_BYTES)?;
         let waiting = self.mempool.select(room, 0, &[]);
-        let known: HashMap<Hash, SignedTransaction> = candidates
-            .iter()
-            .map(|tx| (tx.hash(), tx.clone()))
-            .collect();
+        let by_bytes = |tx: &SignedTransaction| (tx.as_bytes().clone(), tx.clone());
+        let known: HashMap<Bytes, SignedTransaction> = candidates.iter().map(by_bytes).collect();
         let all = candidates.into_iter().chain(waiting).collect();
         let items = prepare(&state, &ctx, all, MAX_BYTES)?;
-        let block = Block::decode(&items, |hash| known.get(hash).cloned())?;
+        let block = Block::decode(&items, |item| known.get(item).cloned())?;
         let execution = process(&self.store.state(), &ctx, &block)?;
         let outcome = finalize(execution, Hash::digest(&[&height.get().to_be_bytes()]))?;
         let (app_hash, tree) = tree::update(&self.store, height.get(), &outcome.changes)?;

@@ -61,6 +61,8 @@ const MAX_CALLS: u32 = 64;
 /// How long a call may take, up to the head of its answer. So what is held of calls that are still
 /// being sent is at most what the network can carry in this time.
 const CALL_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest HTTP/2 frame that a client may send, in bytes: batches are long, and each frame costs.
+const FRAME_BYTES: u32 = 256 << 10;
 /// Bytes that a peer may send ahead of being read, by call and by connection.
 const WINDOW_BYTES: (u32, u32) = (1 << 20, 2 << 20);
 /// A gRPC peer that says nothing is asked whether it is still there.
@@ -263,6 +265,7 @@ async fn serve_grpc(
     let sequencer = SequencerServer::new(sequencer).max_decoding_message_size(MAX_REQUEST_BYTES);
     tonic::transport::Server::builder()
         .max_concurrent_streams(MAX_CALLS)
+        .max_frame_size(FRAME_BYTES)
         .initial_stream_window_size(WINDOW_BYTES.0)
         .initial_connection_window_size(WINDOW_BYTES.1)
         .timeout(CALL_PATIENCE)

@@ -238,20 +238,20 @@ pub fn finalize(execution: Execution, block_hash: Hash) -> Result<Outcome, Store
 }
 
 impl Block {
-    /// Decodes all items; `known` gives transactions whose signatures were verified before.
+    /// Decodes all items; `known` gives transactions with exactly these bytes whose signatures were
+    /// verified before, so that nothing is hashed or verified twice.
     ///
     /// # Errors
     /// [`Refusal`] names the first item that no block may have.
     pub fn decode(
         items: &[Bytes],
-        known: impl Fn(&Hash) -> Option<SignedTransaction>,
+        known: impl Fn(&Bytes) -> Option<SignedTransaction>,
     ) -> Result<Self, Refusal> {
         let (first, rest) = items.split_first().ok_or(Refusal::Empty)?;
         let preamble = Preamble::decode(first)?;
         let decode = |(place, item): (usize, &Bytes)| {
-            let raw = RawTransaction::new(item.clone());
-            known(&raw.hash())
-                .map_or_else(|| raw.verify(), Ok)
+            known(item)
+                .map_or_else(|| RawTransaction::new(item.clone()).verify(), Ok)
                 .map_err(|source| Refusal::Item {
                     index: place.saturating_add(1),
                     source,

@@ -568,6 +568,15 @@ impl Mempool {
         }
     }
 
+    /// The transaction that has exactly these bytes, if its signature was verified on its way in. They
+    /// need not be hashed for that.
+    #[must_use]
+    pub(crate) fn find(&self, item: &[u8]) -> Option<SignedTransaction> {
+        let pool = self.pool();
+        let waits = pool.find(item).cloned();
+        waits.or_else(|| pool.remembered.find(item))
+    }
+
     /// A transaction whose signature was verified on its way in.
     #[must_use]
     pub(crate) fn get(&self, hash: &Hash) -> Option<SignedTransaction> {

@@ -78,8 +78,8 @@ struct State {
     parts: Parts,
     /// What proposals of this height do, by block hash.
     executions: HashMap<Hash, Executed>,
-    /// Transactions of these proposals, whose signatures need no second look.
-    verified: HashMap<Hash, SignedTransaction>,
+    /// Transactions of these proposals, by signature, which need no second look.
+    verified: HashMap<[u8; 64], SignedTransaction>,
     decided: Option<(Decided, Vec<Address>)>,
 }
 
@@ -235,11 +235,7 @@ impl State {
     fn execute(&mut self, ctx: &BlockContext, items: &[Bytes]) -> Result<Executed, ProcessError> {
         let start = Instant::now();
         self.verify_strangers(items);
-        let known = |hash: &Hash| {
-            let verified = self.verified.get(hash).cloned();
-            verified.or_else(|| self.parts.mempool.get(hash))
-        };
-        let block = Block::decode(items, known)?;
+        let block = Block::decode(items, |item| self.known(item))?;
         let transactions = block.transactions();
         self.note_verified(transactions.to_vec());
         let execution = process(&self.parts.store.state(), ctx, &block)?;
@@ -253,17 +249,23 @@ impl State {
         })
     }
 
+    /// The transaction that has exactly these bytes, if it was verified before.
+    fn known(&self, item: &Bytes) -> Option<SignedTransaction> {
+        let signature: &[u8; 64] = item.last_chunk()?;
+        let earlier = self.verified.get(signature);
+        let earlier = earlier.filter(|tx| tx.as_bytes() == item).cloned();
+        earlier.or_else(|| self.parts.mempool.find(item))
+    }
+
     /// Verifies what neither the mempool nor an earlier round has brought, in batches. A forged one
     /// is left to [`Block::decode`], which says where it stands.
     fn verify_strangers(&mut self, items: &[Bytes]) {
-        let transactions = items.iter().skip(1);
-        let raw = transactions
-            .filter(|item| !self.parts.mempool.holds(item))
-            .map(|item| RawTransaction::new(item.clone()));
-        let unknown = raw
-            .filter(|raw| !self.verified.contains_key(&raw.hash()))
-            .filter(|raw| self.parts.mempool.get(&raw.hash()).is_none());
-        let unverified = unknown.filter_map(|raw| raw.decode().ok()).collect();
+        let unknown = items
+            .iter()
+            .skip(1)
+            .filter(|item| self.known(item).is_none());
+        let decode = |item: &Bytes| RawTransaction::new(item.clone()).decode().ok();
+        let unverified = unknown.filter_map(decode).collect();
         self.note_verified(verify(unverified).sound);
     }
 
@@ -272,7 +274,7 @@ impl State {
             self.verified.clear();
         }
         self.verified
-            .extend(txs.into_iter().map(|tx| (tx.hash(), tx)));
+            .extend(txs.into_iter().map(|tx| (*tx.signature().as_bytes(), tx)));
     }
 
     fn finalize(

@@ -52,10 +52,11 @@ struct Member {
 impl Member {
     async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let node = Some(Node::start(directory.path()).await);
+        let node = Node::open_later(directory.path());
+        node.init_example().await;
         Self {
             directory,
-            node,
+            node: Some(node),
             height: 0,
             backup: None,
         }
@@ -82,7 +83,7 @@ impl Member {
     /// Begins anew in an empty directory, from a snapshot of somebody else.
     async fn sync_from(&mut self, source: &Node, chain: &[(Proposal, Bytes)]) {
         let directory = tempfile::tempdir().unwrap();
-        let node = Node::open(directory.path());
+        let node = Node::open_later(directory.path());
         let app_hash = |height: u64| {
             let at = usize::try_from(height).unwrap() - 1;
             chain[at].1.clone()
@@ -99,7 +100,7 @@ impl Member {
         let node = self
             .node
             .take()
-            .unwrap_or_else(|| Node::open(self.directory.path()));
+            .unwrap_or_else(|| Node::open_later(self.directory.path()));
         let height = usize::try_from(node.info().await.last_block_height).unwrap();
         assert_eq!(height, self.height, "what was committed is there");
         for (proposal, app_hash) in &chain[height..] {

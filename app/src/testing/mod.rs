@@ -239,10 +239,15 @@ impl Template {
 impl Node {
     /// Opens what `path` holds, as a process does when it starts.
     pub(crate) fn open(path: &Path) -> Self {
-        Self::open_with(path, Gossip::Relayed)
+        Self::open_with(path, Gossip::Relayed, AppVersion::NEWEST)
     }
 
-    fn open_with(path: &Path, gossip: Gossip) -> Self {
+    /// The same, by software that knows the rules of tests.
+    pub(crate) fn open_later(path: &Path) -> Self {
+        Self::open_with(path, Gossip::Relayed, AppVersion::Test)
+    }
+
+    fn open_with(path: &Path, gossip: Gossip, newest: AppVersion) -> Self {
         let store = Store::open(path).unwrap();
         let mempool = Mempool::new(store.clone(), Limits::default(), gossip);
         let mempool = Arc::new(mempool);
@@ -253,7 +258,7 @@ impl Node {
         let (snapshots, states) = Snapshots::open(path.join("snapshots"), settings).unwrap();
         let (committed, commits) = watch::channel(Height::new(0));
         let (retain, retained) = watch::channel(Height::new(0));
-        let (guard, _) = Guard::new(AppVersion::Test);
+        let (guard, _) = Guard::new(newest);
         let state_sync = StateSync::new(
             store.clone(),
             Arc::clone(&mempool),
@@ -287,10 +292,15 @@ impl Node {
     }
 
     pub(crate) async fn start_with(path: &Path, gossip: Gossip) -> Self {
-        let node = Self::open_with(path, gossip);
-        let app_state = serde_json::to_vec(&genesis()).unwrap();
-        node.init(app_state).await.unwrap();
+        let node = Self::open_with(path, gossip, AppVersion::NEWEST);
+        node.init_example().await;
         node
+    }
+
+    /// Initialises the chain of [`genesis`].
+    pub(crate) async fn init_example(&self) {
+        let app_state = serde_json::to_vec(&genesis()).unwrap();
+        self.init(app_state).await.unwrap();
     }
 
     pub(crate) async fn init(&self, app_state: Vec<u8>) -> Result<ResponseInitChain, BoxError> {

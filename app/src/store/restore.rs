@@ -74,6 +74,7 @@ impl Store {
     fn wipe(&self) -> anyhow::Result<()> {
         self.state.clear()?;
         self.tree.clear()?;
+        self.nodes.clear();
         self.drop_sorted()
     }
 
@@ -146,6 +147,7 @@ impl Store {
             batch.insert(&self.tree, borsh::to_vec(key)?, borsh::to_vec(node)?);
         }
         batch.commit()?;
+        self.nodes.clear();
         Ok(Hash::new(root.0))
     }
 

@@ -108,9 +108,16 @@ impl<S: StateRead> StateRead for StateDelta<'_, S> {
     }
 
     fn scan(&self, prefix: &[u8]) -> Result<Entries, StoreError> {
-        let mut values: BTreeMap<Vec<u8>, Vec<u8>> = self.base.scan(prefix)?.into_iter().collect();
+        let below = self.base.scan(prefix)?;
         let changed = self.changes.range(prefix.to_vec()..);
-        for (key, value) in changed.take_while(|(key, _)| key.starts_with(prefix)) {
+        let mut changed = changed
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .peekable();
+        if changed.peek().is_none() {
+            return Ok(below);
+        }
+        let mut values: BTreeMap<Vec<u8>, Vec<u8>> = below.into_iter().collect();
+        for (key, value) in changed {
             match value {
                 Some(value) => values.insert(key.clone(), value.clone()),
                 None => values.remove(key),

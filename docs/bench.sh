@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The figures of docs/performance.md. Usage: docs/bench.sh [DIRECTORY FOR RESULTS]
-# Nothing else should run on the machine; it takes about seven minutes once built.
+# Nothing else should run on the machine; it takes about ten minutes once built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 results=${1:-.bench}
@@ -20,6 +20,9 @@ sequencer 1-validator-4mb --block-bytes 4000000
 sequencer 1-validator-110b --block-bytes 4000000 --item-bytes 110
 sequencer 4-validators-1mb --validators 4 --block-bytes 1000000
 sequencer 4-validators-4mb --validators 4 --block-bytes 4000000
+
+echo "== blocks" >&2
+cargo bench --package counterpoint-app --bench blocks > "$results/blocks.jsonl"
 
 echo "== transfers" >&2
 network=$(mktemp -d)

@@ -1,11 +1,13 @@
 use counterpoint_core::{
+    authority::Authority,
+    fees::FeeParams,
     genesis::{GenesisAccount, SequencerGenesis},
     light::TrustedState,
-    primitive::{Address, Amount, Height},
+    primitive::{Address, Amount},
     registry::RollupConfig,
     slot::HeaderTime,
 };
-use counterpoint_machine::init_chain;
+use counterpoint_machine::{ChainStart, init_chain};
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let genesis = SequencerGenesis {
@@ -14,6 +16,8 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             balance: Amount::new(1_000),
         }],
         rollups: vec![RollupConfig::example("alpha")],
+        authority: Authority::new(1, vec![Address::new([7; 20])]).ok(),
+        fees: Some(FeeParams::default()),
     };
     let json = serde_json::to_vec(&genesis);
     let file = include_bytes!("../../genesis/sequencer.json");
@@ -29,7 +33,7 @@ pub(crate) fn run(data: &[u8]) {
             seconds: 1_800_000_000,
             nanos: 0,
         };
-        let _ = init_chain(&genesis, "fuzz", Height::new(1), time);
+        let _ = init_chain(&genesis, &ChainStart::example("fuzz", time, &[10]));
     }
     let _ = TrustedState::from_genesis(data);
 }

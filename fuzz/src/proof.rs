@@ -5,6 +5,7 @@ use counterpoint_core::{
     light::VerifiedHeader,
     primitive::{Hash, Height},
     slot::HeaderTime,
+    state::{Key, StateProof},
 };
 
 use crate::{encode, is_canonical, samples};
@@ -33,6 +34,10 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 
 /// The leaf of a proof that leads to the header is the one that is there.
 pub(crate) fn run(data: &[u8]) {
+    if let Ok(proof) = StateProof::decode(data) {
+        assert_eq!(encode(&proof), data);
+        let _ = proof.verify(&Key::Chain, &Hash::ZERO);
+    }
     let (items, leaf) = samples::list();
     if let Some(proof) = is_canonical::<LeafProof>(data)
         && let Ok(verified) = proof.verify(&samples::alpha(), &HEADER)

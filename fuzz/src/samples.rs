@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use counterpoint_core::{
     action::{Action, SubmitData, Transfer},
+    authority::Authority,
     block::{
         LeafProof, Preamble, RollupEnv, RollupItem, RollupLeaf, data_leaf, data_root, merkle::Tree,
     },
@@ -14,7 +15,9 @@ use counterpoint_core::{
     slot::HeaderTime,
     transaction::{SignedTransaction, TransactionBody},
 };
-use counterpoint_machine::{Block, BlockContext, MemState, finalize, init_chain, prepare, process};
+use counterpoint_machine::{
+    Block, BlockContext, ChainStart, MemState, finalize, init_chain, prepare, process,
+};
 use ed25519_consensus::SigningKey;
 use tendermint::{
     AppHash, PublicKey, Signature, Time,
@@ -51,6 +54,7 @@ fn context(height: u64) -> BlockContext {
             nanos: 0,
         },
         proposer: Address::new([9; 20]),
+        misbehaved: Vec::new(),
     }
 }
 
@@ -72,9 +76,13 @@ pub(crate) fn state() -> MemState {
             max_items_per_block: 5,
             ..RollupConfig::example("alpha")
         }],
+        // So that what only the authority may ask for is executed too.
+        authority: Authority::new(1, vec![key(1).public_key().address()]).ok(),
+        fees: None,
     };
     let first = context(1);
-    let changes = init_chain(&genesis, CHAIN_ID, first.height, first.time);
+    let start = ChainStart::example(CHAIN_ID, first.time, &[10, 10, 10, 10]);
+    let changes = init_chain(&genesis, &start);
     let mut state = MemState::default();
     state.apply(changes.expect("the genesis is valid"));
     let items = prepare(&state, &first, Vec::new(), 10_000).expect("memory works");

@@ -34,7 +34,6 @@ use jmt::{
     KeyHash, OwnedValue, Sha256Jmt, Version,
     storage::{LeafNode, Node, NodeKey, TreeReader, TreeUpdateBatch},
 };
-use quick_cache::sync::Cache;
 
 /// Where the [`Tip`] stands.
 const TIP: &[u8] = b"tip";
@@ -42,10 +41,6 @@ const TIP: &[u8] = b"tip";
 /// Most states that are kept for proofs: that of the tip, whose header is still to come, the one
 /// before, and some more for headers that are late.
 const MAX_PROVABLE: usize = 4;
-
-/// Most nodes of the tree that are held in memory, of about a kilobyte each: those that every block
-/// reads, and the paths to some 20,000 accounts.
-const MAX_NODES: usize = 65_536;
 
 /// Changes when the layout of the database does.
 const FORMAT: u32 = 2;
@@ -64,8 +59,6 @@ pub(crate) struct Store {
     headers: Keyspace,
     validators: Keyspace,
     recent: Arc<Recent>,
-    /// Nodes of the tree that were read or written last; what stands under a key never changes.
-    nodes: Arc<Cache<NodeKey, Node>>,
     provable: Arc<Mutex<VecDeque<StateSnapshot>>>,
     used_configs: Arc<Mutex<Option<Configs>>>,
 }
@@ -154,7 +147,6 @@ impl Store {
             headers: keyspace("headers")?,
             validators: keyspace("validators")?,
             recent: Arc::default(),
-            nodes: Arc::new(Cache::new(MAX_NODES)),
             provable: Arc::default(),
             used_configs: Arc::default(),
             database: database.clone(),
@@ -195,7 +187,6 @@ impl Store {
         self.meta.remove(TIP)?;
         self.state.clear()?;
         self.tree.clear()?;
-        self.nodes.clear();
         let mut batch = self.database.batch();
         self.stage_state(&mut batch, changes, tree)?;
         batch.insert(&self.meta, TIP, borsh::to_vec(&tip)?);
@@ -262,12 +253,10 @@ impl Store {
         }
         for (key, node) in tree.node_batch.nodes() {
             batch.insert(&self.tree, borsh::to_vec(key)?, borsh::to_vec(node)?);
-            self.nodes.insert(key.clone(), node.clone());
         }
         // The tree holds the newest state only; history is in the blocks.
         for stale in &tree.stale_node_index_batch {
             batch.remove(&self.tree, borsh::to_vec(&stale.node_key)?);
-            self.nodes.remove(&stale.node_key);
         }
         Ok(())
     }
@@ -453,14 +442,7 @@ fn fault(error: fjall::Error) -> StoreError {
 
 impl TreeReader for Store {
     fn get_node_option(&self, node_key: &NodeKey) -> anyhow::Result<Option<Node>> {
-        if let Some(node) = self.nodes.get(node_key) {
-            return Ok(Some(node));
-        }
-        let node: Option<Node> = self.read(&self.tree, &borsh::to_vec(node_key)?)?;
-        if let Some(node) = &node {
-            self.nodes.insert(node_key.clone(), node.clone());
-        }
-        Ok(node)
+        self.read(&self.tree, &borsh::to_vec(node_key)?)
     }
 
     fn get_value_option(&self, _: Version, _: KeyHash) -> anyhow::Result<Option<OwnedValue>> {

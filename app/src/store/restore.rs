@@ -74,7 +74,6 @@ impl Store {
     fn wipe(&self) -> anyhow::Result<()> {
         self.state.clear()?;
         self.tree.clear()?;
-        self.nodes.clear();
         self.drop_sorted()
     }
 
@@ -147,7 +146,6 @@ impl Store {
             batch.insert(&self.tree, borsh::to_vec(key)?, borsh::to_vec(node)?);
         }
         batch.commit()?;
-        self.nodes.clear();
         Ok(Hash::new(root.0))
     }
 

@@ -97,8 +97,8 @@ pub(crate) enum Refused {
     /// The account holds as much as one may.
     #[error("account has {0} transactions waiting, which is its limit in number or bytes")]
     AccountFull(usize),
-    /// The account cannot pay the fees of all its transactions that would wait.
-    #[error("account holds {balance}, and the fees of all that would wait are greater")]
+    /// The account cannot pay for all its transactions that would wait.
+    #[error("account holds {balance}, and all that would wait costs more")]
     Funds {
         /// What it holds.
         balance: Amount,

@@ -27,13 +27,13 @@ fn start(path: &Path, chain_id: &str, genesis: &SequencerGenesis) -> eyre::Resul
     let store = Store::open(path).map_err(report)?;
     let start = ChainStart::example(chain_id, time_at(0), &[1]);
     let changes = init_chain(genesis, &start)?;
-    let (app_hash, tree) = tree::update(&store, 0, &changes)?;
+    let (app_hash, pages) = tree::update(&tree::Pages::new(), &changes)?;
     let tip = Tip {
         height: Height::new(0),
         app_hash,
         initial: start.initial_height,
     };
-    store.init(tip, &changes, &tree).map_err(report)?;
+    store.init(tip, &changes, &pages).map_err(report)?;
     Ok((store, tip))
 }
 
@@ -97,7 +97,7 @@ impl Chain {
         let block = Block::decode(&items, |item| known.get(item).cloned())?;
         let execution = process(&self.store.state(), &ctx, &block)?;
         let outcome = finalize(execution, Hash::digest(&[&height.get().to_be_bytes()]))?;
-        let (app_hash, tree) = tree::update(&self.store, height.get(), &outcome.changes)?;
+        let (app_hash, pages) = tree::update(&self.store, &outcome.changes)?;
         let items = block.item_hashes();
         let count = items.len() - 1;
         self.tip = Tip {
@@ -110,7 +110,7 @@ impl Chain {
             time: ctx.time,
             items,
             outcome,
-            tree,
+            pages,
         };
         self.store
             .commit(decided)

@@ -15,3 +15,8 @@ pub use config::ConfigError;
 pub use metric::{Metrics, to_f64};
 pub use probes::{Probes, Readiness};
 pub use run::{EXIT_CONFIG, LogFormat, Settings, run};
+
+/// Services live long and handle buffers of every size on many threads: this allocator costs them a
+/// fraction of what the system's does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -29,7 +29,8 @@ use counterpoint_core::{
 };
 use counterpoint_machine::{
     Block, BlockContext, Execution, ParamsUpdate, ProcessError, Room, finalize, init_chain,
-    prepare, process, tree,
+    prepare, process,
+    tree::{self, Pages},
 };
 use counterpoint_service::to_f64;
 use metrics::{counter, gauge, histogram};
@@ -151,10 +152,10 @@ impl State {
             app_hash: Hash::ZERO,
             initial: start.initial_height,
         };
-        let (app_hash, tree) = tree::update(&self.parts.store, 0, &changes)?;
+        let (app_hash, pages) = tree::update(&Pages::new(), &changes)?;
         self.parts
             .store
-            .init(Tip { app_hash, ..tip }, &changes, &tree)?;
+            .init(Tip { app_hash, ..tip }, &changes, &pages)?;
         info!(
             chain_id = request.chain_id,
             rollups = genesis.rollups.len(),
@@ -311,8 +312,7 @@ impl State {
         self.executions.clear();
         self.verified.clear();
         let outcome = finalize(execution, block_hash)?;
-        let version = ctx.height.get() + 1 - tip.initial.get();
-        let (app_hash, tree) = tree::update(&self.parts.store, version, &outcome.changes)?;
+        let (app_hash, pages) = tree::update(&self.parts.store, &outcome.changes)?;
         let result = |(code, log): &(u32, String)| ExecTxResult {
             code: *code,
             log: log.clone(),
@@ -339,7 +339,7 @@ impl State {
                 time: ctx.time,
                 items,
                 outcome,
-                tree,
+                pages,
             },
             signers,
         ));

@@ -90,11 +90,6 @@ impl Metadata {
     pub(crate) fn hash(&self) -> Hash {
         Hash::tagged("counterpoint/snapshot/v1", self)
     }
-
-    /// The version of the state tree after `height`: the genesis is 0.
-    pub(crate) fn tree_version(&self) -> u64 {
-        self.height.get() + 1 - self.initial.get()
-    }
 }
 
 /// Cuts entries into chunks: `borsh(Vec<Entry>)`, as many entries as fit.
@@ -192,7 +187,6 @@ mod tests {
     #[test]
     fn what_describes_no_snapshot_is_refused() {
         let good = Metadata::new(Height::new(5), Height::new(5), vec![Hash::ZERO]);
-        assert_eq!(good.tree_version(), 1);
         let refused = |change: &dyn Fn(&mut Metadata)| {
             let mut metadata = good.clone();
             change(&mut metadata);

@@ -184,10 +184,7 @@ impl Restore {
         let Metadata {
             height, initial, ..
         } = self.metadata;
-        let (expected, actual) = (
-            self.app_hash,
-            self.store.restore_tree(self.metadata.tree_version())?,
-        );
+        let (expected, actual) = (self.app_hash, self.store.restore_tree()?);
         if actual != expected {
             return Err(ApplyError::Root { expected, actual });
         }

@@ -145,21 +145,21 @@ async fn a_large_state_has_the_same_tree_as_one_that_grew() {
         .collect();
     let changes = entries.iter().cloned();
     let changes = changes.map(|(key, value)| (key, Some(value))).collect();
-    let (expected, _) = tree::update(&node.store, 0, &changes).unwrap();
+    let (expected, _) = tree::update(&node.store, &changes).unwrap();
     node.store.begin_restore().unwrap();
     for entries in entries.chunks(9_000) {
         node.store.restore_entries(entries).unwrap();
     }
-    assert_eq!(node.store.restore_tree(7).unwrap(), expected);
-    // The next version builds on it, deletions too.
+    assert_eq!(node.store.restore_tree().unwrap(), expected);
+    // The next block builds on it, deletions too.
     let later = [(key(3), None), (key(70_000), Some(vec![9]))];
     let later = later.into_iter().collect();
-    let (grown, _) = tree::update(&node.store, 8, &later).unwrap();
+    let (grown, _) = tree::update(&node.store, &later).unwrap();
     let mut all: counterpoint_machine::Changes = changes;
     all.extend(later);
     all.retain(|_, value| value.is_some());
     let (_directory, other) = empty_node();
-    assert_eq!(tree::update(&other.store, 0, &all).unwrap().0, grown);
+    assert_eq!(tree::update(&other.store, &all).unwrap().0, grown);
 }
 
 #[tokio::test(flavor = "multi_thread")]

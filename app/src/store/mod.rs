@@ -26,14 +26,13 @@ use bytes::Bytes;
 use counterpoint_core::{
     primitive::{Hash, Height},
     slot::HeaderTime,
-    state::{StateProof, key_hash},
+    state::StateProof,
 };
-use counterpoint_machine::{Changes, Entries, Outcome, StateRead, StoreError};
+use counterpoint_machine::{
+    Changes, Entries, Outcome, StateRead, StoreError,
+    tree::{self, Page, PagePath, Pages, TreeRead},
+};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
-use jmt::{
-    KeyHash, OwnedValue, Sha256Jmt, Version,
-    storage::{LeafNode, Node, NodeKey, TreeReader, TreeUpdateBatch},
-};
 
 /// Where the [`Tip`] stands.
 const TIP: &[u8] = b"tip";
@@ -43,7 +42,7 @@ const TIP: &[u8] = b"tip";
 const MAX_PROVABLE: usize = 4;
 
 /// Changes when the layout of the database does.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The database of one node. Clones share it.
 #[derive(Clone)]
@@ -105,7 +104,7 @@ pub(crate) struct Decided {
     /// What it did.
     pub(crate) outcome: Outcome,
     /// The tree's part of it.
-    pub(crate) tree: TreeUpdateBatch,
+    pub(crate) pages: Pages,
 }
 
 impl Store {
@@ -172,23 +171,17 @@ impl Store {
         Ok(self.read(&self.meta, TIP)?.unwrap_or_default())
     }
 
-    /// Writes the first state, in place of one that never led to a block. Its tree was worked out
-    /// without looking at what is replaced: it is the first version.
+    /// Writes the first state and its tree, in place of one that never led to a block.
     ///
     /// # Errors
     /// The database cannot be written.
-    pub(crate) fn init(
-        &self,
-        tip: Tip,
-        changes: &Changes,
-        tree: &TreeUpdateBatch,
-    ) -> anyhow::Result<()> {
+    pub(crate) fn init(&self, tip: Tip, changes: &Changes, pages: &Pages) -> anyhow::Result<()> {
         // Without a tip there is no chain, whatever else is left if this ends half way.
         self.meta.remove(TIP)?;
         self.state.clear()?;
         self.tree.clear()?;
         let mut batch = self.database.batch();
-        self.stage_state(&mut batch, changes, tree)?;
+        self.stage_state(&mut batch, changes, pages);
         batch.insert(&self.meta, TIP, borsh::to_vec(&tip)?);
         Ok(batch.commit()?)
     }
@@ -200,7 +193,7 @@ impl Store {
     pub(crate) fn commit(&self, decided: Decided) -> anyhow::Result<()> {
         let height = decided.tip.height;
         let mut batch = self.database.batch();
-        self.stage_state(&mut batch, &decided.outcome.changes, &decided.tree)?;
+        self.stage_state(&mut batch, &decided.outcome.changes, &decided.pages);
         batch.insert(&self.meta, TIP, borsh::to_vec(&decided.tip)?);
         let configs = self.stage_block(&mut batch, decided)?;
         let written = batch.commit();
@@ -239,26 +232,24 @@ impl Store {
         Ok(self.database.persist(PersistMode::SyncAll)?)
     }
 
-    fn stage_state(
-        &self,
-        batch: &mut fjall::OwnedWriteBatch,
-        changes: &Changes,
-        tree: &TreeUpdateBatch,
-    ) -> anyhow::Result<()> {
+    fn stage_state(&self, batch: &mut fjall::OwnedWriteBatch, changes: &Changes, pages: &Pages) {
         for (key, value) in changes {
             match value {
                 Some(value) => batch.insert(&self.state, key.as_slice(), value.as_slice()),
                 None => batch.remove(&self.state, key.as_slice()),
             }
         }
-        for (key, node) in tree.node_batch.nodes() {
-            batch.insert(&self.tree, borsh::to_vec(key)?, borsh::to_vec(node)?);
-        }
         // The tree holds the newest state only; history is in the blocks.
-        for stale in &tree.stale_node_index_batch {
-            batch.remove(&self.tree, borsh::to_vec(&stale.node_key)?);
+        self.stage_pages(batch, pages);
+    }
+
+    fn stage_pages(&self, batch: &mut fjall::OwnedWriteBatch, pages: &Pages) {
+        for (path, page) in pages {
+            match page {
+                Some(page) => batch.insert(&self.tree, path.key(), page.encode()),
+                None => batch.remove(&self.tree, path.key()),
+            }
         }
-        Ok(())
     }
 
     /// The committed state as it is now, whatever is committed while it is read.
@@ -380,39 +371,12 @@ impl StateSnapshot {
     /// # Errors
     /// The database cannot be read.
     pub(crate) fn prove(&self, key: &[u8]) -> anyhow::Result<StateProof> {
-        let tip = self.tip()?;
-        let version = tip.height.get() + 1 - tip.initial.get();
-        let value = self.get(key)?;
-        let tree = ProofReader { state: self, value };
-        let (value, path) = Sha256Jmt::new(&tree).get_with_proof(key_hash(key), version)?;
-        Ok(StateProof::new(value, path))
+        Ok(StateProof::new(self.get(key)?, tree::path(self, key)?))
     }
 
     /// Every key and its value, in the order of keys.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> {
         self.snapshot.iter(&self.state).map(entry)
-    }
-}
-
-/// The tree of a state, for the proof of one key whose value is at hand.
-struct ProofReader<'a> {
-    state: &'a StateSnapshot,
-    value: Option<Vec<u8>>,
-}
-
-impl TreeReader for ProofReader<'_> {
-    fn get_node_option(&self, node_key: &NodeKey) -> anyhow::Result<Option<Node>> {
-        let (tree, key) = (&self.state.tree, borsh::to_vec(node_key)?);
-        let node = self.state.snapshot.get(tree, &key)?;
-        node.map(|node| decode(tree, &key, &node)).transpose()
-    }
-
-    fn get_value_option(&self, _: Version, _: KeyHash) -> anyhow::Result<Option<OwnedValue>> {
-        Ok(self.value.clone())
-    }
-
-    fn get_rightmost_leaf(&self) -> anyhow::Result<Option<(NodeKey, LeafNode)>> {
-        anyhow::bail!("the tree is never restored leaf by leaf")
     }
 }
 
@@ -440,17 +404,17 @@ fn fault(error: fjall::Error) -> StoreError {
     error.into()
 }
 
-impl TreeReader for Store {
-    fn get_node_option(&self, node_key: &NodeKey) -> anyhow::Result<Option<Node>> {
-        self.read(&self.tree, &borsh::to_vec(node_key)?)
+impl TreeRead for StateSnapshot {
+    fn page(&self, path: &PagePath) -> Result<Option<Page>, StoreError> {
+        let page = self.snapshot.get(&self.tree, path.key()).map_err(fault)?;
+        page.map(|page| Page::decode(&page)).transpose()
     }
+}
 
-    fn get_value_option(&self, _: Version, _: KeyHash) -> anyhow::Result<Option<OwnedValue>> {
-        anyhow::bail!("values are read flat, never through the tree")
-    }
-
-    fn get_rightmost_leaf(&self) -> anyhow::Result<Option<(NodeKey, LeafNode)>> {
-        anyhow::bail!("the tree is never restored leaf by leaf")
+impl TreeRead for Store {
+    fn page(&self, path: &PagePath) -> Result<Option<Page>, StoreError> {
+        let page = self.tree.get(path.key()).map_err(fault)?;
+        page.map(|page| Page::decode(&page)).transpose()
     }
 }
 

@@ -4,14 +4,10 @@
 use anyhow::Context;
 use counterpoint_core::{
     primitive::{Hash, Height},
-    state::key_hash,
+    state::{EMPTY_TREE, key_hash},
 };
-use counterpoint_machine::{StateRead, query};
+use counterpoint_machine::{Changes, StateRead, query, tree};
 use fjall::{Keyspace, KeyspaceCreateOptions};
-use jmt::{
-    KeyHash, OwnedValue, Sha256Jmt, Version,
-    storage::{LeafNode, Node, NodeKey, TreeReader},
-};
 
 use super::{
     Store, TIP, Tip,
@@ -98,55 +94,41 @@ impl Store {
         let mut batch = self.database.batch();
         for (key, value) in entries {
             batch.insert(&self.state, key.as_slice(), value.as_slice());
-            batch.insert(&sorted, key_hash(key).0, key.as_slice());
+            batch.insert(&sorted, key_hash(key).as_bytes(), key.as_slice());
         }
         Ok(batch.commit()?)
     }
 
-    /// Builds the tree over the restored state, as `version`; gives its root.
+    /// Builds the tree over the restored state; gives its root.
     ///
     /// # Errors
     /// The database cannot be read or written.
-    pub(crate) fn restore_tree(&self, version: Version) -> anyhow::Result<Hash> {
+    pub(crate) fn restore_tree(&self) -> anyhow::Result<Hash> {
         let state = self.state();
-        let mut root = Hash::ZERO;
-        let (mut values, mut bytes) = (Vec::new(), 0);
+        let mut root = EMPTY_TREE;
+        let (mut values, mut bytes) = (Changes::new(), 0);
         // In the tree's own order each step touches a small part of it.
         let mut keys = self.sorted()?.iter().peekable();
         while let Some(key) = keys.next() {
             let key = key.value()?.to_vec();
             let value = state.get(&key)?.context("a restored key has a value")?;
             bytes += value.len();
-            values.push((key_hash(&key), value));
+            values.insert(key, Some(value));
             let full = values.len() == STEP_KEYS || bytes >= STEP_BYTES;
             if full || keys.peek().is_none() {
-                root = self.grow_tree(version, std::mem::take(&mut values))?;
+                root = self.grow_tree(&std::mem::take(&mut values))?;
                 bytes = 0;
             }
         }
         Ok(root)
     }
 
-    fn grow_tree(
-        &self,
-        version: Version,
-        values: Vec<(KeyHash, OwnedValue)>,
-    ) -> anyhow::Result<Hash> {
-        let growing = Growing {
-            store: self,
-            version,
-        };
-        // Unlike single puts, this hashes every node once.
-        let (roots, update) =
-            Sha256Jmt::new(&growing).batch_put_value_sets(vec![values], None, version)?;
-        let root = roots.first().context("a step has a root")?;
+    fn grow_tree(&self, values: &Changes) -> anyhow::Result<Hash> {
+        let (root, pages) = tree::update(self, values)?;
         let mut batch = self.database.batch();
-        // Nodes are only added or replaced under the same key: what is stale is overwritten.
-        for (key, node) in update.node_batch.nodes() {
-            batch.insert(&self.tree, borsh::to_vec(key)?, borsh::to_vec(node)?);
-        }
+        self.stage_pages(&mut batch, &pages);
         batch.commit()?;
-        Ok(Hash::new(root.0))
+        Ok(root)
     }
 
     /// The first height of the chain, as the restored state says.
@@ -172,36 +154,5 @@ impl Store {
         batch.commit()?;
         self.sync()?;
         self.drop_sorted()
-    }
-}
-
-/// The tree while one version is built in several steps: what the steps before made stands where
-/// the version before would.
-struct Growing<'a> {
-    store: &'a Store,
-    version: Version,
-}
-
-impl TreeReader for Growing<'_> {
-    fn get_node_option(&self, node_key: &NodeKey) -> anyhow::Result<Option<Node>> {
-        let path = node_key.nibble_path();
-        if !path.is_empty() || node_key.version() == self.version {
-            return self.store.get_node_option(node_key);
-        }
-        let root = NodeKey::new(self.version, path.clone());
-        let root = self.store.get_node_option(&root)?;
-        Ok(Some(root.unwrap_or(Node::Null)))
-    }
-
-    fn get_value_option(
-        &self,
-        version: Version,
-        key: KeyHash,
-    ) -> anyhow::Result<Option<OwnedValue>> {
-        self.store.get_value_option(version, key)
-    }
-
-    fn get_rightmost_leaf(&self) -> anyhow::Result<Option<(NodeKey, LeafNode)>> {
-        self.store.get_rightmost_leaf()
     }
 }

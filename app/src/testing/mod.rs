@@ -34,8 +34,9 @@ use counterpoint_core::{
     slot::HeaderTime,
     transaction::{SignedTransaction, TransactionBody},
 };
-use counterpoint_machine::{AppVersion, Block, BlockContext, Outcome, finalize, process, query};
-use jmt::storage::TreeUpdateBatch;
+use counterpoint_machine::{
+    AppVersion, Block, BlockContext, Outcome, finalize, process, query, tree::Pages,
+};
 use prost_types::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -231,7 +232,7 @@ impl Template {
             time: at(seconds),
             items: self.items.clone(),
             outcome: self.outcome.clone(),
-            tree: TreeUpdateBatch::default(),
+            pages: Pages::new(),
         }
     }
 }

@@ -1,15 +1,16 @@
 use borsh::{BorshDeserialize, BorshSerialize};
-use jmt::{KeyHash, RootHash, proof::SparseMerkleProof};
-use sha2::Sha256;
 
-use super::Key;
+use super::{
+    Key,
+    tree::{TreePath, key_hash},
+};
 use crate::primitive::Hash;
 
 /// Proves what stands under a key of the state, or that nothing does.
 #[derive(Debug, BorshSerialize, BorshDeserialize)]
 pub struct StateProof {
     value: Option<Vec<u8>>,
-    path: SparseMerkleProof<Sha256>,
+    path: TreePath,
 }
 
 /// Why a value of the state is not believed.
@@ -24,17 +25,11 @@ pub enum StateProofError {
         /// The root that a verified header carries.
         app_hash: Hash,
         /// Where it goes wrong.
-        reason: String,
+        reason: &'static str,
     },
     /// The value under the key is of another kind than was asked for.
     #[error("failed to decode the proven value")]
     Value(#[source] borsh::io::Error),
-}
-
-/// The place of a state key in the tree.
-#[must_use]
-pub fn key_hash(key: &[u8]) -> KeyHash {
-    KeyHash::with::<Sha256>(key)
 }
 
 impl StateProof {
@@ -43,7 +38,7 @@ impl StateProof {
 
     /// Puts a proof together from what the tree gave.
     #[must_use]
-    pub fn new(value: Option<Vec<u8>>, path: SparseMerkleProof<Sha256>) -> Self {
+    pub fn new(value: Option<Vec<u8>>, path: TreePath) -> Self {
         Self { value, path }
     }
 
@@ -67,15 +62,13 @@ impl StateProof {
     /// # Errors
     /// [`StateProofError::Path`] if the proof is of another value, key or state.
     pub fn verify(&self, key: &Key<'_>, app_hash: &Hash) -> Result<Option<&[u8]>, StateProofError> {
-        let (root, key) = (RootHash(*app_hash.as_bytes()), key_hash(&key.encode()));
         let value = self.value.as_deref();
-        match self.path.verify(root, key, value) {
-            Ok(()) => Ok(value),
-            Err(error) => Err(StateProofError::Path {
-                app_hash: *app_hash,
-                reason: error.to_string(),
-            }),
-        }
+        let verified = self.path.verify(app_hash, &key_hash(&key.encode()), value);
+        verified.map_err(|reason| StateProofError::Path {
+            app_hash: *app_hash,
+            reason,
+        })?;
+        Ok(value)
     }
 
     /// The record under `key`, as [`verify`](Self::verify) gives its bytes.

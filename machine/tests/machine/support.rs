@@ -17,7 +17,6 @@ use counterpoint_machine::{
     Block, BlockContext, ChainStart, MemState, Outcome, PowerUpdate, ProcessError, Refusal,
     StateRead, finalize, init_chain, prepare, process, query, tree,
 };
-use jmt::mock::MockTreeStore;
 
 pub const CHAIN_ID: &str = "counterpoint-test";
 pub const GENESIS_SECS: u64 = 1_800_000_000;
@@ -66,7 +65,7 @@ pub fn register(name: &str, first_height: u64) -> Action {
 
 pub struct Chain {
     pub state: MemState,
-    pub tree: MockTreeStore,
+    pub tree: tree::Pages,
     pub height: u64,
     pub millis: u64,
     pub app_hash: Hash,
@@ -100,9 +99,7 @@ impl Chain {
         };
         let start = ChainStart::example(CHAIN_ID, time, powers);
         let changes = init_chain(genesis, &start).unwrap();
-        let tree = MockTreeStore::default();
-        let (app_hash, batch) = tree::update(&tree, 0, &changes).unwrap();
-        tree.write_tree_update_batch(batch).unwrap();
+        let (app_hash, tree) = tree::update(&tree::Pages::new(), &changes).unwrap();
         let mut state = MemState::default();
         state.apply(changes);
         Self {
@@ -186,9 +183,8 @@ impl Chain {
             "replay must repeat the block"
         );
         assert_eq!(outcome.codes.len(), items.len());
-        let version = ctx.height.get() - self.skipped;
-        let (app_hash, batch) = tree::update(&self.tree, version, &outcome.changes).unwrap();
-        self.tree.write_tree_update_batch(batch).unwrap();
+        let (app_hash, pages) = tree::update(&self.tree, &outcome.changes).unwrap();
+        self.tree.extend(pages);
         self.state.apply(outcome.changes.clone());
         (self.app_hash, self.height) = (app_hash, ctx.height.get());
         self.accused.clear();
@@ -228,7 +224,7 @@ impl Chain {
     pub fn root_of_everything(&self) -> Hash {
         let entries = self.state.scan(&[]).unwrap();
         let entries = entries.into_iter().map(|(key, value)| (key, Some(value)));
-        let (root, _) = tree::update(&MockTreeStore::default(), 0, &entries.collect()).unwrap();
+        let (root, _) = tree::update(&tree::Pages::new(), &entries.collect()).unwrap();
         root
     }
 

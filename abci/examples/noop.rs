@@ -1,8 +1,9 @@
 //! An application that does nothing: the ceiling that benchmarks of a real one compare with.
 //!
 //! `made-up` blocks are filled inside PrepareProposal, so nothing is gossiped. `inserted` blocks
-//! carry bundles that entered at this node, were reaped, flooded and inserted elsewhere: what a
-//! real mempool costs, without an application behind it.
+//! carry bundles that entered at this node by gRPC, where a sequencer takes transactions, were
+//! reaped, flooded and inserted elsewhere: what a real mempool costs under the same load, without an
+//! application behind it.
 //!
 //! ```text
 //! cargo run --release -p counterpoint-abci --example noop -- --socket /tmp/noop.sock inserted
@@ -10,9 +11,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -28,8 +31,12 @@ use counterpoint_abci::{
         response_process_proposal, response_verify_vote_extension,
     },
 };
+use counterpoint_proto::sequencer::{SubmitTransactionRequest, SubmitTransactionResponse};
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
-use tower::service_fn;
+use tonic::{Request, Response, body::Body, codegen::http, server::NamedService};
+use tonic_prost::ProstCodec;
+use tower::{Service, service_fn};
 
 #[derive(Parser)]
 struct Args {
@@ -53,22 +60,18 @@ enum Mode {
     },
     /// Blocks carry bundles that were inserted, gossiped and reaped.
     Inserted {
-        /// Bytes that enter at this node per second.
-        #[arg(long, default_value_t = 1_000_000)]
-        bytes_per_second: u64,
-        /// Bytes per bundle.
-        #[arg(long, default_value_t = 65_536)]
-        item_bytes: usize,
-        /// Most bundles that wait: beyond it new ones are refused.
-        #[arg(long, default_value_t = 4_096)]
-        max_waiting: usize,
+        /// Where bundles enter, as the sequencer's SubmitTransaction.
+        #[arg(long, default_value = "127.0.0.1:9090")]
+        grpc_listen: SocketAddr,
     },
 }
+
+/// Most bundles that wait: beyond it new ones are refused.
+const MAX_WAITING: usize = 4_096;
 
 /// Bundles that wait: what a mempool without rules holds.
 #[derive(Default)]
 struct Pool {
-    max_waiting: usize,
     waiting: BTreeMap<u64, Bytes>,
     keys: BTreeMap<Bytes, u64>,
     to_reap: VecDeque<Bytes>,
@@ -77,7 +80,7 @@ struct Pool {
 
 impl Pool {
     fn insert(&mut self, tx: &Bytes) -> bool {
-        if self.waiting.len() >= self.max_waiting || self.keys.contains_key(tx) {
+        if self.waiting.len() >= MAX_WAITING || self.keys.contains_key(tx) {
             return false;
         }
         // The frame that carried it must not live as long as it does.
@@ -183,29 +186,45 @@ impl Noop {
         }
     }
 
-    /// Lets bundles in at the wanted rate, in small steps. What finds no room is not made up for.
-    async fn generate(&self, bytes_per_second: u64, item_bytes: usize) {
-        let (start, mut made) = (Instant::now(), 0_usize);
-        loop {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            let bytes = start.elapsed().as_micros() * u128::from(bytes_per_second) / 1_000_000;
-            let due = usize::try_from(bytes).unwrap_or(usize::MAX) / item_bytes;
-            for place in made..due {
-                let salt = [
-                    u64::from(std::process::id()).to_be_bytes(),
-                    place.to_be_bytes(),
-                ];
-                let mut pool = self.pool();
-                if pool.waiting.len() >= pool.max_waiting {
-                    break;
-                }
-                let tx = item(&salt, item_bytes);
-                if pool.insert(&tx) {
-                    pool.to_reap.push_back(tx);
-                }
-            }
-            made = due;
+    /// A bundle that entered at this node.
+    fn enter(&self, tx: &Bytes) -> SubmitTransactionResponse {
+        let mut pool = self.pool();
+        let entered = pool.insert(tx);
+        if entered {
+            pool.to_reap.push_back(Bytes::copy_from_slice(tx));
         }
+        SubmitTransactionResponse {
+            code: u32::from(!entered),
+            ..Default::default()
+        }
+    }
+}
+
+/// Takes bundles as the sequencer takes transactions, and nothing else.
+#[derive(Clone)]
+struct Intake(Arc<Noop>);
+
+impl NamedService for Intake {
+    const NAME: &'static str = "counterpoint.sequencer.v1.Sequencer";
+}
+
+impl Service<http::Request<Body>> for Intake {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let app = Arc::clone(&self.0);
+        let enter = service_fn(move |request: Request<SubmitTransactionRequest>| {
+            let answer = app.enter(&request.into_inner().transaction);
+            async move { Ok(Response::new(answer)) }
+        });
+        let mut grpc = tonic::server::Grpc::new(ProstCodec::default());
+        Box::pin(async move { Ok(grpc.unary(enter, request).await) })
     }
 }
 
@@ -241,22 +260,14 @@ async fn main() -> eyre::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let args = Args::parse();
-    let mut pool = Pool::default();
-    if let Mode::Inserted { max_waiting, .. } = args.mode {
-        pool.max_waiting = max_waiting;
-    }
     let app = Arc::new(Noop {
         mode: args.mode,
-        pool: Mutex::new(pool),
+        pool: Mutex::default(),
     });
-    if let Mode::Inserted {
-        bytes_per_second,
-        item_bytes,
-        ..
-    } = args.mode
-    {
-        let app = Arc::clone(&app);
-        tokio::spawn(async move { app.generate(bytes_per_second, item_bytes).await });
+    if let Mode::Inserted { grpc_listen } = args.mode {
+        let intake = Intake(Arc::clone(&app));
+        let server = tonic::transport::Server::builder().add_service(intake);
+        tokio::spawn(server.serve(grpc_listen));
     }
     let (consensus, mempool) = (Arc::clone(&app), app);
     let server = Server::bind(

@@ -134,7 +134,7 @@ impl Devnet {
                     let name = format!("{}-app", validator.name);
                     self.await_ready(&name, &url(validator.http)).await?;
                 }
-                Application::Noop { .. } => {
+                Application::Noop(_) => {
                     let name = format!("{}-cometbft", validator.name);
                     let first = format!("{}/commit?height=1", url(validator.rpc));
                     self.await_answer(&name, &first, START_PATIENCE).await?;
@@ -427,10 +427,11 @@ fn node_specs(
     let name = format!("{}-app", node.name);
     let app = match &options.application {
         Application::Sequencer => service_spec("app", name, layout, &options.program),
-        Application::Noop { program, mode } => {
+        Application::Noop(program) => {
             let socket = layout.abci_socket(&node.name).display().to_string();
-            let args = ["--socket".to_owned(), socket].into_iter();
-            let args = args.chain(mode.iter().cloned()).collect();
+            let listen = format!("127.0.0.1:{}", node.grpc);
+            let args = ["--socket", &socket, "inserted", "--grpc-listen", &listen];
+            let args = args.map(str::to_owned).to_vec();
             spec(name, program, args, layout)
         }
     };

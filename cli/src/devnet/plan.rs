@@ -92,13 +92,9 @@ pub struct Detours {
 pub enum Application {
     /// Ours.
     Sequencer,
-    /// One that does nothing, for benchmarks: there can be no rollups then.
-    Noop {
-        /// The program.
-        program: PathBuf,
-        /// What follows `--socket PATH`.
-        mode: Vec<String>,
-    },
+    /// One that does nothing with what it is given by gRPC, for benchmarks: this program. There can
+    /// be no rollups then.
+    Noop(PathBuf),
 }
 
 /// Most bytes of a sequencer block unless asked otherwise, 4 MiB.

@@ -1,12 +1,16 @@
 //! The sequencer beside an application that does nothing: the same CometBFT, the same settings, the
-//! same size of transactions, one after the other in one run.
+//! same transactions from the same senders, one after the other in one run.
 //!
 //! Both are kept saturated: as many bytes wait as a few blocks take, and whatever is included is
 //! made up for at once. Blocks are measured by CometBFT itself.
 
 use std::{
+    convert::Infallible,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,7 +29,7 @@ use counterpoint_service::{files::read_key, sequencer::Client, to_f64};
 use eyre::{WrapErr, bail, eyre};
 use serde_json::{Value, json};
 use tendermint::Time;
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     commits::{Pending, Sender},
@@ -104,8 +108,9 @@ impl SequencerArgs {
 
 pub(super) async fn run(args: &SequencerArgs) -> eyre::Result<Value> {
     args.items_per_tx()?;
-    let noop = measure_noop(args).await?;
-    let ours = measure_ours(args).await?;
+    let noop = Application::Noop(args.noop.clone());
+    let noop = measure(args, noop).await?;
+    let ours = measure(args, Application::Sequencer).await?;
     let ratio = |of: fn(&Measured) -> f64| (of(&ours) / of(&noop) * 100.0).round() / 100.0;
     Ok(json!({
         "load": "sequencer",
@@ -172,43 +177,18 @@ impl Blocks {
     }
 }
 
-async fn measure_noop(args: &SequencerArgs) -> eyre::Result<Measured> {
-    let waiting = (BLOCKS_WAITING * args.block_bytes).div_ceil(args.tx_bytes as u64);
-    let mode = |bytes_per_second: u64| {
-        let flags = [
-            ("--bytes-per-second", bytes_per_second),
-            ("--item-bytes", args.tx_bytes as u64),
-            ("--max-waiting", waiting),
-        ];
-        let flags = flags
-            .into_iter()
-            .flat_map(|(flag, value)| [flag.into(), value.to_string()]);
-        let mode: Vec<String> = std::iter::once("inserted".into()).chain(flags).collect();
-        Application::Noop {
-            program: args.noop.clone(),
-            mode,
-        }
-    };
-    let (idle, loaded) = (mode(0), mode(1_000_000_000));
-    let idle = {
-        let mut network = Network::start(args, idle).await?;
-        let idle = network.blocks(args.seconds / 3).await?;
-        network.stop().await?;
-        idle
-    };
-    let mut network = Network::start(args, loaded).await?;
-    tokio::time::sleep(WARM_UP).await;
-    let loaded = network.blocks(args.seconds).await?;
-    network.stop().await?;
-    let half = None;
-    Ok(Measured { idle, loaded, half })
-}
-
-async fn measure_ours(args: &SequencerArgs) -> eyre::Result<Measured> {
-    let mut network = Network::start(args, Application::Sequencer).await?;
+/// The same load beside each application: those who send do not know which one it is.
+async fn measure(args: &SequencerArgs, application: Application) -> eyre::Result<Measured> {
+    let is_ours = application == Application::Sequencer;
+    let mut network = Network::start(args, application).await?;
     let idle = network.blocks(args.seconds / 3).await?;
-    prepare(&network.info).await?;
+    if is_ours {
+        prepare(&network.info).await?;
+    }
+    let waiting = (BLOCKS_WAITING * args.block_bytes).div_ceil(args.tx_bytes as u64);
+    let flow = Arc::new(Flow::new(usize::try_from(waiting)?, u64::from(is_ours)));
     let mut load = JoinSet::new();
+    load.spawn(Arc::clone(&flow).watch(network.api.clone()));
     for (at, key) in accounts().enumerate() {
         let validator = &network.info.validators[at % network.info.validators.len()];
         let account = Account {
@@ -217,8 +197,7 @@ async fn measure_ours(args: &SequencerArgs) -> eyre::Result<Measured> {
             data: data(args)?,
             key,
         };
-        let waiting = BLOCKS_WAITING * args.block_bytes / args.tx_bytes as u64;
-        load.spawn(account.send_for_ever((waiting / u64::from(ACCOUNTS)).max(2)));
+        load.spawn(account.send_for_ever(Arc::clone(&flow)));
     }
     let measured = async {
         tokio::time::sleep(WARM_UP).await;
@@ -229,17 +208,103 @@ async fn measure_ours(args: &SequencerArgs) -> eyre::Result<Measured> {
         Some(ended) = load.join_next() => return Err(ended?),
     };
     load.shutdown().await;
-    let half = network.half_load(args, &loaded).await?;
+    let half = if is_ours {
+        Some(network.half_load(args, &loaded).await?)
+    } else {
+        None
+    };
     network.stop().await?;
-    let half = Some(half);
     Ok(Measured { idle, loaded, half })
+}
+
+/// Keeps as many transactions waiting as there are permits: one that is included makes room for the
+/// next.
+struct Flow {
+    room: Semaphore,
+    height: AtomicU64,
+    /// Items of each block that nobody sent.
+    own_items: u64,
+}
+
+impl Flow {
+    fn new(waiting: usize, own_items: u64) -> Self {
+        Self {
+            room: Semaphore::new(waiting),
+            height: AtomicU64::new(0),
+            own_items,
+        }
+    }
+
+    /// Follows the blocks until it is dropped; gives the reason if it cannot go on.
+    async fn watch(self: Arc<Self>, api: Api) -> eyre::Report {
+        match self.follow(&api).await {
+            Ok(never) => match never {},
+            Err(error) => error.wrap_err("blocks cannot be watched"),
+        }
+    }
+
+    async fn follow(&self, api: &Api) -> eyre::Result<Infallible> {
+        let mut seen = api.height().await?;
+        self.height.store(seen, Ordering::Relaxed);
+        loop {
+            let height = api.height().await?;
+            if height == seen {
+                tokio::time::sleep(POLL).await;
+                continue;
+            }
+            let mut included = 0;
+            for meta in api.blocks(seen + 1, height).await? {
+                included += number(&meta["num_txs"])?.saturating_sub(self.own_items);
+            }
+            self.room.add_permits(usize::try_from(included)?);
+            self.height.store(height, Ordering::Relaxed);
+            seen = height;
+        }
+    }
+}
+
+/// CometBFT's own interface.
+#[derive(Clone)]
+struct Api {
+    url: String,
+    http: reqwest::Client,
+}
+
+impl Api {
+    async fn ask(&self, question: &str) -> eyre::Result<Value> {
+        let url = format!("{}/{question}", self.url);
+        let answer: Value = self.http.get(&url).send().await?.json().await?;
+        let missing = || eyre!("{url} answers {answer}");
+        answer.get("result").cloned().ok_or_else(missing)
+    }
+
+    async fn height(&self) -> eyre::Result<u64> {
+        let status = self.ask("status").await?;
+        number(&status["sync_info"]["latest_block_height"])
+    }
+
+    /// What CometBFT tells of some blocks, each but once.
+    async fn blocks(&self, from: u64, to: u64) -> eyre::Result<Vec<Value>> {
+        let (mut metas, mut next) = (Vec::new(), from);
+        while next <= to {
+            let end = to.min(next + BLOCKS_PER_ANSWER - 1);
+            let question = format!("blockchain?minHeight={next}&maxHeight={end}");
+            let mut answer = self.ask(&question).await?;
+            match answer["block_metas"].take() {
+                Value::Array(some) => metas.extend(some),
+                _ => bail!("CometBFT does not tell of blocks {next} to {end}"),
+            }
+            next = end + 1;
+        }
+        Ok(metas)
+    }
 }
 
 /// A network that is measured, in a directory of its own.
 struct Network {
     devnet: Devnet,
     info: Info,
-    http: reqwest::Client,
+    api: Api,
     directory: tempfile::TempDir,
 }
 
@@ -269,10 +334,14 @@ impl Network {
         };
         let devnet = Devnet::start(&options, &|step| eprintln!("bench: {step}")).await?;
         let info = devnet.info();
+        let api = Api {
+            url: info.validators[0].cometbft_rpc.clone(),
+            http: reqwest::Client::new(),
+        };
         Ok(Self {
             devnet,
             info,
-            http: reqwest::Client::new(),
+            api,
             directory,
         })
     }
@@ -282,48 +351,28 @@ impl Network {
         Ok(self.directory.close()?)
     }
 
-    async fn ask(&self, question: &str) -> eyre::Result<Value> {
-        let url = format!("{}/{question}", self.info.validators[0].cometbft_rpc);
-        let answer: Value = self.http.get(&url).send().await?.json().await?;
-        let missing = || eyre!("{url} answers {answer}");
-        answer.get("result").cloned().ok_or_else(missing)
-    }
-
-    async fn height(&self) -> eyre::Result<u64> {
-        let status = self.ask("status").await?;
-        number(&status["sync_info"]["latest_block_height"])
-    }
-
     /// The blocks of the next `seconds`.
     async fn blocks(&mut self, seconds: u64) -> eyre::Result<Blocks> {
-        let from = self.height().await?;
+        let from = self.api.height().await?;
         let mut memory = Vec::new();
         for _ in 0..MEMORY_SAMPLES {
             tokio::time::sleep(Duration::from_secs(seconds) / MEMORY_SAMPLES).await;
             memory.push(self.memory()?);
         }
-        let to = self.height().await?;
+        let to = self.api.height().await?;
         eyre::ensure!(to > from, "no block in {seconds} s");
         let (mut bytes, mut first, mut last) = (0, None, None);
-        let mut next = from;
-        while next <= to {
-            let end = to.min(next + BLOCKS_PER_ANSWER - 1);
-            let answer = self
-                .ask(&format!("blockchain?minHeight={next}&maxHeight={end}"))
-                .await?;
-            for meta in answer["block_metas"].as_array().into_iter().flatten() {
-                let height = number(&meta["header"]["height"])?;
-                let time = Time::parse_from_rfc3339(meta["header"]["time"].as_str().unwrap_or(""))?;
-                if height == from {
-                    first = Some(time);
-                    continue;
-                }
-                if height == to {
-                    last = Some(time);
-                }
-                bytes += number(&meta["block_size"])?;
+        for meta in self.api.blocks(from, to).await? {
+            let height = number(&meta["header"]["height"])?;
+            let time = Time::parse_from_rfc3339(meta["header"]["time"].as_str().unwrap_or(""))?;
+            if height == from {
+                first = Some(time);
+                continue;
             }
-            next = end + 1;
+            if height == to {
+                last = Some(time);
+            }
+            bytes += number(&meta["block_size"])?;
         }
         let (Some(first), Some(last)) = (first, last) else {
             bail!("CometBFT does not tell of blocks {from} to {to}");
@@ -498,7 +547,7 @@ fn sign(
     Ok(SignedTransaction::sign(body, key)?)
 }
 
-/// One account that keeps a number of transactions waiting at one node.
+/// One account that sends whenever there is room.
 struct Account {
     client: Client,
     chain_id: String,
@@ -508,25 +557,20 @@ struct Account {
 
 impl Account {
     /// Sends until it is dropped; gives the reason if it cannot go on.
-    async fn send_for_ever(self, waiting: u64) -> eyre::Report {
-        match self.send(waiting).await {
+    async fn send_for_ever(self, flow: Arc<Flow>) -> eyre::Report {
+        match self.send(&flow).await {
             Ok(never) => match never {},
             Err(error) => error.wrap_err("a sender failed"),
         }
     }
 
-    async fn send(self, waiting: u64) -> eyre::Result<std::convert::Infallible> {
-        let address = self.key.public_key().address();
+    async fn send(self, flow: &Flow) -> eyre::Result<Infallible> {
         let this = Arc::new(self);
         let mut next = 0;
         loop {
-            let account = this.client.account(&address).await?;
-            if next >= account.nonce + waiting {
-                tokio::time::sleep(POLL).await;
-                continue;
-            }
+            flow.room.acquire().await?.forget();
             let sender = Arc::clone(&this);
-            let (nonce, height) = (next, account.height);
+            let (nonce, height) = (next, flow.height.load(Ordering::Relaxed));
             let tx = tokio::task::spawn_blocking(move || {
                 let actions = vec![Action::SubmitData(sender.data.clone())];
                 sign(&sender.key, &sender.chain_id, nonce, height, actions)

@@ -266,7 +266,11 @@ async fn main() -> eyre::Result<()> {
     });
     if let Mode::Inserted { grpc_listen } = args.mode {
         let intake = Intake(Arc::clone(&app));
-        let server = tonic::transport::Server::builder().add_service(intake);
+        let server = tonic::transport::Server::builder()
+            .max_frame_size(256 << 10)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(2 << 20)
+            .add_service(intake);
         tokio::spawn(server.serve(grpc_listen));
     }
     let (consensus, mempool) = (Arc::clone(&app), app);

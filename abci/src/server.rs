@@ -107,8 +107,8 @@ where
     S: Clone + Send + 'static,
     S::Future: Send,
 {
-    /// Opens the address; a stale unix socket is replaced. The consensus service must keep long work
-    /// off the runtime's workers, for instance by `spawn_blocking`.
+    /// Opens the address; a stale unix socket is replaced. A connection's requests are answered one
+    /// after another, by one task: services that work where they stand need a thread for each.
     ///
     /// # Errors
     /// [`ServerError`] if the address is in use, is a file that is no socket or cannot be opened.

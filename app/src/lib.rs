@@ -30,7 +30,7 @@ mod upgrade;
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 pub use config::{Args, Config, MempoolType};
-use counterpoint_abci::Server;
+use counterpoint_abci::{Server, ServerError};
 use counterpoint_core::primitive::Height;
 use counterpoint_machine::AppVersion;
 use counterpoint_proto::{FILE_DESCRIPTOR_SET, sequencer::sequencer_server::SequencerServer};
@@ -38,7 +38,10 @@ use counterpoint_service::{ConfigError, Probes, Readiness, probes};
 use eyre::WrapErr;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+};
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
@@ -54,6 +57,8 @@ use crate::{
     upgrade::{Guard, Missing},
 };
 
+/// Connections that CometBFT opens: consensus, mempool, info and snapshots.
+const ABCI_CONNECTIONS: usize = 4;
 /// Longest gRPC request, in bytes: a transaction and its envelope.
 const MAX_REQUEST_BYTES: usize = 2 << 20;
 /// Most calls at a time of one gRPC connection.
@@ -124,7 +129,7 @@ async fn work(
     };
     let mempool = Arc::new(Mempool::new(store.clone(), Limits::default(), gossip));
 
-    let abci = {
+    let (abci, consensus) = {
         let state_sync = StateSync::new(
             store.clone(),
             Arc::clone(&mempool),
@@ -141,14 +146,15 @@ async fn work(
             guard: guard.clone(),
         });
         let (pool, store) = (Arc::clone(&mempool), store.clone());
-        Server::bind(
+        let (calls, infos) = (consensus.clone(), consensus.clone());
+        let server = Server::bind(
             &config.abci_listen,
-            service_fn(move |request| consensus.call(request)),
+            service_fn(move |request| calls.call(request)),
             service_fn(move |request| service::mempool(&pool, request)),
-            service_fn(move |request| service::info(&store, request)),
+            service_fn(move |request| service::info(&store, &infos, request)),
             service_fn(move |request| state_sync.call(request)),
-        )
-        .await?
+        );
+        (server.await?, consensus)
     };
     let listener = TcpListener::bind(config.grpc_listen)
         .await
@@ -187,7 +193,12 @@ async fn work(
     };
     let probes = Probes::new(readiness, metrics, status).router();
     tokio::try_join!(
-        async { abci.run(shutdown.clone()).await.wrap_err("abci") },
+        async {
+            let served = serve_abci(abci.run(shutdown.clone())).await;
+            served.wrap_err("abci")?;
+            let written = consensus.settle();
+            written.map_err(|error| eyre::eyre!("abci: {error}"))
+        },
         async {
             let incoming = Incoming::new(listener, ConnectionLimits::default());
             let grpc = serve_grpc(incoming, sequencer, shutdown.clone());
@@ -220,6 +231,23 @@ async fn work(
         stop_before_upgrade(halted, shutdown.clone()),
     )?;
     Ok(guard.check()?)
+}
+
+/// Serves CometBFT on a runtime with a thread for each of its connections: handlers work where they
+/// stand, and nothing else waits for the threads that consensus needs.
+async fn serve_abci(
+    serving: impl Future<Output = Result<(), ServerError>> + Send + 'static,
+) -> eyre::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(ABCI_CONNECTIONS)
+        .thread_name("abci")
+        .enable_all()
+        .build()?;
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("abci".into())
+        .spawn(move || ended.send(runtime.block_on(serving)))?;
+    Ok(end.await.wrap_err("the thread of abci panicked")??)
 }
 
 /// Ends the service in order once the chain goes on without it.

@@ -1,12 +1,14 @@
-//! The consensus connection: strictly one request after another, off the runtime's workers.
+//! The consensus connection: strictly one request after another.
 //!
 //! Prepare and Process may run several times at a height, once per round. What they executed is
 //! kept under the block's hash, and FinalizeBlock takes it from there. Nothing of a block reaches
-//! the disk before Commit.
+//! the disk before Commit, which answers at once: the block is written while CometBFT gets on with
+//! its own part, and whatever is asked next waits for it.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
     time::Instant,
 };
 
@@ -76,12 +78,14 @@ pub(crate) struct Parts {
 
 #[derive(Debug)]
 struct State {
-    parts: Parts,
+    parts: Arc<Parts>,
     /// What proposals of this height do, by block hash.
     executions: HashMap<Hash, Executed>,
     /// Transactions of these proposals, by signature, which need no second look.
     verified: HashMap<[u8; 64], SignedTransaction>,
     decided: Option<(Decided, Vec<Address>)>,
+    /// The last decided block on its way to the disk.
+    writing: Option<JoinHandle<Result<(), BoxError>>>,
 }
 
 #[derive(Debug)]
@@ -96,24 +100,38 @@ impl Consensus {
     /// A service over `parts`.
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Self {
-        let (executions, verified, decided) = Default::default();
+        let (executions, verified, decided, writing) = Default::default();
         Self(Arc::new(Mutex::new(State {
-            parts,
+            parts: Arc::new(parts),
             executions,
             verified,
             decided,
+            writing,
         })))
     }
 
     /// Answers one request.
     #[must_use]
     pub(crate) fn call(&self, request: ConsensusRequest) -> Answer<ConsensusResponse> {
-        let state = Arc::clone(&self.0);
-        in_place(move || {
-            // A panic before this ended the server, so nobody sees half a change.
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.answer(request)
-        })
+        let this = self.clone();
+        in_place(move || this.settled()?.answer(request))
+    }
+
+    /// Returns once every block that Commit has answered is written.
+    ///
+    /// # Errors
+    /// It could not be written: the node is of no use any more.
+    pub(crate) fn settle(&self) -> Result<(), BoxError> {
+        self.settled().map(drop)
+    }
+
+    fn settled(&self) -> Result<MutexGuard<'_, State>, BoxError> {
+        // A panic before this ended the server, so nobody sees half a change.
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(writing) = state.writing.take() {
+            writing.join().map_err(|_| "a block's writer panicked")??;
+        }
+        Ok(state)
     }
 }
 
@@ -348,22 +366,32 @@ impl State {
 
     fn commit(&mut self) -> Result<ResponseCommit, BoxError> {
         let (decided, signers) = self.decided.take().ok_or("Commit without FinalizeBlock")?;
+        let parts = Arc::clone(&self.parts);
+        let writer = thread::Builder::new().name("commit".into());
+        self.writing = Some(writer.spawn(move || parts.write(decided, &signers))?);
+        let retain_height = i64::try_from(self.parts.retain.borrow().get())?;
+        Ok(ResponseCommit { retain_height })
+    }
+}
+
+impl Parts {
+    /// Writes a block and tells everybody. A node that ends before is given the block once more.
+    fn write(&self, decided: Decided, signers: &[Address]) -> Result<(), BoxError> {
         let start = Instant::now();
         let (tip, transactions) = (decided.tip, decided.items.len().saturating_sub(1));
-        self.parts.store.commit(decided)?;
+        self.store.commit(decided)?;
         let height = tip.height;
-        // Nothing is committed before this answers, so the state is the one of `height`.
-        self.parts.snapshots.committed(height, &self.parts.store);
+        // Nothing else is committed meanwhile, so the state is the one of `height`.
+        self.snapshots.committed(height, &self.store);
         histogram!(metric::COMMIT_SECONDS).record(start.elapsed());
         gauge!(metric::HEIGHT).set(to_f64(height.get()));
         counter!(metric::SEQUENCED).increment(u64::try_from(transactions)?);
         info!(%height, transactions, app_hash = %tip.app_hash, "committed");
-        self.parts.mempool.advance(height, &signers)?;
-        self.parts.committed.send_replace(height);
-        // Answered all the same: this block is done, only the next one may not be ours to judge.
-        self.parts.guard.look(&self.parts.store)?;
-        let retain_height = i64::try_from(self.parts.retain.borrow().get())?;
-        Ok(ResponseCommit { retain_height })
+        self.mempool.advance(height, signers)?;
+        self.committed.send_replace(height);
+        // This block is done, only the next one may not be ours to judge.
+        self.guard.look(&self.store)?;
+        Ok(())
     }
 }
 

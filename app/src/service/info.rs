@@ -6,17 +6,24 @@ use counterpoint_abci::{
 
 use counterpoint_machine::{AppVersion, query};
 
-use super::{Answer, in_place};
+use super::{Answer, Consensus, in_place};
 use crate::store::Store;
 
 /// Code of an ABCI query; reads are served by gRPC.
 const NO_QUERIES: u32 = 1;
 
-/// Answers the query connection: where the chain stands as far as it is on disk.
-pub(crate) fn info(store: &Store, request: InfoRequest) -> Answer<InfoResponse> {
-    let store = store.clone();
+/// Answers the query connection: where the chain stands, with the block that is being written.
+pub(crate) fn info(
+    store: &Store,
+    consensus: &Consensus,
+    request: InfoRequest,
+) -> Answer<InfoResponse> {
+    let (store, consensus) = (store.clone(), consensus.clone());
     in_place(move || match request {
-        InfoRequest::Info(_) => Ok(read(&store)?.into()),
+        InfoRequest::Info(_) => {
+            consensus.settle()?;
+            Ok(read(&store)?.into())
+        }
         InfoRequest::Query(query) => Ok(ResponseQuery {
             code: NO_QUERIES,
             log: format!("no query at {:?}: reads are served by gRPC", query.path),

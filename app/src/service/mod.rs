@@ -17,12 +17,12 @@ pub(crate) use snapshot::StateSync;
 /// What a service answers in time.
 pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
-/// Does work that reads the disk or hashes where it stands, while the runtime's other tasks move to
-/// another thread: handing the work itself over would cost every block several changes of thread.
+/// Does work that reads the disk or hashes where it stands. Each of CometBFT's connections has a
+/// thread, so nobody waits for it; handing it over would cost every block several changes of thread.
 pub(crate) fn in_place<T: 'static>(
     work: impl FnOnce() -> Result<T, BoxError> + Send + 'static,
 ) -> Answer<T> {
-    Box::pin(async { tokio::task::block_in_place(work) })
+    Box::pin(async { work() })
 }
 
 #[cfg(test)]

@@ -278,7 +278,7 @@ async fn queries_are_declined() {
     let directory = tempdir().unwrap();
     let node = Node::start(directory.path()).await;
     let query = InfoRequest::Query(RequestQuery::default());
-    match info(&node.store, query).await.unwrap() {
+    match info(&node.store, &node.consensus, query).await.unwrap() {
         InfoResponse::Query(response) => assert_eq!(response.code, 1),
         InfoResponse::Info(other) => panic!("unexpected {other:?}"),
     }

@@ -114,6 +114,13 @@ impl ReadBlock {
     }
 }
 
+/// A list in borsh, written into a buffer of its length: lists are long.
+fn encode_list(items: &[RollupItem]) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(borsh::object_length(items)?);
+    items.serialize(&mut bytes)?;
+    Ok(bytes)
+}
+
 impl Store {
     /// Adds everything of a block but its state; gives the configurations that it uses.
     pub(super) fn stage_block(
@@ -136,7 +143,7 @@ impl Store {
         let rollups = decided.outcome.rollups;
         for slice in rollups.iter().filter(|slice| !slice.items.is_empty()) {
             let key = list_key(height, &slice.leaf.rollup_id);
-            batch.insert(&self.lists, key, borsh::to_vec(&slice.items)?);
+            batch.insert(&self.lists, key, encode_list(&slice.items)?);
         }
         let used: Configs = rollups
             .iter()

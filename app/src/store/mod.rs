@@ -32,7 +32,9 @@ use counterpoint_machine::{
     Changes, Entries, Outcome, StateRead, StoreError,
     tree::{self, Page, PagePath, Pages, TreeRead},
 };
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable, Snapshot,
+};
 
 /// Where the [`Tip`] stands.
 const TIP: &[u8] = b"tip";
@@ -40,6 +42,9 @@ const TIP: &[u8] = b"tip";
 /// Most states that are kept for proofs: that of the tip, whose header is still to come, the one
 /// before, and some more for headers that are late.
 const MAX_PROVABLE: usize = 4;
+
+/// Bytes of lists after which they are written to their place.
+const LISTS_IN_MEMORY: u64 = 16 << 20;
 
 /// Changes when the layout of the database does.
 const FORMAT: u32 = 3;
@@ -135,12 +140,19 @@ impl Store {
             }
         };
         let keyspace = |name: &str| database.keyspace(name, KeyspaceCreateOptions::default);
+        // Long values that are written once: they are never moved by a compaction, and what waits to
+        // be written fits into memory that is used again soon.
+        let lists = || {
+            KeyspaceCreateOptions::default()
+                .with_kv_separation(Some(KvSeparationOptions::default()))
+                .max_memtable_size(LISTS_IN_MEMORY)
+        };
         let store = Self {
             meta: keyspace("meta")?,
             state: keyspace("state")?,
             tree: keyspace("tree")?,
             blocks: keyspace("blocks")?,
-            lists: keyspace("lists")?,
+            lists: database.keyspace("lists", lists)?,
             configs: keyspace("configs")?,
             transactions: keyspace("transactions")?,
             headers: keyspace("headers")?,

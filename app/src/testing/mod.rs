@@ -63,7 +63,7 @@ pub(crate) struct Node {
     /// The heights that the other tasks of a node are told of.
     pub(crate) commits: watch::Receiver<Height>,
     pub(crate) retain: watch::Sender<Height>,
-    consensus: Consensus,
+    pub(crate) consensus: Consensus,
     state_sync: StateSync,
     /// What snapshots are wanted of.
     states: Mutex<mpsc::Receiver<StateSnapshot>>,
@@ -322,7 +322,10 @@ impl Node {
 
     pub(crate) async fn info(&self) -> ResponseInfo {
         let request = InfoRequest::Info(RequestInfo::default());
-        match service::info(&self.store, request).await.unwrap() {
+        match service::info(&self.store, &self.consensus, request)
+            .await
+            .unwrap()
+        {
             InfoResponse::Info(response) => response,
             InfoResponse::Query(other) => panic!("unexpected {other:?}"),
         }
@@ -411,11 +414,14 @@ impl Node {
         }
     }
 
-    /// Commits; gives the height from which CometBFT must keep blocks.
+    /// Commits and waits until the block is written; gives the height from which CometBFT must keep blocks.
     pub(crate) async fn commit(&self) -> Result<i64, BoxError> {
         let request = ConsensusRequest::Commit(RequestCommit {});
         match self.consensus.call(request).await? {
-            ConsensusResponse::Commit(response) => Ok(response.retain_height),
+            ConsensusResponse::Commit(response) => {
+                self.consensus.settle()?;
+                Ok(response.retain_height)
+            }
             other => panic!("unexpected {other:?}"),
         }
     }

@@ -186,7 +186,11 @@ async fn measure(args: &SequencerArgs, application: Application) -> eyre::Result
         prepare(&network.info).await?;
     }
     let waiting = (BLOCKS_WAITING * args.block_bytes).div_ceil(args.tx_bytes as u64);
-    let flow = Arc::new(Flow::new(usize::try_from(waiting)?, u64::from(is_ours)));
+    let flow = Arc::new(Flow::new(
+        usize::try_from(waiting)?,
+        network.api.height().await?,
+        u64::from(is_ours),
+    ));
     let mut load = JoinSet::new();
     load.spawn(Arc::clone(&flow).watch(network.api.clone()));
     for (at, key) in accounts().enumerate() {
@@ -227,10 +231,10 @@ struct Flow {
 }
 
 impl Flow {
-    fn new(waiting: usize, own_items: u64) -> Self {
+    fn new(waiting: usize, height: u64, own_items: u64) -> Self {
         Self {
             room: Semaphore::new(waiting),
-            height: AtomicU64::new(0),
+            height: AtomicU64::new(height),
             own_items,
         }
     }
@@ -244,8 +248,7 @@ impl Flow {
     }
 
     async fn follow(&self, api: &Api) -> eyre::Result<Infallible> {
-        let mut seen = api.height().await?;
-        self.height.store(seen, Ordering::Relaxed);
+        let mut seen = self.height.load(Ordering::Relaxed);
         loop {
             let height = api.height().await?;
             if height == seen {

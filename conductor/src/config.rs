@@ -50,6 +50,14 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_listen: Option<SocketAddr>,
+    /// Address where early receipts are served by gRPC; nothing is served without one.
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_listen: Option<SocketAddr>,
+    /// Address where early receipts are served by JSON-RPC; nothing is served without one.
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rpc_listen: Option<SocketAddr>,
     /// How log lines look: text or json.
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +84,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Address of probes and metrics.
     pub http_listen: SocketAddr,
+    /// Address where early receipts are served by gRPC.
+    pub grpc_listen: Option<SocketAddr>,
+    /// Address where early receipts are served by JSON-RPC.
+    pub rpc_listen: Option<SocketAddr>,
     /// How log lines look.
     #[serde(default)]
     pub log_format: LogFormat,

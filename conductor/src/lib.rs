@@ -2,20 +2,27 @@
 //!
 //! ```text
 //! sequencer ─▶ Follower (signatures, proofs) ─▶ Assembler (slots, cursor) ─▶ BlockBuilder (revm)
-//!                                                                               │ block
-//! execution client ◀─ Driver (newPayload, forkchoice) ◀─────────────────────────┤
-//!                        └ VALID ─▶ Progress: state, block and cursor in one write
+//!                                                  │ what became of each item     │ block
+//! readers ◀─ gRPC, JSON-RPC ◀─ Receipts ◀──────────┘                              ▼
+//! execution client ◀─ Driver (newPayload, forkchoice) ◀─ Committer ◀─ Pending: state on top of which
+//!                                             └ VALID ─▶ store        the next block is executed
 //! ```
 
 pub mod assembly;
+mod board;
 pub mod chain_spec;
+mod commit;
 mod config;
 pub mod derive;
 pub mod engine;
 pub mod evm;
+mod exit;
 mod metric;
 mod node;
+pub mod pending;
 pub mod progress;
+pub mod receipts;
+mod start;
 #[cfg(test)]
 mod testing;
 

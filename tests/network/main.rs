@@ -10,6 +10,7 @@ mod join;
 mod links;
 mod partitions;
 mod proxy;
+mod receipts;
 mod road;
 mod supervisor;
 mod support;

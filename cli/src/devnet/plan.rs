@@ -168,6 +168,10 @@ pub struct RollupPlan {
     pub engine: u16,
     /// The conductor's probes.
     pub conductor_http: u16,
+    /// The conductor's receipts by gRPC.
+    pub conductor_grpc: u16,
+    /// The conductor's receipts by JSON-RPC.
+    pub conductor_rpc: u16,
 }
 
 impl Plan {
@@ -211,6 +215,8 @@ impl Plan {
                 el_rpc: ports.take()?,
                 engine: ports.take()?,
                 conductor_http: ports.take()?,
+                conductor_grpc: ports.take()?,
+                conductor_rpc: ports.take()?,
             })
         };
         let composer = ComposerPlan {

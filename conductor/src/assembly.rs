@@ -386,4 +386,6 @@ fn payload(item: &RollupItem) -> Option<&Bytes> {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

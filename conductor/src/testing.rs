@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub(crate) const CHAIN_ID: u64 = 412_000;
-const GENESIS_TIME: u64 = 1_700_000_000;
+pub(crate) const GENESIS_TIME: u64 = 1_700_000_000;
 const FIRST_HEIGHT: u64 = 2;
 
 /// Wallets 1 to 3 are rich, all others poor.

@@ -1,0 +1,58 @@
+//! Rollups with slots of different lengths, side by side on one sequencer.
+
+use alloy_network::TransactionBuilder;
+use alloy_primitives::{Address, U256};
+use alloy_provider::Provider;
+use alloy_rpc_types_eth::TransactionRequest;
+use counterpoint_core::primitive::Height;
+use counterpoint_service::sequencer::Follower;
+
+use crate::support::{Network, receipt, wait_for};
+
+const SLOT_SECS: [u64; 2] = [1, 2];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_rollup_keeps_to_its_own_slots() {
+    let change = |options: &mut counterpoint::devnet::Options| options.slot_secs = vec![1, 2];
+    let network = Network::start_with(1, 2, change).await;
+    for (rollup, slot_secs) in SLOT_SECS.into_iter().enumerate() {
+        let request = TransactionRequest::default()
+            .with_to(Address::repeat_byte(0x11))
+            .with_value(U256::from(1));
+        let wallet = network.wallet(rollup, 0);
+        let hash = *wallet.send_transaction(request).await.unwrap().tx_hash();
+        let geth = network.geth(rollup);
+        assert!(receipt(&geth, hash).await.status());
+        let head = wait_for("six blocks", || async {
+            geth.get_block_number().await.ok().filter(|head| *head >= 6)
+        })
+        .await;
+        let mut timestamps = Vec::new();
+        for number in 1..=head {
+            let block = geth.get_block_by_number(number.into()).await.unwrap();
+            timestamps.push(block.unwrap().header.timestamp);
+        }
+        let expected = slots(&network, rollup, slot_secs).await;
+        // The list of height 2 belongs to the slot of the block before it, which has none.
+        let first = timestamps.iter().position(|slot| *slot == expected[0]);
+        let timestamps = &timestamps[first.unwrap()..];
+        assert!(timestamps.len() >= 4, "{timestamps:?}");
+        assert_eq!(*timestamps, expected[..timestamps.len()]);
+    }
+    network.stop().await;
+}
+
+/// The slots in which the sequencer made blocks, by the times in its headers.
+async fn slots(network: &Network, rollup: usize, slot_secs: u64) -> Vec<u64> {
+    let id = network.info.rollups[rollup].rollup_id;
+    let tip = network.sequencer(0).info().await.unwrap().height;
+    let client = network.sequencer(0);
+    let mut follower = Follower::new(client, id, network.trust(), Height::new(2));
+    let mut slots = Vec::new();
+    for _ in 2..=tip {
+        let seconds = follower.next().await.unwrap().list.header().time().seconds;
+        slots.push(seconds / slot_secs * slot_secs);
+    }
+    slots.dedup();
+    slots
+}

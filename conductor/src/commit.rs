@@ -146,7 +146,11 @@ impl<C: ExecutionClient> Committer<C> {
 }
 
 /// Keeps a block that the client contradicts, for whoever finds out which of us is wrong.
-fn keep_evidence(data_dir: &Path, block: &RollupBlock, halt: &DriverError) -> eyre::Result<()> {
+pub(crate) fn keep_evidence(
+    data_dir: &Path,
+    block: &RollupBlock,
+    halt: &DriverError,
+) -> eyre::Result<()> {
     let kind = match halt {
         DriverError::Invalid { .. } => "invalid",
         DriverError::Divergence { .. } => "divergence",

@@ -13,6 +13,7 @@ mod board;
 pub mod chain_spec;
 mod commit;
 mod config;
+mod derivation;
 pub mod derive;
 pub mod engine;
 pub mod evm;
@@ -25,13 +26,22 @@ pub mod receipts;
 mod start;
 #[cfg(test)]
 mod testing;
+mod verify;
 
 use std::process::ExitCode;
 
-pub use config::{Args, Config};
+pub use config::{Args, Command, Config};
+pub use verify::Range;
 
-/// Runs the service until SIGTERM or SIGINT.
+/// Runs the service until SIGTERM or SIGINT, or what else was asked for until it is done.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
-    counterpoint_service::run("conductor", args.config.as_deref(), args, node::work)
+    let file = args.config.as_deref();
+    match args.command {
+        None => counterpoint_service::run("conductor", file, args, node::work),
+        Some(Command::Verify(range)) => {
+            let work = |config, _, shutdown| verify::work(config, range, shutdown);
+            counterpoint_service::run("conductor", file, args, work)
+        }
+    }
 }

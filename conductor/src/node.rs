@@ -1,15 +1,9 @@
 //! The loop of one conductor.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use counterpoint_core::{light::TrustedState, primitive::Height, registry::RollupConfig};
-use counterpoint_service::{
-    files, probes,
-    sequencer::{Client, Follower, VerifiedBlock},
-    to_f64,
-};
+use counterpoint_service::{files, probes, sequencer::Client};
 use eyre::WrapErr;
-use metrics::{gauge, histogram};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -17,10 +11,11 @@ use tracing::info;
 
 use crate::{
     Config,
-    assembly::{Assembler, Closed},
-    board::{Board, LATE, SEQUENCER, since},
+    assembly::Closed,
+    board::Board,
     chain_spec::Specification,
     commit::{Committer, Executed, WAITING},
+    derivation::{Derivation, Source},
     engine::{Driver, EngineClient, ExecutionClient},
     evm::{DiskStore, Store},
     exit, metric,
@@ -89,17 +84,20 @@ async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -
     let receipts = Arc::new(Receipts::after(progress.header.number, &progress.extra));
     board.attach(Arc::clone(&receipts));
     let serving = serve(config, Arc::clone(&receipts), shutdown.clone());
-    let deriver = Deriver {
+    let source = Source {
         specification,
         rollup,
         sequencer,
+        readiness: board.readiness.clone(),
+    };
+    let pipeline = Pipeline {
+        source,
         pending,
         receipts,
-        board: board.clone(),
         tip: progress,
     };
     let conducting = async {
-        let left = deriver.run(committer).await?;
+        let left = pipeline.run(committer).await?;
         exit::export(&config.data_dir, left).await?;
         shutdown.cancel();
         Ok(())
@@ -137,19 +135,16 @@ async fn serve(
     Ok(())
 }
 
-/// Executes every list from the cursor on.
-struct Deriver {
-    specification: Specification,
-    rollup: RollupConfig,
-    sequencer: Client,
+/// Derives blocks ahead of their commitment.
+struct Pipeline {
+    source: Source,
     pending: Arc<Pending>,
     receipts: Arc<Receipts>,
-    board: Board,
     /// Where the last executed block leads; its commitment may still be under way.
     tip: Progress,
 }
 
-impl Deriver {
+impl Pipeline {
     /// Derives blocks and has them committed, until the rollup has left and all are.
     async fn run<C>(mut self, committer: Committer<C>) -> eyre::Result<exit::Left>
     where
@@ -167,49 +162,18 @@ impl Deriver {
         committing.await??;
         Ok(exit::Left {
             progress: self.tip,
-            sequencer: self.sequencer,
+            sequencer: self.source.sequencer,
         })
     }
 
     /// Derives blocks until the rollup has left, or nobody takes them any more.
     async fn derive(&mut self, blocks: &mpsc::Sender<Executed>) -> eyre::Result<()> {
-        let cursor = self.tip.cursor();
-        let mut checked = None;
-        let mut follower = self.follower(self.tip.trusted.clone(), cursor.height);
-        let mut assembler = Assembler::new(
-            Arc::clone(&self.pending) as Arc<dyn Store>,
-            self.specification.clone(),
-            cursor,
-            Arc::clone(&self.receipts),
-        );
+        let store = Arc::clone(&self.pending) as Arc<dyn Store>;
+        let receipts = Arc::clone(&self.receipts);
+        let mut derivation = Derivation::new(self.source.clone(), store, &self.tip, receipts);
         while self.tip.left.is_none() {
-            let before = follower.trusted().clone();
-            let reason = "no verified block arrives";
-            let VerifiedBlock { list, config } = self.next(&mut follower, reason).await?;
-            if checked.as_ref() != Some(&config) {
-                check_registration(&config, &self.rollup.name, &self.specification)?;
-                checked = Some(config.clone());
-            }
-            let height = list.header().height();
-            gauge!(metric::SEQUENCER_HEIGHT).set(to_f64(height.get()));
-            let lag_secs = since(list.header().time().seconds);
-            gauge!(metric::VERIFIED_LAG_SECONDS).set(to_f64(lag_secs));
-            let started = Instant::now();
-            tokio::task::block_in_place(|| {
-                assembler.push(&list, &config, before, follower.trusted(), &self.tip)
-            })?;
-            histogram!(metric::EXECUTE_SECONDS).record(started.elapsed());
-            while let Some((height, trusted)) = assembler.wanted() {
-                let mut again = self.follower(trusted.clone(), height);
-                let reason = "no node serves a list that waited for room";
-                let list = self.next(&mut again, reason).await?.list;
-                tokio::task::block_in_place(|| assembler.supply(&list))?;
-            }
-            let started = Instant::now();
-            let closed = tokio::task::block_in_place(|| assembler.close())?;
-            let Some(closed) = closed else { continue };
-            histogram!(metric::CLOSE_SECONDS).record(started.elapsed());
-            let executed = self.stage(closed, config.slot_secs.get())?;
+            let (closed, slot_secs) = derivation.next(&self.tip).await?;
+            let executed = self.stage(closed, slot_secs)?;
             if blocks.send(executed).await.is_err() {
                 return Ok(());
             }
@@ -217,20 +181,9 @@ impl Deriver {
         Ok(())
     }
 
-    fn follower(&self, trusted: TrustedState, from: Height) -> Follower {
-        let (client, id) = (self.sequencer.clone(), self.rollup.rollup_id);
-        Follower::new(client, id, trusted, from)
-    }
-
-    async fn next(&self, follower: &mut Follower, reason: &str) -> eyre::Result<VerifiedBlock> {
-        let readiness = &self.board.readiness;
-        let next = readiness.watch(SEQUENCER, LATE, reason, follower.next());
-        Ok(next.await?)
-    }
-
     /// Makes the block the tip: what comes next is executed on top of it.
     fn stage(&mut self, closed: Closed, slot_secs: u8) -> eyre::Result<Executed> {
-        let (progress, block, batch) = Progress::after(closed, &self.specification)?;
+        let (progress, block, batch) = Progress::after(closed, &self.source.specification)?;
         self.pending.push(Arc::new(batch));
         self.tip = progress.clone();
         Ok(Executed {

@@ -39,7 +39,37 @@ async fn each_rollup_keeps_to_its_own_slots() {
         assert!(timestamps.len() >= 4, "{timestamps:?}");
         assert_eq!(*timestamps, expected[..timestamps.len()]);
     }
+    verification_says_whether_blocks_are_the_same(&network).await;
     network.stop().await;
+}
+
+/// Beside the running conductor, which keeps its store to itself.
+async fn verification_says_whether_blocks_are_the_same(network: &Network) {
+    let verify = async |to: &str| {
+        let ended = tokio::process::Command::new(env!("CARGO_BIN_EXE_counterpoint-under-test"))
+            .args(["conductor", "verify", "--from", "2", "--to", to, "--config"])
+            .arg(network.layout().service_config("beta-conductor"))
+            .output()
+            .await
+            .unwrap();
+        let text = [ended.stdout, ended.stderr].concat();
+        (
+            ended.status.code(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    };
+    let (code, text) = verify("6").await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("the client has the blocks"), "{text}");
+    let (code, text) = verify("1000000").await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("--to is 1000000, the client has blocks up to"),
+        "{text}"
+    );
+    let (code, text) = verify("1").await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("--from is 2"), "{text}");
 }
 
 /// The slots in which the sequencer made blocks, by the times in its headers.

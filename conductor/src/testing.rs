@@ -106,6 +106,18 @@ pub(crate) fn whole(items: Vec<RollupItem>) -> SlicePlan {
     }
 }
 
+/// All that was told.
+pub(crate) fn told(receipts: &Receipts) -> Vec<Told> {
+    let mut told = Vec::new();
+    loop {
+        let more = receipts.read(told.len() as u64).unwrap();
+        if more.is_empty() {
+            return told;
+        }
+        told.extend(more);
+    }
+}
+
 /// What a process begins with.
 fn start(
     pending: &Arc<Pending>,
@@ -257,14 +269,7 @@ impl Rollup {
 
     /// All that was told since the last start.
     pub(crate) fn told(&self) -> Vec<Told> {
-        let mut told = Vec::new();
-        loop {
-            let more = self.receipts.read(told.len() as u64).unwrap();
-            if more.is_empty() {
-                return told;
-            }
-            told.extend(more);
-        }
+        told(&self.receipts)
     }
 
     pub(crate) fn skips(&self) -> Vec<Skip> {

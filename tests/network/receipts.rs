@@ -11,13 +11,14 @@ use std::{
 use alloy_network::TransactionBuilder;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex, keccak256};
 use alloy_rpc_types_eth::TransactionReceipt;
+use counterpoint_core::action::{Action, SubmitData};
 use counterpoint_proto::conductor::{
     Receipt, SubscribeReceiptsRequest, conductor_client::ConductorClient, event::Event,
     subscribe_receipts_request::From as FromPlace,
 };
 use serde_json::{Value, json};
 
-use crate::support::{Network, raw_transfer, receipt, wait_for};
+use crate::support::{Network, raw_transfer, receipt, sequence, wait_for};
 
 /// Init code that logs once, and then creates nothing; and code that reverts at once.
 const LOGS: &str = "602a60005260076020600aa160006000f3";
@@ -76,6 +77,48 @@ async fn early_receipts_are_the_final_ones() {
     assert!(same_by_rpc >= EACH, "the conductor has {same_by_rpc} only");
     listening.abort();
     network.stop().await;
+}
+
+/// Blocks are executed ahead of the client, and committed when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_come_while_the_client_is_away() {
+    let change = |options: &mut counterpoint::devnet::Options| options.slot_secs = vec![10];
+    let mut network = Network::start_with(1, 1, change).await;
+    network.devnet.kill("alpha-geth").await.unwrap();
+    let committed = head(&network).await;
+    let rollup = network.info.rollups[0].clone();
+    let raw = sign_all(&network, 0).await;
+    let data = raw.iter().map(|raw| raw.0.clone()).collect();
+    let data = SubmitData::new(rollup.rollup_id, data).unwrap();
+    let inclusion = sequence(&network, vec![Action::SubmitData(data)]).await;
+    assert_eq!(inclusion.code, 0, "{}", inclusion.log);
+    for raw in &raw {
+        let hash = keccak256(raw);
+        let early = wait_for("an early receipt", || async {
+            let receipt = call(&rollup.conductor_rpc, "eth_getTransactionReceipt", hash).await;
+            (!receipt.is_null()).then_some(receipt)
+        })
+        .await;
+        let number = early["blockNumber"].as_str().unwrap();
+        let number = u64::from_str_radix(number.trim_start_matches("0x"), 16).unwrap();
+        let ahead = committed + 1..=committed + 3;
+        assert!(ahead.contains(&number), "{number} after {committed}");
+    }
+    network.devnet.launch("alpha-geth").await.unwrap();
+    let geth = network.geth(0);
+    for raw in &raw {
+        let hash = keccak256(raw);
+        receipt(&geth, hash).await;
+        assert!(is_same_by_rpc(&network, hash).await);
+    }
+    network.stop().await;
+}
+
+/// The last block that the conductor has committed.
+async fn head(network: &Network) -> u64 {
+    let url = format!("{}/status", network.info.rollups[0].conductor_http);
+    let status: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+    status["progress"]["number"].as_u64().unwrap()
 }
 
 /// What the stream told.

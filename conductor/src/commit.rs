@@ -79,8 +79,9 @@ impl<C: ExecutionClient> Committer<C> {
     /// Commits what comes in, until no more can come.
     pub(crate) async fn run(&self, mut blocks: mpsc::Receiver<Executed>) -> eyre::Result<()> {
         while let Some(executed) = blocks.recv().await {
-            gauge!(metric::WAITING).set(to_f64(blocks.len() as u64));
+            gauge!(metric::WAITING).set(to_f64(blocks.len() as u64 + 1));
             self.commit(executed).await?;
+            gauge!(metric::WAITING).set(to_f64(blocks.len() as u64));
         }
         Ok(())
     }

@@ -23,12 +23,14 @@ use std::{
 use alloy_consensus::ReceiptEnvelope;
 use alloy_primitives::{Address, B256};
 use counterpoint_core::{cursor::ExtraData, primitive::Height};
+use metrics::counter;
 use tokio::sync::watch;
+use tracing::debug;
 
 pub(crate) use grpc::serve as serve_grpc;
 pub(crate) use rpc::routes as rpc_routes;
 
-use crate::derive::SkipReason;
+use crate::{derive::SkipReason, metric};
 
 /// Most bytes of events that are kept, about.
 const MAX_BYTES: usize = 64 << 20;
@@ -323,6 +325,8 @@ impl Receipts {
                 log.by_item.insert(receipt.hash, at);
             }
             Event::Skipped(skip) => {
+                debug!(tx_hash = %skip.hash, reason = skip.reason.name(), "skipped");
+                counter!(metric::SKIPPED, "reason" => skip.reason.name()).increment(1);
                 *log.skipped.entry(skip.reason.name()).or_default() += 1;
                 // A transaction that is in a block stays there, however often it comes again.
                 let earlier = log.by_item.get(&skip.hash).copied();

@@ -82,6 +82,13 @@ pub enum Command {
         after_help = "Example:\n  counterpoint conductor verify --config conductor.toml --from 1000 --to 2000"
     )]
     Verify(Range),
+    /// Fill an empty store, or one that is behind, from the client's own blocks.
+    ///
+    /// Each is executed once more and must come out as it is; the last one is compared with the
+    /// sequencer's proven lists. The conductor must not run. Needed when its store is lost and no
+    /// node of the sequencer has every list.
+    #[command(after_help = "Example:\n  counterpoint conductor rebuild --config conductor.toml")]
+    Rebuild,
 }
 
 /// The configuration in force.

@@ -22,6 +22,7 @@ mod metric;
 mod node;
 pub mod pending;
 pub mod progress;
+mod rebuild;
 pub mod receipts;
 mod start;
 #[cfg(test)]
@@ -41,6 +42,10 @@ pub fn run(args: &Args) -> ExitCode {
         None => counterpoint_service::run("conductor", file, args, node::work),
         Some(Command::Verify(range)) => {
             let work = |config, _, shutdown| verify::work(config, range, shutdown);
+            counterpoint_service::run("conductor", file, args, work)
+        }
+        Some(Command::Rebuild) => {
+            let work = |config, _, shutdown| rebuild::work(config, shutdown);
             counterpoint_service::run("conductor", file, args, work)
         }
     }

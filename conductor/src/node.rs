@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use counterpoint_service::{files, probes, sequencer::Client};
+use counterpoint_service::probes;
 use eyre::WrapErr;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::mpsc;
@@ -13,16 +13,15 @@ use crate::{
     Config,
     assembly::Closed,
     board::Board,
-    chain_spec::Specification,
     commit::{Committer, Executed, WAITING},
     derivation::{Derivation, Source},
-    engine::{Driver, EngineClient, ExecutionClient},
+    engine::{Driver, ExecutionClient},
     evm::{DiskStore, Store},
     exit, metric,
     pending::Pending,
     progress::Progress,
     receipts::{self, Receipts},
-    start::{check_client, check_registration, registered},
+    start::{Peers, meet},
 };
 
 pub(crate) async fn work(
@@ -48,22 +47,18 @@ pub(crate) async fn work(
 
 /// Conducts until the rollup has left.
 async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -> eyre::Result<()> {
-    let specification = Specification::load(&config.rollup_genesis)?;
-    let genesis = files::read_trust(&config.sequencer_genesis)?;
-    let sequencer = Client::new(&config.sequencers)?;
-    let client = EngineClient::new(&config.engine_url, &config.jwt_file)?;
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir)?);
-
     let left = Progress::left(store.as_ref())?;
     if left.is_some() && exit::is_written(&config.data_dir) {
         return Ok(());
     }
-    let rollup = match left {
-        Some(rollup) => rollup,
-        None => registered(&sequencer, &config.rollup, &genesis).await?,
-    };
-    check_registration(&rollup, &config.rollup, &specification)?;
-    check_client(&client, &specification, &board.readiness).await?;
+    let Peers {
+        specification,
+        genesis,
+        sequencer,
+        client,
+        rollup,
+    } = meet(config, &board.readiness, left).await?;
     let progress = Progress::open(
         store.as_ref(),
         &specification,

@@ -5,13 +5,14 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use counterpoint_core::{light::TrustedState, primitive::RollupId, registry::RollupConfig};
 use counterpoint_service::{
-    Readiness,
+    Readiness, files,
     sequencer::{Client, ClientError},
 };
 use eyre::{bail, eyre};
 use tracing::warn;
 
 use crate::{
+    Config,
     board::CLIENT,
     chain_spec::Specification,
     engine::{EngineClient, EngineError, ExecutionClient},
@@ -20,8 +21,45 @@ use crate::{
 /// How long a start waits for peers between two attempts.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Those whom a conductor deals with, after they were checked against its files.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    pub(crate) specification: Specification,
+    /// What trust in the sequencer starts from.
+    pub(crate) genesis: TrustedState,
+    pub(crate) sequencer: Client,
+    pub(crate) client: EngineClient,
+    pub(crate) rollup: RollupConfig,
+}
+
+/// Waits for all of them; `left` is the configuration of a rollup that the sequencer may have
+/// forgotten.
+pub(crate) async fn meet(
+    config: &Config,
+    readiness: &Readiness,
+    left: Option<RollupConfig>,
+) -> eyre::Result<Peers> {
+    let specification = Specification::load(&config.rollup_genesis)?;
+    let genesis = files::read_trust(&config.sequencer_genesis)?;
+    let sequencer = Client::new(&config.sequencers)?;
+    let client = EngineClient::new(&config.engine_url, &config.jwt_file)?;
+    let rollup = match left {
+        Some(rollup) => rollup,
+        None => registered(&sequencer, &config.rollup, &genesis).await?,
+    };
+    check_registration(&rollup, &config.rollup, &specification)?;
+    check_client(&client, &specification, readiness).await?;
+    Ok(Peers {
+        specification,
+        genesis,
+        sequencer,
+        client,
+        rollup,
+    })
+}
+
 /// Asks until the sequencer answers; that the rollup is unknown is an answer.
-pub(crate) async fn registered(
+async fn registered(
     sequencer: &Client,
     name: &str,
     genesis: &TrustedState,
@@ -91,7 +129,7 @@ pub(crate) fn check_registration(
 }
 
 /// Asks until the client answers, then demands that it is the right one.
-pub(crate) async fn check_client(
+async fn check_client(
     client: &EngineClient,
     specification: &Specification,
     readiness: &Readiness,

@@ -5,21 +5,20 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use counterpoint_service::{Readiness, files, sequencer::Client};
+use counterpoint_service::Readiness;
 use eyre::{WrapErr, eyre};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
     Config,
-    chain_spec::Specification,
     commit::keep_evidence,
     derivation::{Derivation, Source},
-    engine::{DriverError, EngineClient, ExecutionClient},
+    engine::{DriverError, ExecutionClient},
     evm::{DiskStore, RollupBlock, Store},
     progress::Progress,
     receipts::Receipts,
-    start::{check_client, check_registration, registered},
+    start::{Peers, meet},
 };
 
 /// How many blocks pass from one line in the log to the next.
@@ -64,14 +63,14 @@ pub(crate) async fn work(
 }
 
 async fn verify(config: &Config, range: Range, store: Arc<dyn Store>) -> eyre::Result<()> {
-    let specification = Specification::load(&config.rollup_genesis)?;
-    let genesis = files::read_trust(&config.sequencer_genesis)?;
-    let sequencer = Client::new(&config.sequencers)?;
-    let client = EngineClient::new(&config.engine_url, &config.jwt_file)?;
     let readiness = Readiness::default();
-    let rollup = registered(&sequencer, &config.rollup, &genesis).await?;
-    check_registration(&rollup, &config.rollup, &specification)?;
-    check_client(&client, &specification, &readiness).await?;
+    let Peers {
+        specification,
+        genesis,
+        sequencer,
+        client,
+        rollup,
+    } = meet(config, &readiness, None).await?;
     let head = client.block(None).await?.map_or(0, |head| head.number);
     let to = range.to;
     eyre::ensure!(

@@ -14,7 +14,7 @@ const SLOT_SECS: [u64; 2] = [1, 2];
 #[tokio::test(flavor = "multi_thread")]
 async fn each_rollup_keeps_to_its_own_slots() {
     let change = |options: &mut counterpoint::devnet::Options| options.slot_secs = vec![1, 2];
-    let network = Network::start_with(1, 2, change).await;
+    let mut network = Network::start_with(1, 2, change).await;
     for (rollup, slot_secs) in SLOT_SECS.into_iter().enumerate() {
         let request = TransactionRequest::default()
             .with_to(Address::repeat_byte(0x11))
@@ -40,6 +40,7 @@ async fn each_rollup_keeps_to_its_own_slots() {
         assert_eq!(*timestamps, expected[..timestamps.len()]);
     }
     verification_says_whether_blocks_are_the_same(&network).await;
+    a_lost_store_is_rebuilt_from_the_client(&mut network).await;
     network.stop().await;
 }
 
@@ -70,6 +71,46 @@ async fn verification_says_whether_blocks_are_the_same(network: &Network) {
     let (code, text) = verify("1").await;
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("--from is 2"), "{text}");
+}
+
+/// The store is gone; the client's blocks are enough to go on.
+async fn a_lost_store_is_rebuilt_from_the_client(network: &mut Network) {
+    network.devnet.kill("beta-conductor").await.unwrap();
+    let store = network.layout().dir.join("beta/conductor");
+    std::fs::remove_dir_all(&store).unwrap();
+    let (code, text) = conductor(network, &["rebuild"]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("the store has all that the client has"),
+        "{text}"
+    );
+    network.devnet.launch("beta-conductor").await.unwrap();
+    let request = TransactionRequest::default()
+        .with_to(Address::repeat_byte(0x11))
+        .with_value(U256::from(1));
+    let wallet = network.wallet(1, 0);
+    let hash = *wallet.send_transaction(request).await.unwrap().tx_hash();
+    assert!(receipt(&network.geth(1), hash).await.status());
+    let log = network.log("beta-conductor");
+    let last = log.rsplit("starting from").next().unwrap();
+    assert!(!last.contains("head=0"), "it has begun anew: {last}");
+}
+
+/// Runs another command of beta's conductor; gives its exit code and all that it says.
+async fn conductor(network: &Network, args: &[&str]) -> (Option<i32>, String) {
+    let ended = tokio::process::Command::new(env!("CARGO_BIN_EXE_counterpoint-under-test"))
+        .arg("conductor")
+        .args(args)
+        .arg("--config")
+        .arg(network.layout().service_config("beta-conductor"))
+        .output()
+        .await
+        .unwrap();
+    let text = [ended.stdout, ended.stderr].concat();
+    (
+        ended.status.code(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
 }
 
 /// The slots in which the sequencer made blocks, by the times in its headers.

@@ -172,7 +172,7 @@ impl State {
 /// Over a crash, what a Commit answered must still be there, but for the last one's block: it is
 /// written after the answer, and CometBFT has it.
 pub(crate) fn check(sessions: &[Vec<Recorded>]) -> Result<(), Violation> {
-    let (mut durable, mut decided) = (0_u64, 0);
+    let (mut durable, mut decided) = (0, 0);
     for (session, calls) in sessions.iter().enumerate() {
         let mut state = State::Start;
         for (place, recorded) in calls.iter().enumerate() {
@@ -189,14 +189,14 @@ pub(crate) fn check(sessions: &[Vec<Recorded>]) -> Result<(), Violation> {
                 call,
             };
             if let (State::Start, Call::Info { committed }) = (state, call)
-                && !(durable.saturating_sub(1)..=decided).contains(&committed)
+                && !(durable..=decided).contains(&committed)
             {
                 return Err(violation);
             }
             let next = state.next(call).ok_or(violation)?;
             match (state, next) {
                 (_, State::Finalized(height)) => decided = height,
-                (State::Finalized(height), _) if recorded.answered => durable = height,
+                (State::Finalized(height), _) if recorded.answered => durable = height - 1,
                 (State::Applying { height }, State::Height(_)) => {
                     (durable, decided) = (height, height);
                 }

@@ -16,8 +16,11 @@ use axum::{
 };
 use counterpoint_core::{light::TrustedState, primitive::RollupId, registry::RollupConfig};
 use counterpoint_service::{
-    Probes, Readiness, files, probes,
-    sequencer::{Client, ClientError, Follower, VerifiedBlock},
+    Probes, Readiness, probes,
+    sequencer::{
+        Client, ClientError, Evidence, FollowError, Follower, METRICS, TrustRoot, VerifiedBlock,
+        registration, verified_block,
+    },
     to_f64,
 };
 use eyre::{WrapErr, bail, eyre};
@@ -52,6 +55,7 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 struct Shown {
     status: Value,
+    sequencer: Option<Client>,
     skipped: BTreeMap<&'static str, u64>,
     recent: VecDeque<Skip>,
 }
@@ -65,6 +69,7 @@ pub(crate) async fn work(
     shutdown: CancellationToken,
 ) -> eyre::Result<()> {
     metric::ALL.describe();
+    METRICS.describe();
     let readiness = Readiness::of(&[CLIENT, SEQUENCER]);
     let board = Board::default();
     let routes = routes(&board, readiness.clone(), metrics);
@@ -73,7 +78,11 @@ pub(crate) async fn work(
         let conducted = shutdown
             .run_until_cancelled(conduct(&config, &readiness, &board))
             .await;
-        conducted.unwrap_or(Ok(()))
+        let ended = conducted.unwrap_or(Ok(()));
+        if ended.is_ok() {
+            shutdown.cancel();
+        }
+        ended
     };
     tokio::try_join!(async { Ok(probes.await?) }, conduct)?;
     Ok(())
@@ -83,7 +92,8 @@ fn routes(board: &Board, readiness: Readiness, metrics: PrometheusHandle) -> Rou
     let shown = Arc::clone(board);
     let status = move || {
         let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
-        json!({ "progress": shown.status, "skipped": shown.skipped })
+        let sequencers = shown.sequencer.as_ref().map(Client::status);
+        json!({ "progress": shown.status, "skipped": shown.skipped, "sequencers": sequencers })
     };
     let skips = Router::new()
         .route("/skips/{hash}", get(skip))
@@ -113,21 +123,40 @@ async fn skip(
 
 async fn conduct(config: &Config, readiness: &Readiness, board: &Board) -> eyre::Result<()> {
     let specification = Specification::load(&config.rollup_genesis)?;
-    let genesis = files::read_trust(&config.sequencer_genesis)?;
-    let sequencer = Client::new(&config.sequencers)?;
+    let root = TrustRoot::read(
+        &config.sequencer_genesis,
+        config.trust_height,
+        config.trust_hash.as_deref(),
+    )?;
     let client = EngineClient::new(&config.engine_url, &config.jwt_file)?;
+    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir)?);
+    let evidence = Evidence::open(&config.data_dir)?;
+    evidence.refuse_fork()?;
+    let sequencer = Client::with_evidence(&config.sequencers, evidence)?;
+    board
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .sequencer = Some(sequencer.clone());
 
-    let rollup = registered(&sequencer, &config.rollup, &genesis).await?;
+    let stored = Progress::trusted(store.as_ref())?;
+    let trusted = root.start(stored.as_ref(), &sequencer).await?;
+    let rollup = registered(&sequencer, &config.rollup, &trusted).await?;
     check_registration(&rollup, &config.rollup, &specification)?;
     check_client(&client, &specification, readiness).await?;
 
-    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir)?);
-    let progress = Progress::open(
+    let mut progress = Progress::open(
         store.as_ref(),
         &specification,
         rollup.first_height,
-        &genesis,
+        &trusted,
     )?;
+    eyre::ensure!(
+        trusted.height() < progress.cursor().height,
+        "trust_height {} must lie below height {}, the next to be executed",
+        trusted.height(),
+        progress.cursor().height
+    );
+    progress.trusted = trusted;
     info!(head = progress.header.number, hash = %progress.hash, "starting from");
     let driver = Driver::new(client, specification.clone());
     let mut conductor = Conductor {
@@ -141,37 +170,41 @@ async fn conduct(config: &Config, readiness: &Readiness, board: &Board) -> eyre:
         board,
     };
     conductor.recover().await?;
-    conductor.follow(sequencer, &rollup).await
+    let followed = conductor.follow(sequencer, &rollup).await;
+    match followed.as_ref().map_err(|error| error.downcast_ref()) {
+        Err(Some(FollowError::Left { height })) => {
+            let rollup = &config.rollup;
+            info!(rollup, %height, "the rollup has left the sequencer, nothing more will come");
+            Ok(())
+        }
+        _ => followed,
+    }
 }
 
-/// Asks until the sequencer answers; that the rollup is unknown is an answer.
+/// Asks until a node proves what the rollup's registration is; that there is none is an answer.
 async fn registered(
     sequencer: &Client,
     name: &str,
-    genesis: &TrustedState,
+    trusted: &TrustedState,
 ) -> eyre::Result<RollupConfig> {
     loop {
-        let asked = async { Ok((sequencer.info().await?, sequencer.rollup(name).await?)) };
-        match asked.await {
-            Ok((info, rollup)) => {
-                let (theirs, ours) = (info.chain_id, genesis.chain_id());
-                eyre::ensure!(
-                    theirs == ours,
-                    "the sequencer follows chain {theirs}, sequencer_genesis is of {ours}"
-                );
-                return Ok(rollup);
+        match registration(sequencer, trusted, RollupId::from_name(name)).await {
+            Ok(Some(record)) => return Ok(record.config),
+            Ok(None) => {
+                bail!("no rollup {name} is registered at the sequencer: register it first")
             }
-            Err(error) if ClientError::is_not_found(&error) => {
-                bail!("no rollup {name} is registered at the sequencer: register it first");
-            }
+            Err(ClientError::Fork(fork)) => return Err(fork.into()),
             Err(error) => warn!(%error, "waiting for the sequencer"),
+        }
+        if let Some(theirs) = sequencer.other_chain(trusted.chain_id()).await {
+            let ours = trusted.chain_id();
+            bail!("the sequencer follows chain {theirs}, sequencer_genesis is of {ours}");
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-/// Whether a configuration is the one that the genesis file was made for. A node's word at the
-/// start, and proven with every block.
+/// Whether a configuration is the one that the genesis file was made for.
 fn check_registration(
     rollup: &RollupConfig,
     name: &str,
@@ -321,12 +354,10 @@ impl<C: ExecutionClient> Conductor<'_, C> {
                 assembler.push(&list, &config, before, follower.trusted(), &self.progress)
             })?;
             while let Some((height, trusted)) = assembler.wanted() {
-                let (client, id) = (sequencer.clone(), rollup.rollup_id);
-                let mut again = Follower::new(client, id, trusted.clone(), height);
+                let again = verified_block(&sequencer, rollup.rollup_id, trusted, height);
                 let reason = "no node serves a list that waited for room";
-                let again = again.next();
                 let again = self.readiness.watch(SEQUENCER, LATE, reason, again).await;
-                let list = again?.list;
+                let list = again?.0.list;
                 tokio::task::block_in_place(|| assembler.supply(&list))?;
             }
             let closed = tokio::task::block_in_place(|| assembler.close())?;

@@ -76,6 +76,18 @@ impl Progress {
         }
     }
 
+    /// What a store says is trusted; nothing if it is empty.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    pub fn trusted(store: &dyn Store) -> Result<Option<TrustedState>, StoreError> {
+        let Some(record) = store.get(Table::Meta, KEY)? else {
+            return Ok(None);
+        };
+        let record: Record = serde_json::from_slice(&record).map_err(StoreError::new)?;
+        Ok(Some(record.trusted))
+    }
+
     /// Reads where the store stands, or writes the genesis into an empty one.
     ///
     /// # Errors

@@ -13,5 +13,6 @@ mod proxy;
 mod road;
 mod supervisor;
 mod support;
+mod trust;
 mod upgrade;
 mod validators;

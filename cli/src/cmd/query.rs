@@ -138,7 +138,7 @@ pub(crate) async fn run(args: QueryArgs) -> eyre::Result<()> {
         },
         QueryCommand::Block { rollup, height } => {
             let id = RollupId::from_name(&rollup);
-            let block = client.rollup_block(Height::new(height), &id).await?;
+            let (_, block) = client.rollup_block(Height::new(height), &id).await?;
             let proof: LeafProof = borsh::from_slice(&block.borsh_leaf_proof)?;
             let items: Vec<RollupItem> = borsh::from_slice(&block.borsh_list)?;
             let env = proof.leaf.env;

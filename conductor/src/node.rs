@@ -341,7 +341,7 @@ impl<C: ExecutionClient> Conductor<'_, C> {
         loop {
             let before = follower.trusted().clone();
             let next = follower.next();
-            let reason = "no verified block arrives";
+            let reason = "no verified block arrives; /status says what is wrong with each node";
             let next = self.readiness.watch(SEQUENCER, LATE, reason, next).await;
             let VerifiedBlock { list, config } = next?;
             if checked.as_ref() != Some(&config) {

@@ -484,7 +484,10 @@ impl Client {
             }
             match self.header(node, height).await {
                 Ok(answer) => return Ok((node, answer)),
-                Err(status) => last = self.status_error(node, status),
+                Err(status) => {
+                    self.failed(node, &status.message());
+                    last = self.status_error(node, status);
+                }
             }
         }
         Err(last)
@@ -567,10 +570,7 @@ impl Client {
         self.standings()
             .lied(node.0, Instant::now(), reason.clone());
         let record = self.record(node, trusted, height, reason);
-        self.keep(Record {
-            answer: answer.encode_to_vec(),
-            ..record
-        });
+        self.keep(&record.with_answer(answer));
     }
 
     /// Keeps signed headers that contradict what was verified, and with them the verified header and
@@ -592,7 +592,7 @@ impl Client {
         }
         let reason = "two headers of one height were signed".to_owned();
         let record = self.record(node, trusted, height, reason);
-        let path = self.keep(Record {
+        let path = self.keep(&Record {
             wrong: Wrong::Fork,
             signed_headers,
             ..record
@@ -622,7 +622,7 @@ impl Client {
         }
     }
 
-    fn keep(&self, record: Record) -> Option<PathBuf> {
+    fn keep(&self, record: &Record) -> Option<PathBuf> {
         match self.0.evidence.as_ref()?.keep(record) {
             Ok(path) => {
                 warn!(path = %path.display(), "kept evidence");
@@ -689,9 +689,15 @@ impl Client {
         let mut last = ClientError::NoEndpoint;
         for node in self.order() {
             match self.ask_node(node, &question).await {
-                Ok(answer) => return Ok((node, answer)),
+                Ok(answer) => {
+                    self.served(node);
+                    return Ok((node, answer));
+                }
                 Err(status) => {
                     let passing = goes_on(&status);
+                    if is_passing(&status) {
+                        self.failed(node, &status.message());
+                    }
                     last = self.status_error(node, status);
                     if !passing {
                         break;
@@ -714,15 +720,12 @@ impl Client {
             return Err(Status::internal("no such node"));
         };
         let answer = tokio::time::timeout(TIMEOUT, question(client.clone())).await;
-        let status = match answer {
-            Ok(Ok(answer)) => return Ok(answer.into_inner()),
-            Ok(Err(status)) => status,
-            Err(_) => Status::deadline_exceeded(format!("no answer within {TIMEOUT:?}")),
-        };
-        if is_passing(&status) {
-            self.failed(node, &status.message());
+        match answer {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_) => Err(Status::deadline_exceeded(format!(
+                "no answer within {TIMEOUT:?}"
+            ))),
         }
-        Err(status)
     }
 
     pub(super) fn status_error(&self, node: NodeId, status: Status) -> ClientError {

@@ -24,7 +24,10 @@ pub(super) struct Standing {
     /// Failures since the last good answer.
     failures: u32,
     pub(super) bad_proofs: u32,
+    /// Put off after a failure until then; a good answer ends it.
     retry_at: Option<Instant>,
+    /// Put off after a bad proof until then, whatever it answers.
+    banned_until: Option<Instant>,
     /// Why it did not answer last time.
     pub(super) trouble: Option<String>,
     /// What it served last that does not hold.
@@ -72,7 +75,7 @@ impl Standings {
             let pause = doubled(MIN_PAUSE, one.failures, MAX_PAUSE);
             one.faults = one.faults.saturating_add(FAILURE);
             one.failures = one.failures.saturating_add(1);
-            one.put_off(now, pause);
+            one.retry_at = now.checked_add(pause);
             one.trouble = Some(reason);
         }
     }
@@ -83,7 +86,7 @@ impl Standings {
             let pause = doubled(MIN_BAN, one.bad_proofs, MAX_BAN);
             one.faults = one.faults.saturating_add(LIE);
             one.bad_proofs = one.bad_proofs.saturating_add(1);
-            one.put_off(now, pause);
+            one.banned_until = now.checked_add(pause);
             one.bad_proof = Some(reason);
         }
     }
@@ -95,13 +98,8 @@ impl Standings {
 
 impl Standing {
     pub(super) fn wait(&self, now: Instant) -> Duration {
-        let wait = |at: Instant| at.saturating_duration_since(now);
-        self.retry_at.map_or(Duration::ZERO, wait)
-    }
-
-    /// Never sooner than it was put off to before.
-    fn put_off(&mut self, now: Instant, pause: Duration) {
-        self.retry_at = self.retry_at.max(now.checked_add(pause));
+        let until = self.retry_at.max(self.banned_until);
+        until.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 use borsh::{BorshDeserialize, BorshSerialize};
 use counterpoint_core::primitive::Hash;
 use eyre::eyre;
+use prost::Message;
 
 /// Most bad proofs that are kept; the oldest make room.
 const MAX_FILES: usize = 32;
@@ -60,6 +61,19 @@ pub struct Record {
     pub answer: Vec<u8>,
 }
 
+impl Record {
+    /// The same with the node's answer, if it is short enough to keep.
+    #[must_use]
+    pub(super) fn with_answer(self, answer: &impl Message) -> Self {
+        let answer = if answer.encoded_len() > MAX_ANSWER_BYTES {
+            Vec::new()
+        } else {
+            answer.encode_to_vec()
+        };
+        Self { answer, ..self }
+    }
+}
+
 /// The folder of a service for records.
 #[derive(Clone, Debug)]
 pub struct Evidence {
@@ -96,10 +110,7 @@ impl Evidence {
     ///
     /// # Errors
     /// The disk does not take it.
-    pub(super) fn keep(&self, mut record: Record) -> io::Result<PathBuf> {
-        if record.answer.len() > MAX_ANSWER_BYTES {
-            record.answer = Vec::new();
-        }
+    pub(super) fn keep(&self, record: &Record) -> io::Result<PathBuf> {
         let prefix = match record.wrong {
             Wrong::Fork => FORK,
             Wrong::BadProof => BAD_PROOF,
@@ -115,7 +126,7 @@ impl Evidence {
             .join(format!("{prefix}{}-{name}", record.height));
         let fresh = self.folder.join(format!("new-{name}"));
         let mut file = fs::File::create(&fresh)?;
-        file.write_all(&borsh::to_vec(&record)?)?;
+        file.write_all(&borsh::to_vec(record)?)?;
         file.sync_all()?;
         fs::rename(&fresh, &path)?;
         fs::File::open(&self.folder)?.sync_all()?;
@@ -154,6 +165,8 @@ impl Evidence {
 
 #[cfg(test)]
 mod tests {
+    use counterpoint_proto::sequencer::RollupBlock;
+
     use super::*;
 
     fn record(wrong: Wrong, height: u64) -> Record {
@@ -175,12 +188,12 @@ mod tests {
     fn records_are_kept_once_and_come_back() {
         let directory = tempfile::tempdir().unwrap();
         let evidence = Evidence::open(directory.path()).unwrap();
-        let path = evidence.keep(record(Wrong::BadProof, 7)).unwrap();
-        assert_eq!(evidence.keep(record(Wrong::BadProof, 7)).unwrap(), path);
+        let path = evidence.keep(&record(Wrong::BadProof, 7)).unwrap();
+        assert_eq!(evidence.keep(&record(Wrong::BadProof, 7)).unwrap(), path);
         let read: Record = borsh::from_slice(&fs::read(path).unwrap()).unwrap();
         assert_eq!(read, record(Wrong::BadProof, 7));
         evidence.refuse_fork().unwrap();
-        let fork = evidence.keep(record(Wrong::Fork, 8)).unwrap();
+        let fork = evidence.keep(&record(Wrong::Fork, 8)).unwrap();
         let again = Evidence::open(directory.path()).unwrap();
         let refusal = again.refuse_fork().unwrap_err().to_string();
         assert!(refusal.contains(&fork.display().to_string()), "{refusal}");
@@ -192,21 +205,31 @@ mod tests {
     fn bad_proofs_never_fill_the_disk_and_forks_stay() {
         let directory = tempfile::tempdir().unwrap();
         let evidence = Evidence::open(directory.path()).unwrap();
-        let fork = evidence.keep(record(Wrong::Fork, 1)).unwrap();
+        let fork = evidence.keep(&record(Wrong::Fork, 1)).unwrap();
         let count = || evidence.files(BAD_PROOF).unwrap().len();
         for height in 1..=40 {
-            evidence.keep(record(Wrong::BadProof, height)).unwrap();
+            evidence.keep(&record(Wrong::BadProof, height)).unwrap();
         }
         assert_eq!(count(), MAX_FILES);
         let size = evidence.files(BAD_PROOF).unwrap()[0].1.len();
         evidence.make_room(MAX_FILES, size * 3).unwrap();
         assert_eq!(count(), 3);
-        let mut giant = record(Wrong::BadProof, 99);
-        giant.answer = vec![0; MAX_ANSWER_BYTES + 1];
-        let path = evidence.keep(giant).unwrap();
-        let read: Record = borsh::from_slice(&fs::read(path).unwrap()).unwrap();
-        assert!(read.answer.is_empty());
         assert!(fork.exists());
+    }
+
+    #[test]
+    fn only_short_answers_are_kept_whole() {
+        let answer = |length: usize| RollupBlock {
+            borsh_list: vec![0; length].into(),
+            ..RollupBlock::default()
+        };
+        let kept = |length| {
+            record(Wrong::BadProof, 1)
+                .with_answer(&answer(length))
+                .answer
+        };
+        assert_eq!(kept(100), answer(100).encode_to_vec());
+        assert!(kept(MAX_ANSWER_BYTES).is_empty());
     }
 
     #[test]

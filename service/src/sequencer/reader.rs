@@ -13,7 +13,7 @@ use counterpoint_core::{
 use counterpoint_proto::sequencer::RollupBlock;
 use tokio::{sync::watch, task::JoinSet};
 use tonic::{Code, Status, Streaming};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     Client, ClientError, Fork, NodeId, VerifiedBlock, Verifier, VerifyError,
@@ -21,8 +21,8 @@ use super::{
     verify::{verify_pivot, verify_record},
 };
 
-/// How long a block may take until another node is asked for it. Doubles while no block arrives, for
-/// the line may be slow, or the chain.
+/// How long a block may take until another node is asked for it. Doubles while no block arrives in
+/// time, for the line may be slow, or the chain.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);
 /// Longest such time.
 const MAX_SILENCE: Duration = Duration::from_secs(120);
@@ -30,6 +30,10 @@ const MAX_SILENCE: Duration = Duration::from_secs(120);
 const COMPARE_EVERY: Duration = Duration::from_secs(30);
 /// A node is slow if, for so long, it brought a reader that is as far behind no nearer to the tip.
 const TOO_SLOW: Duration = Duration::from_secs(10);
+
+/// A header further ahead of the clock here shows that one of two clocks is wrong. Validators bear no
+/// more with each other.
+const MAX_DRIFT_SECS: u64 = 60;
 
 /// Why following cannot go on at all.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -73,22 +77,22 @@ pub async fn registration(
     trusted: &TrustedState,
     rollup: RollupId,
 ) -> Result<Option<RollupRecord>, ClientError> {
-    let mut last = ClientError::NobodyLeft;
+    let (mut absent, mut last) = (false, ClientError::NobodyLeft);
     for node in client.order() {
-        match record(client, node, trusted, &Key::Rollup(rollup)).await {
-            Ok(Some((record, _))) => return Ok(Some(record)),
-            Ok(None) => {}
-            Err(error) => {
-                last = error;
-                continue;
+        for key in [Key::Rollup(rollup), Key::FormerRollup(rollup)] {
+            match record(client, node, trusted, &key).await {
+                Ok(Some((record, _))) => return Ok(Some(record)),
+                // It may prove what was long ago: another one may know better.
+                Ok(None) => absent |= matches!(key, Key::FormerRollup(_)),
+                Err(fork @ ClientError::Fork(_)) => return Err(fork),
+                Err(error) => {
+                    last = error;
+                    break;
+                }
             }
         }
-        match record(client, node, trusted, &Key::FormerRollup(rollup)).await {
-            Ok(record) => return Ok(record.map(|(record, _)| record)),
-            Err(error) => last = error,
-        }
     }
-    Err(last)
+    if absent { Ok(None) } else { Err(last) }
 }
 
 /// A rollup's record as one node proves it, and the height that left it.
@@ -99,7 +103,10 @@ async fn record(
     key: &Key<'_>,
 ) -> Result<Option<(RollupRecord, Height)>, ClientError> {
     let answer = client.state_proof_of(node, key).await;
-    let answer = answer.map_err(|status| client.status_error(node, status))?;
+    let answer = answer.map_err(|status| {
+        client.failed(node, &status.message());
+        client.status_error(node, status)
+    })?;
     let mut trusted = trusted.clone();
     loop {
         let target = Height::new(answer.height.saturating_add(1));
@@ -130,8 +137,8 @@ pub(super) struct Reader {
     client: Client,
     verifier: Verifier,
     stream: Option<(NodeId, Streaming<RollupBlock>)>,
-    /// The leaf of the last block, and until when its rollup stays.
-    last: Option<(RollupLeaf, RollupStatus)>,
+    /// The leaf of the last block.
+    last: Option<RollupLeaf>,
     /// How long a block may take.
     silence: Duration,
     /// Blocks in a row that took longer.
@@ -141,6 +148,8 @@ pub(super) struct Reader {
     /// What the comparison found.
     forked: watch::Sender<Option<Fork>>,
     compared: Option<Instant>,
+    /// Whether the last header came from the future.
+    drifts: bool,
 }
 
 impl Reader {
@@ -156,6 +165,7 @@ impl Reader {
             comparing: JoinSet::new(),
             forked: watch::Sender::new(None),
             compared: None,
+            drifts: false,
         }
     }
 
@@ -181,14 +191,8 @@ impl Reader {
             let before = self.verifier.trusted().clone();
             match self.accept(&message).await {
                 Ok(block) => {
-                    self.client.served(node);
-                    self.silences = 0;
-                    self.last = Some((block.list.leaf().clone(), block.config.status));
                     self.compare(node, before, &message);
-                    let seconds = block.list.header().time().seconds;
-                    if self.pace.is_too_slow(waited, seconds, unix_secs()) {
-                        self.pass_over(node, &"it is slower than the chain");
-                    }
+                    self.note(node, &block, waited);
                     return Ok(block);
                 }
                 Err(Unaccepted::Verify(error)) => {
@@ -204,6 +208,24 @@ impl Reader {
                 Err(Unaccepted::Bridge(ClientError::Fork(fork))) => return Err(fork.into()),
                 Err(Unaccepted::Bridge(error)) => self.pass_over(node, &error),
             }
+        }
+    }
+
+    /// What a verified block, and the time that it took, say of its node and of the clocks.
+    fn note(&mut self, node: NodeId, block: &VerifiedBlock, waited: Duration) {
+        self.client.served(node);
+        if waited < self.silence {
+            self.silences = 0;
+        }
+        self.last = Some(block.list.leaf().clone());
+        let (seconds, now) = (block.list.header().time().seconds, unix_secs());
+        let drifts = seconds > now.saturating_add(MAX_DRIFT_SECS);
+        if drifts && !self.drifts {
+            warn!(header_time = seconds, clock = now, "header from the future");
+        }
+        self.drifts = drifts;
+        if self.pace.is_too_slow(waited, seconds, now) {
+            self.pass_over(node, &"it is slower than the chain");
         }
     }
 
@@ -236,7 +258,7 @@ impl Reader {
                 Ok(Ok(Some(message))) => return Ok((node, message)),
                 Ok(Ok(None)) => self.pass_over(node, &"the stream ended"),
                 Ok(Err(status)) if status.code() == Code::NotFound => {
-                    if let Some(height) = self.left(node).await {
+                    if let Some(height) = self.left(node).await? {
                         return Err(FollowError::Left { height });
                     }
                     self.pass_over(node, &status.message());
@@ -272,21 +294,26 @@ impl Reader {
 
     /// The next height, if a node proves that the rollup has left there: the state has it among those
     /// that left, and its last block closes where the exit takes effect.
-    async fn left(&mut self, node: NodeId) -> Option<Height> {
+    async fn left(&self, node: NodeId) -> Result<Option<Height>, Fork> {
         let (next, id) = (self.verifier.next(), self.verifier.rollup_id());
         let key = Key::FormerRollup(id);
         let proven = record(&self.client, node, self.verifier.trusted(), &key).await;
-        let (record, _) = proven.ok()??;
-        let RollupStatus::Exiting(from) = record.config.status else {
-            return None;
+        let status = match proven {
+            Ok(record) => record.map(|(record, _)| record.config.status),
+            Err(ClientError::Fork(fork)) => return Err(fork),
+            Err(_) => None,
         };
-        let closes = match &self.last {
-            Some((leaf, _)) => leaf.env.closes,
-            None => self.leaf_before(node).await?.env.closes,
+        let Some(RollupStatus::Exiting(from)) = status else {
+            return Ok(None);
         };
-        // It has no leaf from the first opening at or above `from` on, and one closes before another
-        // opens.
-        (closes && from <= next).then_some(next)
+        let last = match &self.last {
+            Some(leaf) => Some(leaf.clone()),
+            None => self.leaf_before(node).await,
+        };
+        // It has no leaf from the first opening at or above `from` on, and where one block closes the
+        // next would open.
+        let closes = last.is_some_and(|leaf| leaf.env.closes);
+        Ok((closes && from <= next).then_some(next))
     }
 
     /// The leaf of the block before the next one, which was verified in an earlier life.

@@ -1,5 +1,8 @@
 use std::{
-    collections::BTreeMap, fs, path::Path, sync::Arc, sync::atomic::Ordering, time::Duration,
+    fs,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -8,7 +11,7 @@ use counterpoint_core::{
     light::{TrustedState, decode_signed_header, encode_signed_header, encode_validators},
     primitive::{Amount, Hash, Height},
     registry::{RollupConfig, RollupStatus},
-    state::{Key, Leaf, RollupRecord, StateProof, TreePath, branch_hash, key_hash},
+    state::{Key, Leaf, RollupRecord, StateProof, TreePath, key_hash},
 };
 use counterpoint_proto::sequencer::{GetHeaderResponse, GetStateProofResponse, RollupBlock};
 
@@ -540,8 +543,8 @@ fn keys_of_trust_go_together() {
     refused(Some(0), Some(&hash), "trust_height must be greater than 0");
 }
 
-/// A state in which alpha has left, and its proof under a header.
-fn left_state(from: u64) -> (Vec<u8>, Hash, StateProof) {
+/// The root of a state that holds nothing but that alpha has left, and proofs that it does.
+fn left_state(from: u64) -> (Hash, [(Vec<u8>, StateProof); 2]) {
     let config = exiting(from);
     let record = RollupRecord {
         config_hash: config.hash(),
@@ -559,15 +562,13 @@ fn left_state(from: u64) -> (Vec<u8>, Hash, StateProof) {
     };
     let path = TreePath {
         leaf: Some(leaf),
-        siblings: vec![Hash::new([7; 32])],
+        siblings: Vec::new(),
     };
-    let right = key_hash(&key).as_bytes()[0] & 0x80 != 0;
-    let root = if right {
-        branch_hash(&path.siblings[0], &leaf.hash())
-    } else {
-        branch_hash(&leaf.hash(), &path.siblings[0])
-    };
-    (key, root, StateProof::new(Some(value), path))
+    let proofs = [
+        (key, StateProof::new(Some(value), path.clone())),
+        (Key::Rollup(alpha()).encode(), StateProof::new(None, path)),
+    ];
+    (leaf.hash(), proofs)
 }
 
 fn exiting(from: u64) -> RollupConfig {
@@ -579,7 +580,7 @@ fn exiting(from: u64) -> RollupConfig {
 
 /// A chain on which alpha's last leaf is that of `last`, though it said that it would leave at `from`.
 fn left_chain(from: u64, last: u64) -> Arc<Chain> {
-    let (key, app_hash, proof) = left_state(from);
+    let (app_hash, proofs) = left_state(from);
     let plan = Plan {
         config: exiting(from),
         last_leaf: last,
@@ -588,13 +589,16 @@ fn left_chain(from: u64, last: u64) -> Arc<Chain> {
     };
     let mut chain = Chain::new(&plan, LENGTH);
     let header = chain.header(LENGTH);
-    let answer = GetStateProofResponse {
-        height: LENGTH - 1,
-        borsh_proof: borsh::to_vec(&proof).unwrap().into(),
-        signed_header: header.signed_header,
-        validators: header.validators,
+    let answer = |(key, proof): (Vec<u8>, StateProof)| {
+        let answer = GetStateProofResponse {
+            height: LENGTH - 1,
+            borsh_proof: borsh::to_vec(&proof).unwrap().into(),
+            signed_header: header.signed_header.clone(),
+            validators: header.validators.clone(),
+        };
+        (key, answer)
     };
-    chain.proofs = BTreeMap::from([(key, answer)]);
+    chain.proofs = proofs.into_iter().map(answer).collect();
     Arc::new(chain)
 }
 
@@ -618,6 +622,26 @@ async fn the_end_of_a_rollup_that_left_is_proven() {
     assert!(
         matches!(error, FollowError::Left { height } if height == Height::new(9)),
         "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_rollup_is_is_proven_whoever_is_asked_first() {
+    let (chain, directory) = (left_chain(7, 8), tempfile::tempdir().unwrap());
+    let mut lies = Chain::clone(&chain);
+    let key = Key::FormerRollup(alpha()).encode();
+    let denied = chain.proofs[&Key::Rollup(alpha()).encode()].clone();
+    lies.proofs.insert(key, denied);
+    let knows_nothing = serve(&self::chain(), Lie::None, 1).await;
+    let liar = serve(&Arc::new(lies), Lie::None, 1).await;
+    let honest = serve(&chain, Lie::None, 1).await;
+    let client = client(directory.path(), &[&knows_nothing, &liar, &honest]);
+    let proven = registration(&client, &genesis(&four(1)), alpha()).await;
+    assert_eq!(proven.unwrap().unwrap().config, exiting(7));
+    let reason = client.status()[1]["bad_proof"].to_string();
+    assert!(
+        reason.contains("does not show that the key is absent"),
+        "{reason}"
     );
 }
 

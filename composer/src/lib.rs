@@ -32,9 +32,9 @@ use counterpoint_core::{
 };
 use counterpoint_service::{
     Probes, Readiness, files, probes,
-    sequencer::{Client, ClientError},
+    sequencer::{Client, ClientError, Evidence, METRICS, TrustRoot},
 };
-use eyre::bail;
+use eyre::{WrapErr, bail};
 use futures::future::try_join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
@@ -67,18 +67,27 @@ async fn work(
 ) -> eyre::Result<()> {
     metric::ALL.describe();
     let key = files::read_key(&config.key_file)?;
-    let genesis = files::read_trust(&config.sequencer_genesis)?;
-    let client = Client::new(&config.sequencers)?;
+    METRICS.describe();
+    let root = TrustRoot::read(
+        &config.sequencer_genesis,
+        config.trust_height,
+        config.trust_hash.as_deref(),
+    )?;
     let queue = Arc::new(Queue::open(&config.data_dir)?);
-    let trust = Trust::open(&config.data_dir, genesis)?;
+    let evidence = Evidence::open(&config.data_dir)?;
+    evidence.refuse_fork()?;
+    let client = Client::with_evidence(&config.sequencers, evidence)?;
     let readiness = Readiness::of(&[submitter::SEQUENCER, submitter::FUNDS]);
 
-    let shown = Arc::clone(&queue);
-    let status = move || json!({ "live_transactions": shown.live() });
+    let (shown, asked) = (Arc::clone(&queue), client.clone());
+    let status = move || json!({ "live_transactions": shown.live(), "sequencers": asked.status() });
     let probes = Probes::new(readiness.clone(), metrics, status).router();
     let probes = probes::serve(config.http_listen, probes, shutdown.clone());
     let compose = async {
-        let served = serve(&config, key, trust, client, queue, readiness, &shutdown);
+        let served = async {
+            let trust = Trust::open(&config.data_dir, &root, &client).await?;
+            serve(&config, key, trust, client, queue, readiness, &shutdown).await
+        };
         shutdown.run_until_cancelled(served).await.unwrap_or(Ok(()))
     };
     tokio::try_join!(async { Ok(probes.await?) }, compose)?;
@@ -149,7 +158,8 @@ async fn registered(
         match asked.await {
             Ok((rollup, height)) if rollup.first_height.get() <= height => {
                 let id = RollupId::from_name(name);
-                return Ok(verify_block(client, id, trusted, height).await?);
+                let verified = verify_block(client, id, trusted, height).await;
+                return verified.wrap_err_with(|| format!("rollup {name}"));
             }
             Ok((rollup, height)) => {
                 let first = rollup.first_height;

@@ -6,22 +6,21 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use borsh::BorshDeserialize;
 use bytes::Bytes;
 use counterpoint_core::{
-    block::{LeafProof, RollupItem, VerifiedList},
+    block::{RollupItem, VerifiedList},
     key::SecretKey,
-    light::TrustedState,
+    light::{LightError, TrustedState},
     primitive::{Amount, Hash, Height, Nonce, RollupId},
     transaction::{SignedTransaction, TransactionBody},
 };
 use counterpoint_proto::sequencer::{GetInfoResponse, get_transaction_response::Status};
 use counterpoint_service::{
     Readiness,
-    sequencer::{Client, Inclusion, verify_inclusion},
+    sequencer::{Client, ClientError, Inclusion, VerifyError, verify_inclusion, verify_list},
     to_f64,
 };
-use eyre::{WrapErr, eyre};
+use eyre::eyre;
 use metrics::{counter, gauge, histogram};
 use tracing::{debug, info, warn};
 
@@ -29,7 +28,7 @@ use crate::{
     bundle::{Shares, actions, fill},
     metric,
     queue::{Batch, Item, Queue},
-    trust::{Trust, verify_block},
+    trust::Trust,
 };
 
 /// Readiness: a sequencer node answers.
@@ -154,13 +153,13 @@ impl Submitter {
     /// Verifies a header of now, since what is trusted must not grow too old. Only while no batch is
     /// on its way, which may be in a block below.
     async fn renew_trust(&mut self) -> Result<(), Failure> {
-        let Some(id) = self.shares.keys().next() else {
-            return Ok(());
-        };
-        let tip = self.client.info().await?.height;
-        let verified = verify_block(&self.client, *id, self.trust.state(), tip).await;
-        let (_, trusted) = verified.map_err(|error| Failure::Fatal(error.into()))?;
-        self.trust.advance(trusted).map_err(Failure::Fatal)
+        let tip = Height::new(self.client.info().await?.height);
+        let mut trusted = self.trust.state().clone();
+        if tip > trusted.height() {
+            self.client.advance(&mut trusted, tip).await?;
+            self.trust.advance(trusted).map_err(Failure::Fatal)?;
+        }
+        Ok(())
     }
 
     /// The chain's tip and the nonce after all that the account has sent; checks on the way whether
@@ -229,7 +228,7 @@ impl Submitter {
     }
 
     async fn send(&self, variant: &Bytes) -> Result<(), Failure> {
-        let answer = self.client.submit(variant.clone()).await?;
+        let (node, answer) = self.client.submit_to_any(variant.clone()).await?;
         if answer.code != 0 {
             // It may be in a block already: only a proof ends the search.
             let (code, log) = (answer.code, answer.log);
@@ -238,7 +237,8 @@ impl Submitter {
             self.readiness.unmet(SEQUENCER, reason);
             if code == NONCE_USED {
                 // A version is in a block that this node may have pruned, or never had.
-                self.client.skip_current();
+                self.client
+                    .failed(node, &"it does not know where a batch is");
             }
             self.look().await?;
         }
@@ -247,21 +247,24 @@ impl Submitter {
 
     /// Where a block holds the transaction, and what to trust from there on.
     async fn find(&self, hash: &Hash) -> Result<Option<(Inclusion, TrustedState)>, Failure> {
-        let Status::Included(included) = self.client.transaction(hash).await? else {
+        let (node, Status::Included(included)) = self.client.locate(hash).await? else {
             return Ok(None);
         };
         let mut trusted = self.trust.state().clone();
-        match verify_inclusion(&mut trusted, hash, &included) {
-            Ok(inclusion) => Ok(Some((inclusion, trusted))),
-            Err(error) => {
-                let error = eyre::Report::new(error);
-                warn!(
-                    url = self.client.current_url(),
-                    error = format!("{error:#}"),
-                    "bad proof"
-                );
-                self.client.skip_current();
-                Ok(None)
+        let height = Height::new(included.height);
+        loop {
+            match verify_inclusion(&mut trusted, hash, &included) {
+                Ok(inclusion) => return Ok(Some((inclusion, trusted))),
+                Err(VerifyError::Header(LightError::Distant { .. })) => {
+                    self.client.bridge(&mut trusted, height).await?;
+                }
+                Err(error) => {
+                    let header = &included.signed_header;
+                    let client = &self.client;
+                    let convicted =
+                        client.convict(node, &trusted, height, error, header, &included);
+                    return Err(convicted.await.into());
+                }
             }
         }
     }
@@ -296,25 +299,14 @@ impl Submitter {
         inclusion: &Inclusion,
     ) -> Result<VerifiedList, Failure> {
         let height = inclusion.header.height();
-        let block = match self.client.rollup_block(height, rollup).await {
-            Ok(block) => block,
-            Err(error) => {
-                self.client.skip_current();
-                return Err(error.into());
-            }
-        };
-        let verify = || -> eyre::Result<VerifiedList> {
-            let proof = LeafProof::try_from_slice(&block.borsh_leaf_proof)?;
-            let items = Vec::<RollupItem>::try_from_slice(&block.borsh_list)?;
-            Ok(proof
-                .verify(rollup, &inclusion.header)?
-                .verify_list(items)?)
-        };
-        match verify().wrap_err("bad proof of a list") {
+        let (node, block) = self.client.rollup_block(height, rollup).await?;
+        match verify_list(rollup, &inclusion.header, &block) {
             Ok(list) => Ok(list),
             Err(error) => {
-                self.client.skip_current();
-                Err(Failure::Passing(error))
+                let (client, trusted) = (&self.client, self.trust.state());
+                let header = &block.signed_header;
+                let convicted = client.convict(node, trusted, height, error, header, &block);
+                Err(convicted.await.into())
             }
         }
     }
@@ -360,8 +352,11 @@ enum Failure {
     Passing(eyre::Report),
 }
 
-impl From<counterpoint_service::sequencer::ClientError> for Failure {
-    fn from(error: counterpoint_service::sequencer::ClientError) -> Self {
-        Self::Passing(error.into())
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Fork(_) => Self::Fatal(error.into()),
+            _ => Self::Passing(error.into()),
+        }
     }
 }

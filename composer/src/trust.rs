@@ -12,7 +12,7 @@ use counterpoint_core::{
     primitive::{Height, RollupId},
     registry::RollupConfig,
 };
-use counterpoint_service::sequencer::{Client, FollowError, Follower};
+use counterpoint_service::sequencer::{Client, FollowError, TrustRoot, verified_block};
 use eyre::WrapErr;
 
 /// Heights after which the file is written again: far fewer than 30 days have.
@@ -22,7 +22,7 @@ const SAVE_EVERY: u64 = 1_000;
 /// that it proves, and what is trusted with it.
 ///
 /// # Errors
-/// The chain has forked.
+/// The chain has forked, or the rollup has left.
 pub(crate) async fn verify_block(
     client: &Client,
     rollup: RollupId,
@@ -30,10 +30,8 @@ pub(crate) async fn verify_block(
     tip: u64,
 ) -> Result<(RollupConfig, TrustedState), FollowError> {
     let height = tip.max(trusted.height().get().saturating_add(1));
-    let (client, trusted) = (client.clone(), trusted.clone());
-    let mut follower = Follower::new(client, rollup, trusted, Height::new(height));
-    let config = follower.next().await?.config;
-    Ok((config, follower.trusted().clone()))
+    let (block, trusted) = verified_block(client, rollup, trusted, Height::new(height)).await?;
+    Ok((block.config, trusted))
 }
 
 /// What trust starts from, and where it has come to.
@@ -45,28 +43,27 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Goes on from the file in `directory`, or starts from `genesis` if there is none.
+    /// Goes on from the file in `directory`, or starts from `root` if there is none.
     ///
     /// # Errors
-    /// The file cannot be read, or is of another chain.
-    pub(crate) fn open(directory: &Path, genesis: TrustedState) -> eyre::Result<Self> {
+    /// The file cannot be read, is of another chain, or too old.
+    pub(crate) async fn open(
+        directory: &Path,
+        root: &TrustRoot,
+        client: &Client,
+    ) -> eyre::Result<Self> {
         let path = directory.join("trusted.json");
-        let state: TrustedState = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).wrap_err_with(|| {
+        let stored: Option<TrustedState> = match fs::read(&path) {
+            Ok(bytes) => Some(serde_json::from_slice(&bytes).wrap_err_with(|| {
                 format!(
                     "{} is damaged: remove it to start from genesis",
                     path.display()
                 )
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => genesis.clone(),
+            })?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).wrap_err_with(|| path.display().to_string()),
         };
-        eyre::ensure!(
-            state.chain_id() == genesis.chain_id(),
-            "data_dir is of chain {}, sequencer_genesis of {}: use another data_dir",
-            state.chain_id(),
-            genesis.chain_id()
-        );
+        let state = root.start(stored.as_ref(), client).await?;
         let saved = state.height().get();
         Ok(Self { state, saved, path })
     }
@@ -104,16 +101,23 @@ mod tests {
         TrustedState::unchecked(chain_id.parse().unwrap(), Height::new(height))
     }
 
-    #[test]
-    fn trust_goes_on_where_it_was_saved_and_never_on_another_chain() {
+    #[tokio::test]
+    async fn trust_goes_on_where_it_was_saved_and_never_on_another_chain() {
         let directory = tempfile::tempdir().unwrap();
-        let open = |chain_id| Trust::open(directory.path(), at(chain_id, 0));
-        let mut trust = open("one").unwrap();
+        let client = Client::new(&["http://127.0.0.1:1".into()]).unwrap();
+        let open = async |chain_id| {
+            let root = TrustRoot::unchecked(at(chain_id, 0), None);
+            Trust::open(directory.path(), &root, &client).await
+        };
+        let mut trust = open("one").await.unwrap();
         trust.advance(at("one", SAVE_EVERY - 1)).unwrap();
-        assert_eq!(open("one").unwrap().state().height().get(), 0);
+        assert_eq!(open("one").await.unwrap().state().height().get(), 0);
         trust.advance(at("one", SAVE_EVERY)).unwrap();
-        assert_eq!(open("one").unwrap().state().height().get(), SAVE_EVERY);
-        let error = open("two").unwrap_err().to_string();
+        assert_eq!(
+            open("one").await.unwrap().state().height().get(),
+            SAVE_EVERY
+        );
+        let error = open("two").await.unwrap_err().to_string();
         assert!(error.starts_with("data_dir is of chain one"), "{error}");
     }
 }

@@ -12,7 +12,7 @@ use axum::{
     http::StatusCode,
     routing::get,
 };
-use counterpoint_service::{Probes, Readiness, to_f64};
+use counterpoint_service::{Probes, Readiness, sequencer::Client, to_f64};
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
@@ -37,6 +37,7 @@ pub(crate) const LATE: Duration = Duration::from_secs(10);
 pub(crate) struct Board {
     pub(crate) readiness: Readiness,
     status: Arc<Mutex<Value>>,
+    sequencer: Arc<OnceLock<Client>>,
     receipts: Arc<OnceLock<Arc<Receipts>>>,
 }
 
@@ -45,8 +46,14 @@ impl Board {
         Self {
             readiness: Readiness::of(&[CLIENT, SEQUENCER, LAG]),
             status: Arc::default(),
+            sequencer: Arc::default(),
             receipts: Arc::default(),
         }
+    }
+
+    /// Shows how the nodes of the sequencer do from now on.
+    pub(crate) fn watch(&self, sequencer: Client) {
+        let _ = self.sequencer.set(sequencer);
     }
 
     /// Skips are looked up here from now on.
@@ -59,7 +66,11 @@ impl Board {
         let status = move || {
             let progress = board.status.lock().unwrap_or_else(PoisonError::into_inner);
             let skipped = board.receipts.get().map(|receipts| receipts.skipped());
-            json!({ "progress": *progress, "skipped": skipped.unwrap_or_default() })
+            json!({
+                "progress": *progress,
+                "skipped": skipped.unwrap_or_default(),
+                "sequencers": board.sequencer.get().map(Client::status),
+            })
         };
         let skips = Router::new()
             .route("/skips/{hash}", get(skip))

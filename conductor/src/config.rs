@@ -36,6 +36,14 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequencer_genesis: Option<PathBuf>,
+    /// A height to trust instead, if the genesis is more than 30 days old; with --trust-hash.
+    #[arg(long, value_name = "HEIGHT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_height: Option<u64>,
+    /// Hash of the header at that height, from a source that you trust: 64 hexadecimal digits.
+    #[arg(long, value_name = "HASH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_hash: Option<String>,
     /// The rollup's genesis file, the same that its client was initialised with.
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,6 +109,12 @@ pub struct Config {
     pub sequencers: Vec<String>,
     /// CometBFT's genesis file of the sequencer.
     pub sequencer_genesis: PathBuf,
+    /// A height to trust instead of the genesis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_height: Option<u64>,
+    /// Hash of the header at that height.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_hash: Option<String>,
     /// The rollup's genesis file.
     pub rollup_genesis: PathBuf,
     /// Authenticated port of the execution client.

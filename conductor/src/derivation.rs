@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use counterpoint_core::{light::TrustedState, primitive::Height, registry::RollupConfig};
+use counterpoint_core::{
+    block::VerifiedList, light::TrustedState, primitive::Height, registry::RollupConfig,
+};
 use counterpoint_service::{
     Readiness,
-    sequencer::{Client, Follower, VerifiedBlock},
+    sequencer::{Client, FollowError, Follower, VerifiedBlock, verified_block},
     to_f64,
 };
 use metrics::{gauge, histogram};
@@ -35,10 +37,23 @@ impl Source {
         Follower::new(self.sequencer.clone(), self.rollup.rollup_id, trusted, from)
     }
 
-    async fn next(&self, follower: &mut Follower, reason: &str) -> eyre::Result<VerifiedBlock> {
+    /// The next block of the sequencer; nothing once it is proven that the rollup has left.
+    async fn next(&self, follower: &mut Follower) -> Result<Option<VerifiedBlock>, FollowError> {
+        let reason = "no verified block arrives; /status says what is wrong with each node";
         let next = follower.next();
-        let next = self.readiness.watch(SEQUENCER, LATE, reason, next).await;
-        Ok(next?)
+        match self.readiness.watch(SEQUENCER, LATE, reason, next).await {
+            Ok(block) => Ok(Some(block)),
+            Err(FollowError::Left { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A list of an earlier height once more.
+    async fn again(&self, trusted: &TrustedState, height: Height) -> eyre::Result<VerifiedList> {
+        let reason = "no node serves a list that waited for room";
+        let again = verified_block(&self.sequencer, self.rollup.rollup_id, trusted, height);
+        let again = self.readiness.watch(SEQUENCER, LATE, reason, again).await;
+        Ok(again?.0.list)
     }
 }
 
@@ -69,12 +84,18 @@ impl Derivation {
         }
     }
 
-    /// The block after `tip`, and the length of its slot.
-    pub(crate) async fn next(&mut self, tip: &Progress) -> eyre::Result<(Closed, u8)> {
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> &RollupConfig {
+        self.checked.as_ref().unwrap_or(&self.source.rollup)
+    }
+
+    /// The block after `tip`, and the length of its slot; nothing once the rollup has left.
+    pub(crate) async fn next(&mut self, tip: &Progress) -> eyre::Result<Option<(Closed, u8)>> {
         loop {
             let before = self.follower.trusted().clone();
-            let reason = "no verified block arrives";
-            let next = self.source.next(&mut self.follower, reason).await?;
+            let Some(next) = self.source.next(&mut self.follower).await? else {
+                return Ok(None);
+            };
             let VerifiedBlock { list, config } = next;
             if self.checked.as_ref() != Some(&config) {
                 check_registration(
@@ -98,7 +119,7 @@ impl Derivation {
             let started = Instant::now();
             if let Some(closed) = tokio::task::block_in_place(|| self.assembler.close())? {
                 histogram!(metric::CLOSE_SECONDS).record(started.elapsed());
-                return Ok((closed, config.slot_secs.get()));
+                return Ok(Some((closed, config.slot_secs.get())));
             }
         }
     }
@@ -106,9 +127,7 @@ impl Derivation {
     /// Fetches lists again that waited for room and were not kept.
     async fn supply_what_is_wanted(&mut self) -> eyre::Result<()> {
         while let Some((height, trusted)) = self.assembler.wanted() {
-            let mut again = self.source.follower(trusted.clone(), height);
-            let reason = "no node serves a list that waited for room";
-            let list = self.source.next(&mut again, reason).await?.list;
+            let list = self.source.again(trusted, height).await?;
             tokio::task::block_in_place(|| self.assembler.supply(&list))?;
         }
         Ok(())

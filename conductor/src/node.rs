@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use counterpoint_service::probes;
+use counterpoint_service::{probes, sequencer::METRICS};
 use eyre::WrapErr;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::mpsc;
@@ -30,6 +30,7 @@ pub(crate) async fn work(
     shutdown: CancellationToken,
 ) -> eyre::Result<()> {
     metric::ALL.describe();
+    METRICS.describe();
     let board = Board::new();
     let routes = board.routes(metrics);
     let probes = probes::serve(config.http_listen, routes, shutdown.clone());
@@ -48,23 +49,18 @@ pub(crate) async fn work(
 /// Conducts until the rollup has left.
 async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -> eyre::Result<()> {
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir)?);
-    let left = Progress::left(store.as_ref())?;
-    if left.is_some() && exit::is_written(&config.data_dir) {
+    if exit::is_written(&config.data_dir) {
         return Ok(());
     }
+    let peers = meet(config, board, store.as_ref()).await?;
+    let progress = peers.progress(store.as_ref())?;
     let Peers {
         specification,
-        genesis,
+        trusted: _,
         sequencer,
         client,
         rollup,
-    } = meet(config, &board.readiness, left).await?;
-    let progress = Progress::open(
-        store.as_ref(),
-        &specification,
-        rollup.first_height,
-        &genesis,
-    )?;
+    } = peers;
     info!(head = progress.header.number, hash = %progress.hash, "starting from");
     let pending = Arc::new(Pending::new(Arc::clone(&store)));
     let mut committer = Committer {
@@ -167,7 +163,11 @@ impl Pipeline {
         let receipts = Arc::clone(&self.receipts);
         let mut derivation = Derivation::new(self.source.clone(), store, &self.tip, receipts);
         while self.tip.left.is_none() {
-            let (closed, slot_secs) = derivation.next(&self.tip).await?;
+            let Some((closed, slot_secs)) = derivation.next(&self.tip).await? else {
+                // So short a notice that no block has told of it.
+                self.tip.left = Some(derivation.config().clone());
+                return Ok(());
+            };
             let executed = self.stage(closed, slot_secs)?;
             if blocks.send(executed).await.is_err() {
                 return Ok(());

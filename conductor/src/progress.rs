@@ -72,6 +72,12 @@ pub enum ProgressError {
     },
 }
 
+fn record(store: &dyn Store) -> Result<Option<Record>, StoreError> {
+    let record = store.get(Table::Meta, KEY)?;
+    let record = record.map(|record| serde_json::from_slice(&record));
+    record.transpose().map_err(StoreError::new)
+}
+
 impl Progress {
     /// The block.
     #[must_use]
@@ -87,11 +93,15 @@ impl Progress {
     /// # Errors
     /// [`StoreError`] if the store is broken.
     pub fn left(store: &dyn Store) -> Result<Option<RollupConfig>, StoreError> {
-        let Some(record) = store.get(Table::Meta, KEY)? else {
-            return Ok(None);
-        };
-        let record: Record = serde_json::from_slice(&record).map_err(StoreError::new)?;
-        Ok(record.left)
+        Ok(record(store)?.and_then(|record| record.left))
+    }
+
+    /// What a store says is trusted; nothing if it is empty.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    pub fn trusted(store: &dyn Store) -> Result<Option<TrustedState>, StoreError> {
+        Ok(record(store)?.map(|record| record.trusted))
     }
 
     /// Reads where the store stands, or writes the genesis into an empty one.
@@ -105,8 +115,7 @@ impl Progress {
         genesis: &TrustedState,
     ) -> Result<Self, ProgressError> {
         let spec_hash = B256::new(*specification.chain_spec().hash().as_bytes());
-        if let Some(record) = store.get(Table::Meta, KEY)? {
-            let record: Record = serde_json::from_slice(&record).map_err(StoreError::new)?;
+        if let Some(record) = record(store)? {
             if record.chain_spec_hash != spec_hash {
                 let (stored, expected) = (record.chain_spec_hash, spec_hash);
                 return Err(ProgressError::OtherRollup { stored, expected });

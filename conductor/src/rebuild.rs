@@ -11,7 +11,7 @@ use std::sync::Arc;
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::B256;
 use counterpoint_core::{cursor::ExtraData, light::TrustedState};
-use counterpoint_service::{Readiness, sequencer::Follower};
+use counterpoint_service::sequencer::Follower;
 use eyre::{WrapErr, eyre};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -19,6 +19,7 @@ use tracing::info;
 use crate::{
     Config,
     assembly::Closed,
+    board::Board,
     chain_spec::Specification,
     derive::Rules,
     engine::{DriverError, ExecutionClient},
@@ -38,9 +39,9 @@ pub(crate) async fn work(config: Config, shutdown: CancellationToken) -> eyre::R
 
 async fn rebuild(config: &Config) -> eyre::Result<()> {
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir)?);
-    let peers = meet(config, &Readiness::default(), None).await?;
+    let peers = meet(config, &Board::new(), store.as_ref()).await?;
     let first = peers.rollup.first_height;
-    let mut tip = Progress::open(store.as_ref(), &peers.specification, first, &peers.genesis)?;
+    let mut tip = Progress::open(store.as_ref(), &peers.specification, first, &peers.trusted)?;
     let head = peers
         .client
         .block(None)
@@ -56,7 +57,7 @@ async fn rebuild(config: &Config) -> eyre::Result<()> {
         let number = tip.header.number + 1;
         let theirs = theirs(&peers, number).await?;
         let closed = tokio::task::block_in_place(|| {
-            execute(&store, &tip, &theirs, &peers.specification, &peers.genesis)
+            execute(&store, &tip, &theirs, &peers.specification, &peers.trusted)
         })?;
         let other = number == head && closed.built.hash != proven;
         eyre::ensure!(
@@ -146,7 +147,7 @@ async fn prove(peers: &Peers, head: u64) -> eyre::Result<B256> {
     };
     let (first, end) = (before.next_opening, extra.next_opening);
     let (sequencer, id) = (peers.sequencer.clone(), peers.rollup.rollup_id);
-    let mut follower = Follower::new(sequencer, id, peers.genesis.clone(), first);
+    let mut follower = Follower::new(sequencer, id, peers.trusted.clone(), first);
     for height in first.get()..end.get() {
         let block = follower.next().await?;
         let env = &block.list.leaf().env;

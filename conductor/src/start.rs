@@ -5,17 +5,19 @@ use std::time::Duration;
 use alloy_primitives::B256;
 use counterpoint_core::{light::TrustedState, primitive::RollupId, registry::RollupConfig};
 use counterpoint_service::{
-    Readiness, files,
-    sequencer::{Client, ClientError},
+    Readiness,
+    sequencer::{Client, ClientError, Evidence, TrustRoot, registration},
 };
 use eyre::{bail, eyre};
 use tracing::warn;
 
 use crate::{
     Config,
-    board::CLIENT,
+    board::{Board, CLIENT},
     chain_spec::Specification,
     engine::{EngineClient, EngineError, ExecutionClient},
+    evm::Store,
+    progress::Progress,
 };
 
 /// How long a start waits for peers between two attempts.
@@ -26,66 +28,82 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Peers {
     pub(crate) specification: Specification,
     /// What trust in the sequencer starts from.
-    pub(crate) genesis: TrustedState,
+    pub(crate) trusted: TrustedState,
     pub(crate) sequencer: Client,
     pub(crate) client: EngineClient,
     pub(crate) rollup: RollupConfig,
 }
 
-/// Waits for all of them; `left` is the configuration of a rollup that the sequencer may have
-/// forgotten.
-pub(crate) async fn meet(
-    config: &Config,
-    readiness: &Readiness,
-    left: Option<RollupConfig>,
-) -> eyre::Result<Peers> {
+impl Peers {
+    /// Where `store` stands, trusting what is trusted now.
+    pub(crate) fn progress(&self, store: &dyn Store) -> eyre::Result<Progress> {
+        let first = self.rollup.first_height;
+        let mut progress = Progress::open(store, &self.specification, first, &self.trusted)?;
+        let (trusted, next) = (self.trusted.height(), progress.cursor().height);
+        eyre::ensure!(
+            trusted < next,
+            "trust_height {trusted} must lie below height {next}, the next to be executed"
+        );
+        progress.trusted = self.trusted.clone();
+        Ok(progress)
+    }
+}
+
+/// Waits for all of them, to go on with what is in `store`.
+pub(crate) async fn meet(config: &Config, board: &Board, store: &dyn Store) -> eyre::Result<Peers> {
     let specification = Specification::load(&config.rollup_genesis)?;
-    let genesis = files::read_trust(&config.sequencer_genesis)?;
-    let sequencer = Client::new(&config.sequencers)?;
+    let root = TrustRoot::read(
+        &config.sequencer_genesis,
+        config.trust_height,
+        config.trust_hash.as_deref(),
+    )?;
     let client = EngineClient::new(&config.engine_url, &config.jwt_file)?;
-    let rollup = match left {
+    let evidence = Evidence::open(&config.data_dir)?;
+    evidence.refuse_fork()?;
+    let sequencer = Client::with_evidence(&config.sequencers, evidence)?;
+    board.watch(sequencer.clone());
+    let stored = Progress::trusted(store)?;
+    let trusted = root.start(stored.as_ref(), &sequencer).await?;
+    let rollup = match Progress::left(store)? {
+        // The sequencer may have forgotten it.
         Some(rollup) => rollup,
-        None => registered(&sequencer, &config.rollup, &genesis).await?,
+        None => registered(&sequencer, &config.rollup, &trusted).await?,
     };
     check_registration(&rollup, &config.rollup, &specification)?;
-    check_client(&client, &specification, readiness).await?;
+    check_client(&client, &specification, &board.readiness).await?;
     Ok(Peers {
         specification,
-        genesis,
+        trusted,
         sequencer,
         client,
         rollup,
     })
 }
 
-/// Asks until the sequencer answers; that the rollup is unknown is an answer.
+/// Asks until a node proves what the rollup's registration is; that there is none is an answer.
 async fn registered(
     sequencer: &Client,
     name: &str,
-    genesis: &TrustedState,
+    trusted: &TrustedState,
 ) -> eyre::Result<RollupConfig> {
     loop {
-        let asked = async { Ok((sequencer.info().await?, sequencer.rollup(name).await?)) };
-        match asked.await {
-            Ok((info, rollup)) => {
-                let (theirs, ours) = (info.chain_id, genesis.chain_id());
-                eyre::ensure!(
-                    theirs == ours,
-                    "the sequencer follows chain {theirs}, sequencer_genesis is of {ours}"
-                );
-                return Ok(rollup);
+        match registration(sequencer, trusted, RollupId::from_name(name)).await {
+            Ok(Some(record)) => return Ok(record.config),
+            Ok(None) => {
+                bail!("no rollup {name} is registered at the sequencer: register it first")
             }
-            Err(error) if ClientError::is_not_found(&error) => {
-                bail!("no rollup {name} is registered at the sequencer: register it first");
-            }
+            Err(ClientError::Fork(fork)) => return Err(fork.into()),
             Err(error) => warn!(%error, "waiting for the sequencer"),
+        }
+        if let Some(theirs) = sequencer.other_chain(trusted.chain_id()).await {
+            let ours = trusted.chain_id();
+            bail!("the sequencer follows chain {theirs}, sequencer_genesis is of {ours}");
         }
         tokio::time::sleep(RETRY).await;
     }
 }
 
-/// Whether a configuration is the one that the genesis file was made for. A node's word at the
-/// start, and proven with every block.
+/// Whether a configuration is the one that the genesis file was made for.
 pub(crate) fn check_registration(
     rollup: &RollupConfig,
     name: &str,

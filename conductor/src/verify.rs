@@ -5,13 +5,13 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use counterpoint_service::Readiness;
 use eyre::{WrapErr, eyre};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
     Config,
+    board::Board,
     commit::keep_evidence,
     derivation::{Derivation, Source},
     engine::{DriverError, ExecutionClient},
@@ -63,37 +63,37 @@ pub(crate) async fn work(
 }
 
 async fn verify(config: &Config, range: Range, store: Arc<dyn Store>) -> eyre::Result<()> {
-    let readiness = Readiness::default();
+    let board = Board::new();
+    let peers = meet(config, &board, store.as_ref()).await?;
+    let mut tip = peers.progress(store.as_ref())?;
     let Peers {
         specification,
-        genesis,
+        trusted: _,
         sequencer,
         client,
         rollup,
-    } = meet(config, &readiness, None).await?;
+    } = peers;
     let head = client.block(None).await?.map_or(0, |head| head.number);
     let to = range.to;
     eyre::ensure!(
         to <= head,
         "--to is {to}, the client has blocks up to {head}"
     );
-    let (first, disk) = (rollup.first_height, store.as_ref());
-    let mut tip = Progress::open(disk, &specification, first, &genesis)?;
     let source = Source {
         specification: specification.clone(),
         rollup,
         sequencer,
-        readiness,
+        readiness: board.readiness,
     };
     let receipts = Arc::new(Receipts::after(0, &tip.extra));
     let mut derivation = Derivation::new(source, Arc::clone(&store), &tip, receipts);
     while tip.header.number < range.to {
+        let next = match tip.left {
+            None => derivation.next(&tip).await?,
+            Some(_) => None,
+        };
         let left_at = tip.header.number;
-        eyre::ensure!(
-            tip.left.is_none(),
-            "the rollup has left with block {left_at}"
-        );
-        let (closed, _) = derivation.next(&tip).await?;
+        let (closed, _) = next.ok_or_else(|| eyre!("the rollup has left with block {left_at}"))?;
         let (progress, block, batch) = Progress::after(closed, &specification)?;
         tokio::task::block_in_place(|| store.commit(batch))?;
         tip = progress;

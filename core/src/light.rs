@@ -1,8 +1,11 @@
-//! Trust in headers: from the sequencer's genesis, signature by signature, to the tip.
+//! Trust in headers: from the sequencer's genesis, or a header that an operator names, signature by
+//! signature, to the tip.
 //!
 //! A header is accepted when more than two thirds of the validator set that its predecessor named
-//! signed it. `now` is the header's own time: whether the tip is fresh is for the caller to say,
-//! since nothing here reads a clock.
+//! signed it. Across a gap, more than a third of the set that follows the trusted header must be
+//! among them; where it is not, a header between the two must be verified first
+//! ([`TrustedState::pivot`]). `now` is the header's own time: whether the tip is fresh is for the
+//! caller to say, since nothing here reads a clock.
 
 use std::{fmt, time::Duration};
 
@@ -10,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tendermint::{Time, block::signed_header::SignedHeader, chain, validator};
 use tendermint_light_client_verifier::{
     ProdVerifier, Verdict, Verifier as _,
+    errors::VerificationErrorDetail,
     options::Options,
     types::{TrustThreshold, TrustedBlockState, UntrustedBlockState},
 };
@@ -38,6 +42,15 @@ pub struct VerifiedHeader {
     previous: Hash,
 }
 
+/// A header by which trust can start: whoever names it knows its hash from a source of his own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustedHeader {
+    /// The height.
+    pub height: Height,
+    /// The hash of its header.
+    pub hash: Hash,
+}
+
 /// What must be known to verify the next header; it may be stored and read back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +59,7 @@ pub struct TrustedState {
     height: u64,
     time: Time,
     hash: Hash, // Zero before the first block.
+    /// Those of `height`. Who signs the next one is known only if they have the hash below.
     validators: validator::Set,
     next_validators_hash: tendermint::Hash,
 }
@@ -118,6 +132,30 @@ pub enum LightError {
         /// The block that was verified.
         trusted: Hash,
     },
+    /// The trusted state says too little about who may sign so much later.
+    #[error("header {height} cannot be verified from {trusted} alone, only by headers in between")]
+    Distant {
+        /// The header's height.
+        height: u64,
+        /// The height trusted so far.
+        trusted: u64,
+    },
+    /// The header is not the one that the operator trusts.
+    #[error("header {height} has hash {actual}, trusted is {expected}")]
+    Root {
+        /// The header's height.
+        height: u64,
+        /// The hash that is trusted.
+        expected: Hash,
+        /// The header's hash.
+        actual: Hash,
+    },
+    /// The validators are not those that the header names.
+    #[error("the validators are not those that header {height} names")]
+    Validators {
+        /// The header's height.
+        height: u64,
+    },
     /// Too few signatures, a wrong one, another chain or another validator set.
     #[error("header {height} is not acceptable: {reason}")]
     Refused {
@@ -161,16 +199,60 @@ impl TrustedState {
         })
     }
 
-    /// Trusts a height of a chain with one validator, for tests of what comes after verification.
+    /// Trusts a header of this chain because its hash is known from a source that is trusted.
+    ///
+    /// # Errors
+    /// [`LightError::Root`] if it is another header, [`LightError::Validators`] if it names others,
+    /// [`LightError::Refused`] if it is of another chain.
+    pub fn from_root(
+        &self,
+        root: TrustedHeader,
+        signed: &SignedHeader,
+        validators: &validator::Set,
+    ) -> Result<Self, LightError> {
+        let header = VerifiedHeader::from_signed(signed)?;
+        let height = header.height.get();
+        if (header.height, header.hash) != (root.height, root.hash) {
+            let (expected, actual) = (root.hash, header.hash);
+            return Err(LightError::Root {
+                height,
+                expected,
+                actual,
+            });
+        }
+        if validators.hash() != signed.header.validators_hash {
+            return Err(LightError::Validators { height });
+        }
+        if signed.header.chain_id != self.chain_id {
+            let (theirs, ours) = (&signed.header.chain_id, &self.chain_id);
+            let reason = format!("it is of chain {theirs}, not {ours}");
+            return Err(LightError::Refused { height, reason });
+        }
+        Ok(Self {
+            chain_id: self.chain_id.clone(),
+            height,
+            time: signed.header.time,
+            hash: header.hash,
+            validators: validators.clone(),
+            next_validators_hash: signed.header.next_validators_hash,
+        })
+    }
+
+    /// Trusts a height of a chain without validators, for tests of what comes after verification.
     #[cfg(any(test, feature = "test-utils"))]
     #[must_use]
     pub fn unchecked(chain_id: chain::Id, height: Height) -> Self {
         let validators = validator::Set::without_proposer(Vec::new());
+        let hash = match height.get() {
+            0 => Hash::ZERO,
+            height => Hash::digest(&[&height.to_be_bytes()]),
+        };
+        let late = Time::from_unix_timestamp(4_000_000_000, 0);
         Self {
             chain_id,
             height: height.get(),
-            time: Time::unix_epoch(),
-            hash: Hash::ZERO,
+            time: late.unwrap_or_else(|_| Time::unix_epoch()),
+            hash,
             next_validators_hash: validators.hash(),
             validators,
         }
@@ -186,6 +268,53 @@ impl TrustedState {
     #[must_use]
     pub fn height(&self) -> Height {
         Height::new(self.height)
+    }
+
+    /// The last trusted header; nothing before any header was verified.
+    #[must_use]
+    pub fn header(&self) -> Option<TrustedHeader> {
+        let (height, hash) = (self.height(), self.hash);
+        (hash != Hash::ZERO).then_some(TrustedHeader { height, hash })
+    }
+
+    /// Whether the trusted header is older, at `unix_secs`, than validators can be held to account.
+    #[must_use]
+    pub fn is_expired(&self, unix_secs: u64) -> bool {
+        let time = u64::try_from(self.time.unix_timestamp()).unwrap_or_default();
+        unix_secs.saturating_sub(time) > TRUSTING_PERIOD.as_secs()
+    }
+
+    /// The height to verify first if `target` is too [`Distant`](LightError::Distant): halfway, or
+    /// the next one while it is unknown who signs it.
+    #[must_use]
+    pub fn pivot(&self, target: Height) -> Height {
+        let gap = target.get().saturating_sub(self.height);
+        let step = if self.knows_next_validators() {
+            gap >> 1
+        } else {
+            1
+        };
+        Height::new(self.height.saturating_add(step.max(1)))
+    }
+
+    fn knows_next_validators(&self) -> bool {
+        self.validators.hash() == self.next_validators_hash
+    }
+
+    /// The trusted header once more, if this is it.
+    ///
+    /// # Errors
+    /// [`LightError::Root`] if it is another one.
+    pub fn recognise(&self, signed: &SignedHeader) -> Result<VerifiedHeader, LightError> {
+        let header = VerifiedHeader::from_signed(signed)?;
+        if header.height != self.height() || header.hash != self.hash {
+            return Err(LightError::Root {
+                height: header.height.get(),
+                expected: self.hash,
+                actual: header.hash,
+            });
+        }
+        Ok(header)
     }
 
     /// Verifies a header above the trusted one and trusts it from then on; on `Err` nothing
@@ -207,10 +336,13 @@ impl TrustedState {
             });
         }
         let set = validators.unwrap_or(&self.validators);
-        self.check(signed, set)
-            .map_err(|reason| LightError::Refused { height, reason })?;
-        // Only what the validators signed can show that they signed something else before.
         let adjacent = Some(height) == self.height.checked_add(1);
+        if !adjacent && !self.knows_next_validators() {
+            let trusted = self.height;
+            return Err(LightError::Distant { height, trusted });
+        }
+        self.check(signed, set)?;
+        // Only what the validators signed can show that they signed something else before.
         if adjacent && self.hash != Hash::ZERO && header.previous != self.hash {
             let (previous, trusted) = (header.previous, self.hash);
             return Err(LightError::Fork {
@@ -229,11 +361,16 @@ impl TrustedState {
         Ok(header)
     }
 
-    fn check(&self, signed: &SignedHeader, validators: &validator::Set) -> Result<(), String> {
+    fn check(&self, signed: &SignedHeader, validators: &validator::Set) -> Result<(), LightError> {
+        let untrusted_height = signed.header.height.value();
+        let refused = |reason: String| LightError::Refused {
+            height: untrusted_height,
+            reason,
+        };
         let height = self
             .height
             .try_into()
-            .map_err(|_| "height out of range".to_owned())?;
+            .map_err(|_| refused("height out of range".into()))?;
         let trusted = TrustedBlockState {
             chain_id: &self.chain_id,
             header_time: self.time,
@@ -252,10 +389,20 @@ impl TrustedState {
             clock_drift: Duration::from_secs(1),
         };
         let now = signed.header.time;
+        let adjacent = Some(untrusted_height) == self.height.checked_add(1);
         match ProdVerifier::default().verify_update_header(untrusted, trusted, &options, now) {
             Verdict::Success => Ok(()),
-            Verdict::NotEnoughTrust(tally) => Err(format!("not enough trust: {tally}")),
-            Verdict::Invalid(detail) => Err(detail.to_string()),
+            Verdict::NotEnoughTrust(_)
+            | Verdict::Invalid(VerificationErrorDetail::NotWithinTrustPeriod(_))
+                if !adjacent =>
+            {
+                Err(LightError::Distant {
+                    height: untrusted_height,
+                    trusted: self.height,
+                })
+            }
+            Verdict::NotEnoughTrust(tally) => Err(refused(format!("not enough trust: {tally}"))),
+            Verdict::Invalid(detail) => Err(refused(detail.to_string())),
         }
     }
 }
@@ -394,5 +541,7 @@ fn digest(hash: tendermint::Hash) -> Hash {
     }
 }
 
+#[cfg(any(test, feature = "test-utils"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;

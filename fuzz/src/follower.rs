@@ -1,27 +1,15 @@
 //! What a node that lies can tell a follower of a rollup.
 
-use std::sync::LazyLock;
-
 use counterpoint_core::{light::TrustedState, primitive::Height, registry::RollupConfig};
 use counterpoint_proto::sequencer::RollupBlock;
-use counterpoint_service::sequencer::{Client, Follower};
+use counterpoint_service::sequencer::Verifier;
 use prost::Message;
-use tokio::runtime::{Builder, Runtime};
 
 use crate::{encode, samples};
 
-/// A client that nobody asks needs a runtime all the same.
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime"));
-
-static CLIENT: LazyLock<Client> = LazyLock::new(|| {
-    let _entered = RUNTIME.enter();
-    Client::new(&["http://127.0.0.1:1".into()]).expect("a URL")
-});
-
-fn follower() -> Follower {
+fn verifier() -> Verifier {
     let trusted = TrustedState::from_genesis(&samples::genesis_file()).expect("it is valid");
-    Follower::new(CLIENT.clone(), samples::alpha(), trusted, Height::new(2))
+    Verifier::new(samples::alpha(), trusted, Height::new(2))
 }
 
 fn message() -> RollupBlock {
@@ -38,7 +26,7 @@ fn message() -> RollupBlock {
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
-    let block = follower().accept(&message());
+    let block = verifier().accept(&message());
     block.expect("the seed is a block that is believed");
     vec![message().encode_to_vec()]
 }
@@ -46,7 +34,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 /// Whatever is believed is the list that was signed for.
 pub(crate) fn run(data: &[u8]) {
     if let Ok(message) = RollupBlock::decode(data)
-        && let Ok(block) = follower().accept(&message)
+        && let Ok(block) = verifier().accept(&message)
     {
         assert_eq!(block.list.items(), samples::list().0);
         assert_eq!(block.config, RollupConfig::example("alpha"));

@@ -16,5 +16,6 @@ mod road;
 mod slots;
 mod supervisor;
 mod support;
+mod trust;
 mod upgrade;
 mod validators;

@@ -19,7 +19,7 @@ use counterpoint::devnet::{
 use counterpoint_core::{
     action::{Action, RegisterRollup},
     key::SecretKey,
-    light::TrustedState,
+    light::{LightError, TrustedState},
     primitive::{Amount, EvmAddress, Hash, Height, Nonce},
     slot::SlotSecs,
     transaction::{SignedTransaction, TransactionBody},
@@ -27,7 +27,7 @@ use counterpoint_core::{
 use counterpoint_proto::sequencer::get_transaction_response::Status;
 use counterpoint_service::{
     files::{read_key, read_trust},
-    sequencer::{Client, Inclusion, verify_inclusion},
+    sequencer::{Client, Inclusion, VerifyError, verify_inclusion},
 };
 use serde_json::{Value, json};
 
@@ -375,7 +375,15 @@ pub(crate) async fn sequence_after(
         }
     })
     .await;
-    verify_inclusion(trusted, &tx.hash(), &included).unwrap()
+    loop {
+        match verify_inclusion(trusted, &tx.hash(), &included) {
+            Err(VerifyError::Header(LightError::Distant { .. })) => {
+                let target = Height::new(included.height);
+                client.bridge(trusted, target).await.unwrap();
+            }
+            verified => return verified.unwrap(),
+        }
+    }
 }
 
 /// A transaction of the faucet that follows those that a node knows.

@@ -12,12 +12,12 @@ use counterpoint_core::{
 use counterpoint_machine::{fees::Prices, query};
 use counterpoint_proto::sequencer::{
     GetAccountRequest, GetAccountResponse, GetChainRequest, GetChainResponse, GetFeesRequest,
-    GetFeesResponse, GetInfoRequest, GetInfoResponse, GetRollupBlockRequest, GetRollupRequest,
-    GetRollupResponse, GetStateProofRequest, GetStateProofResponse, GetTransactionRequest,
-    GetTransactionResponse, ListRollupsRequest, ListRollupsResponse, RollupBlock,
-    StreamRollupBlocksRequest, SubmitTransactionRequest, SubmitTransactionResponse,
-    get_chain_response::Proposal, get_fees_response::Forecast, get_rollup_request,
-    get_transaction_response, sequencer_server,
+    GetFeesResponse, GetHeaderRequest, GetHeaderResponse, GetInfoRequest, GetInfoResponse,
+    GetRollupBlockRequest, GetRollupRequest, GetRollupResponse, GetStateProofRequest,
+    GetStateProofResponse, GetTransactionRequest, GetTransactionResponse, ListRollupsRequest,
+    ListRollupsResponse, RollupBlock, StreamRollupBlocksRequest, SubmitTransactionRequest,
+    SubmitTransactionResponse, get_chain_response::Proposal, get_fees_response::Forecast,
+    get_rollup_request, get_transaction_response, sequencer_server,
 };
 use counterpoint_service::connection::Peer;
 use stream::BlockStream;
@@ -480,6 +480,25 @@ impl sequencer_server::Sequencer for Sequencer {
         self.off_worker(move || this.prove(&key))
             .await?
             .map(Response::new)
+    }
+
+    async fn get_header(
+        &self,
+        request: Request<GetHeaderRequest>,
+    ) -> Result<Response<GetHeaderResponse>, Status> {
+        let height = Height::new(request.into_inner().height);
+        self.check_served(height)?;
+        let header = self.store.header(height).map_err(internal)?;
+        let validators = self.store.validators(height).map_err(internal)?;
+        let (Some(signed_header), Some((validators, _))) = (header, validators) else {
+            self.check_served(height)?;
+            let reason = format!("no signed header of height {height} yet");
+            return Err(Status::not_found(reason));
+        };
+        Ok(Response::new(GetHeaderResponse {
+            signed_header,
+            validators,
+        }))
     }
 
     async fn get_rollup_block(

@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use counterpoint_core::{
     block::{LeafProof, RollupItem},
     fees::FeeParams,
+    light::LightError,
     primitive::{Address, Hash, Height, RollupId},
     state::{Account, Approval, AuthorityRecord, Chain, ConsensusRecord, Key, Upgrade, Validator},
 };
@@ -12,7 +13,10 @@ use counterpoint_proto::sequencer::{
     GetChainResponse, GetFeesResponse, get_chain_response::Proposal, get_fees_response::Forecast,
     get_transaction_response::Status,
 };
-use counterpoint_service::{files::read_trust, sequencer::verify_record};
+use counterpoint_service::{
+    files::read_trust,
+    sequencer::{VerifyError, verify_record},
+};
 use serde_json::{Value, json};
 
 use super::{NodeArgs, Output, show};
@@ -110,7 +114,15 @@ pub(crate) async fn run(args: QueryArgs) -> eyre::Result<()> {
             let mut trusted = read_trust(&trust)?;
             let key = Key::Account(address);
             let answer = client.state_proof(&key).await?;
-            let (account, height) = verify_record::<Account>(&mut trusted, &key, &answer)?;
+            let above = Height::new(answer.height.saturating_add(1));
+            let (account, height) = loop {
+                match verify_record::<Account>(&mut trusted, &key, &answer) {
+                    Err(VerifyError::Header(LightError::Distant { .. })) => {
+                        client.bridge(&mut trusted, above).await?;
+                    }
+                    proven => break proven?,
+                }
+            };
             json!({
                 "address": address,
                 "exists": account.is_some(),
@@ -138,7 +150,7 @@ pub(crate) async fn run(args: QueryArgs) -> eyre::Result<()> {
         },
         QueryCommand::Block { rollup, height } => {
             let id = RollupId::from_name(&rollup);
-            let block = client.rollup_block(Height::new(height), &id).await?;
+            let (_, block) = client.rollup_block(Height::new(height), &id).await?;
             let proof: LeafProof = borsh::from_slice(&block.borsh_leaf_proof)?;
             let items: Vec<RollupItem> = borsh::from_slice(&block.borsh_list)?;
             let env = proof.leaf.env;

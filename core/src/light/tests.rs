@@ -1,118 +1,7 @@
-use ed25519_consensus::SigningKey;
-use tendermint::{
-    AppHash, PublicKey, Signature, account,
-    block::{self, Commit, CommitSig, Header, Round, header, parts},
-    vote::{self, Vote},
+use super::{
+    testing::{CHAIN, Validators, genesis, header},
+    *,
 };
-
-use super::*;
-
-const CHAIN: &str = "test-chain";
-
-/// Validators with keys, each with a power of its own.
-struct Validators(Vec<(SigningKey, u32)>);
-
-impl Validators {
-    fn new(seeds: &[(u8, u32)]) -> Self {
-        let key = |(seed, power): &(u8, u32)| (SigningKey::from([*seed; 32]), *power);
-        Self(seeds.iter().map(key).collect())
-    }
-
-    fn infos(&self) -> Vec<validator::Info> {
-        let info = |(key, power): &(SigningKey, u32)| {
-            let public = key.verification_key().to_bytes();
-            let public = PublicKey::from_raw_ed25519(&public).unwrap();
-            validator::Info::new(public, (*power).into())
-        };
-        self.0.iter().map(info).collect()
-    }
-
-    fn set(&self) -> validator::Set {
-        validator::Set::without_proposer(self.infos())
-    }
-
-    fn key(&self, address: &account::Id) -> &SigningKey {
-        let position = self
-            .infos()
-            .iter()
-            .position(|info| info.address == *address);
-        &self.0[position.unwrap()].0
-    }
-
-    /// A header signed by those of the set whose place is in `signers`, strongest first.
-    fn sign(&self, header: Header, signers: &[usize]) -> SignedHeader {
-        let block_id = block::Id {
-            hash: header.hash(),
-            part_set_header: parts::Header::new(1, header.hash()).unwrap(),
-        };
-        let signature = |(place, info): (usize, &validator::Info)| {
-            if !signers.contains(&place) {
-                return CommitSig::BlockIdFlagAbsent;
-            }
-            let vote = Vote {
-                vote_type: vote::Type::Precommit,
-                height: header.height,
-                round: Round::default(),
-                block_id: Some(block_id),
-                timestamp: Some(header.time),
-                validator_address: info.address,
-                validator_index: u32::try_from(place).unwrap().try_into().unwrap(),
-                signature: None,
-                extension: vec![],
-                extension_signature: None,
-            };
-            let message = vote.into_signable_vec(header.chain_id.clone());
-            let bytes = self.key(&info.address).sign(&message).to_bytes();
-            CommitSig::BlockIdFlagCommit {
-                validator_address: info.address,
-                timestamp: header.time,
-                signature: Signature::new(bytes).unwrap(),
-            }
-        };
-        let set = self.set();
-        let signatures = set.validators().iter().enumerate().map(signature).collect();
-        let commit = Commit {
-            height: header.height,
-            round: Round::default(),
-            block_id,
-            signatures,
-        };
-        SignedHeader::new(header, commit).unwrap()
-    }
-}
-
-fn header(height: u64, previous: Hash, set: &Validators, next: &Validators) -> Header {
-    let hash = tendermint::Hash::Sha256;
-    let last_block_id = (previous != Hash::ZERO).then(|| block::Id {
-        hash: hash(*previous.as_bytes()),
-        part_set_header: parts::Header::new(1, hash([1; 32])).unwrap(),
-    });
-    Header {
-        version: header::Version { block: 11, app: 1 },
-        chain_id: CHAIN.parse().unwrap(),
-        height: u32::try_from(height).unwrap().into(),
-        time: Time::from_unix_timestamp(1_800_000_000 + i64::try_from(height).unwrap(), 0).unwrap(),
-        last_block_id,
-        last_commit_hash: None,
-        data_hash: Some(hash([3; 32])),
-        validators_hash: set.set().hash(),
-        next_validators_hash: next.set().hash(),
-        consensus_hash: hash([4; 32]),
-        app_hash: AppHash::try_from(vec![6; 32]).unwrap(),
-        last_results_hash: None,
-        evidence_hash: None,
-        proposer_address: account::Id::new([5; 20]),
-    }
-}
-
-fn genesis(validators: &Validators) -> TrustedState {
-    let file = serde_json::json!({
-        "chain_id": CHAIN,
-        "genesis_time": "2027-01-15T08:00:00Z", // 1,800,000,000 s
-        "validators": validators.infos(),
-    });
-    TrustedState::from_genesis(file.to_string().as_bytes()).unwrap()
-}
 
 fn four() -> Validators {
     Validators::new(&[(1, 10), (2, 10), (3, 10), (4, 10)])
@@ -199,6 +88,114 @@ fn a_gap_needs_a_third_of_those_that_were_trusted() {
     let expired = 1_800_000_000 + i64::try_from(TRUSTING_PERIOD.as_secs()).unwrap() + 100;
     late.time = Time::from_unix_timestamp(expired, 0).unwrap();
     refused(&mut trusted, &half.sign(late, &[0, 1, 2]));
+}
+
+/// A chain whose whole set is another one every ten heights; gives a height's header and set.
+fn rotating(height: u64) -> (SignedHeader, validator::Set) {
+    let set = |height: u64| {
+        let seed = u8::try_from(height / 10 * 4).unwrap();
+        Validators::new(&[(seed + 1, 10), (seed + 2, 10), (seed + 3, 10)])
+    };
+    let (now, next) = (set(height), set(height + 1));
+    let header = header(height, Hash::new([9; 32]), &now, &next);
+    (now.sign(header, &[0, 1, 2]), now.set())
+}
+
+#[test]
+fn headers_in_between_lead_over_any_rotation() {
+    let (first, set) = rotating(1);
+    let root = TrustedHeader {
+        height: Height::new(1),
+        hash: digest(first.header.hash()),
+    };
+    let mut trusted = genesis(&four()).from_root(root, &first, &set).unwrap();
+    let (mut wanted, mut fetched) = (vec![Height::new(100)], 0);
+    while let Some(height) = wanted.last().copied() {
+        let (signed, set) = rotating(height.get());
+        match trusted.verify(&signed, Some(&set)) {
+            // What a fork would be is of no interest here: no header knows its predecessor.
+            Ok(_) | Err(LightError::Fork { .. }) => {
+                trusted = trusted_at(height);
+                wanted.pop();
+            }
+            Err(LightError::Distant { .. }) => wanted.push(trusted.pivot(height)),
+            Err(error) => panic!("{error}"),
+        }
+        fetched += 1;
+        assert!(fetched < 100, "fewer than one by one");
+    }
+    assert_eq!(trusted.height(), Height::new(100));
+}
+
+fn trusted_at(height: Height) -> TrustedState {
+    let (signed, set) = rotating(height.get());
+    let hash = digest(signed.header.hash());
+    let root = TrustedHeader { height, hash };
+    genesis(&four()).from_root(root, &signed, &set).unwrap()
+}
+
+#[test]
+fn a_set_that_is_about_to_go_introduces_nothing_but_the_next_one() {
+    let mut trusted = trusted_at(Height::new(19)); // The set changes at 20.
+    let (far, set) = rotating(25);
+    let error = trusted.verify(&far, Some(&set)).unwrap_err();
+    assert!(matches!(error, LightError::Distant { .. }), "{error}");
+    assert_eq!(trusted.pivot(Height::new(25)), Height::new(20));
+    // The old set, still at work where it has no say any more.
+    let old = Validators::new(&[(5, 10), (6, 10), (7, 10)]);
+    let forged = header(25, Hash::ZERO, &old, &old);
+    let forged = old.sign(forged, &[0, 1, 2]);
+    assert!(trusted.verify(&forged, Some(&old.set())).is_err());
+    assert_eq!(trusted, trusted_at(Height::new(19)));
+}
+
+#[test]
+fn a_root_is_the_header_with_the_named_hash_and_its_validators() {
+    let set = four();
+    let signed = set.sign(header(7, Hash::new([9; 32]), &set, &set), &ALL);
+    let root = TrustedHeader {
+        height: Height::new(7),
+        hash: digest(signed.header.hash()),
+    };
+    let start = genesis(&set);
+    let mut trusted = start.from_root(root, &signed, &set.set()).unwrap();
+    assert_eq!(trusted.header(), Some(root));
+    assert_eq!(trusted.recognise(&signed).unwrap().hash(), root.hash);
+    trusted
+        .verify(&set.sign(header(8, root.hash, &set, &set), &ALL), None)
+        .unwrap();
+
+    let refuse = |root, signed, set: &Validators| start.from_root(root, signed, &set.set());
+    let elsewhere = TrustedHeader {
+        hash: Hash::new([1; 32]),
+        ..root
+    };
+    let error = refuse(elsewhere, &signed, &set).unwrap_err();
+    assert!(matches!(error, LightError::Root { .. }), "{error}");
+    let later = TrustedHeader {
+        height: Height::new(8),
+        ..root
+    };
+    assert!(refuse(later, &signed, &set).is_err());
+    let others = Validators::new(&[(5, 10)]);
+    let error = refuse(root, &signed, &others).unwrap_err();
+    assert!(matches!(error, LightError::Validators { .. }), "{error}");
+    let mut foreign = header(7, Hash::new([9; 32]), &set, &set);
+    foreign.chain_id = "other-chain".parse().unwrap();
+    let hash = digest(foreign.hash());
+    let root = TrustedHeader { hash, ..root };
+    let error = refuse(root, &set.sign(foreign, &ALL), &set).unwrap_err();
+    assert!(error.to_string().contains("other-chain"), "{error}");
+    assert!(trusted.recognise(&signed).is_err(), "trust has moved on");
+}
+
+#[test]
+fn trust_grows_too_old_after_thirty_days() {
+    let trusted = genesis(&four());
+    let month = TRUSTING_PERIOD.as_secs();
+    assert!(!trusted.is_expired(1_800_000_000 + month - 1));
+    assert!(trusted.is_expired(1_800_000_000 + month));
+    assert!(!trusted.is_expired(0), "a clock that is wrong");
 }
 
 #[test]

@@ -255,6 +255,20 @@ pub struct GetStateProofResponse {
     #[prost(bytes = "bytes", tag = "4")]
     pub validators: ::prost::bytes::Bytes,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetHeaderRequest {
+    #[prost(uint64, tag = "1")]
+    pub height: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetHeaderResponse {
+    /// CometBFT's SignedHeader message.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub signed_header: ::prost::bytes::Bytes,
+    /// CometBFT's ValidatorSet message of the same height.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub validators: ::prost::bytes::Bytes,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRollupBlockRequest {
     #[prost(uint64, tag = "1")]
@@ -641,6 +655,34 @@ pub mod sequencer_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// A signed header and the validators that could sign it: what leads a reader from a header that it
+        /// trusts to one that is signed by others.
+        pub async fn get_header(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetHeaderRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetHeaderResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/counterpoint.sequencer.v1.Sequencer/GetHeader",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("counterpoint.sequencer.v1.Sequencer", "GetHeader"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// One rollup's part of one block, with proofs up to a signed header.
         pub async fn get_rollup_block(
             &mut self,
@@ -778,6 +820,15 @@ pub mod sequencer_server {
             request: tonic::Request<super::GetStateProofRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetStateProofResponse>,
+            tonic::Status,
+        >;
+        /// A signed header and the validators that could sign it: what leads a reader from a header that it
+        /// trusts to one that is signed by others.
+        async fn get_header(
+            &self,
+            request: tonic::Request<super::GetHeaderRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetHeaderResponse>,
             tonic::Status,
         >;
         /// One rollup's part of one block, with proofs up to a signed header.
@@ -1267,6 +1318,51 @@ pub mod sequencer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetStateProofSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/counterpoint.sequencer.v1.Sequencer/GetHeader" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetHeaderSvc<T: Sequencer>(pub Arc<T>);
+                    impl<
+                        T: Sequencer,
+                    > tonic::server::UnaryService<super::GetHeaderRequest>
+                    for GetHeaderSvc<T> {
+                        type Response = super::GetHeaderResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetHeaderRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Sequencer>::get_header(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetHeaderSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -1,35 +1,51 @@
+//! Questions to several nodes, none of which is trusted.
+
 use std::{
+    error::Error,
+    fmt,
     future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use counterpoint_core::{
+    light::{LightError, TrustedState},
     primitive::{Address, Hash, Height, RollupId},
     registry::RollupConfig,
     state::Key,
 };
 use counterpoint_proto::sequencer::{
     GetAccountRequest, GetAccountResponse, GetChainRequest, GetChainResponse, GetFeesRequest,
-    GetFeesResponse, GetInfoRequest, GetInfoResponse, GetRollupBlockRequest, GetRollupRequest,
-    GetStateProofRequest, GetStateProofResponse, GetTransactionRequest, ListRollupsRequest,
-    RollupBlock, StreamRollupBlocksRequest, SubmitTransactionRequest, SubmitTransactionResponse,
-    get_rollup_request, get_transaction_response, sequencer_client::SequencerClient,
+    GetFeesResponse, GetHeaderRequest, GetHeaderResponse, GetInfoRequest, GetInfoResponse,
+    GetRollupBlockRequest, GetRollupRequest, GetStateProofRequest, GetStateProofResponse,
+    GetTransactionRequest, ListRollupsRequest, RollupBlock, StreamRollupBlocksRequest,
+    SubmitTransactionRequest, SubmitTransactionResponse, get_rollup_request,
+    get_transaction_response, sequencer_client::SequencerClient,
 };
+use metrics::counter;
+use prost::Message;
+use serde_json::json;
 use tonic::{
     Code, Status, Streaming,
     transport::{Channel, Endpoint},
 };
-use tracing::debug;
+use tracing::{error, info, warn};
+
+use super::{
+    endpoints::{Standing, Standings},
+    evidence::{Evidence, Record, Wrong},
+    metric,
+    verify::{VerifyError, verify_pivot},
+};
 
 /// How long a node may take to answer before another one is asked.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A node that must be left alone for longer has lied.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 /// Longest answer, in bytes: a rollup's whole share of the largest block, and its proofs.
 const MAX_ANSWER_BYTES: usize = 128 << 20;
 
@@ -39,6 +55,20 @@ pub enum ClientError {
     /// No endpoint is configured.
     #[error("no sequencer endpoint is configured")]
     NoEndpoint,
+    /// Every node has served bad proofs, and is left alone for a while.
+    #[error("every sequencer endpoint has served bad proofs and is left alone for a while")]
+    NobodyLeft,
+    /// The node served what does not hold.
+    #[error("sequencer {url} served a bad proof")]
+    BadProof {
+        /// The node.
+        url: String,
+        /// What does not hold.
+        source: Box<VerifyError>,
+    },
+    /// Two headers of one height were signed: nobody can say which chain is right.
+    #[error(transparent)]
+    Fork(Fork),
     /// An endpoint is not a URL.
     #[error("sequencer endpoint {url} is not a URL like http://127.0.0.1:9090")]
     Url {
@@ -65,6 +95,16 @@ pub enum ClientError {
     },
 }
 
+/// Proof that validators signed two headers of one height.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the sequencer has forked at height {height}; both headers are kept: {evidence}")]
+pub struct Fork {
+    /// The height at which the chain contradicts what was verified.
+    pub height: Height,
+    /// The file with both headers.
+    pub evidence: String,
+}
+
 impl ClientError {
     /// Whether the node answered that there is no such thing.
     #[must_use]
@@ -73,11 +113,20 @@ impl ClientError {
     }
 }
 
-/// Asks several sequencer nodes, one after another until one answers.
+/// One of the nodes, as an answer came from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeId(usize);
+
+/// Asks several sequencer nodes: the one that has served best first, the others if it does not
+/// answer. Clones share what they know of the nodes.
 #[derive(Clone, Debug)]
-pub struct Client {
-    nodes: Arc<[Node]>,
-    current: Arc<AtomicUsize>,
+pub struct Client(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    nodes: Vec<Node>,
+    standings: Mutex<Standings>,
+    evidence: Option<Evidence>,
 }
 
 #[derive(Clone, Debug)]
@@ -92,17 +141,30 @@ impl Client {
     /// # Errors
     /// [`ClientError`] if there is no URL, or one is malformed.
     pub fn new(urls: &[String]) -> Result<Self, ClientError> {
+        Self::build(urls, None)
+    }
+
+    /// The same, which keeps proofs of what nodes have done wrong.
+    ///
+    /// # Errors
+    /// [`ClientError`] if there is no URL, or one is malformed.
+    pub fn with_evidence(urls: &[String], evidence: Evidence) -> Result<Self, ClientError> {
+        Self::build(urls, Some(evidence))
+    }
+
+    fn build(urls: &[String], evidence: Option<Evidence>) -> Result<Self, ClientError> {
         if urls.is_empty() {
             return Err(ClientError::NoEndpoint);
         }
-        let nodes = urls
+        let nodes: Vec<Node> = urls
             .iter()
             .map(|url| Node::new(url))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
+        Ok(Self(Arc::new(Shared {
+            standings: Mutex::new(Standings::new(nodes.len())),
             nodes,
-            current: Arc::default(),
-        })
+            evidence,
+        })))
     }
 
     /// Says what chain the nodes follow and how far they are.
@@ -122,7 +184,18 @@ impl Client {
         &self,
         transaction: Bytes,
     ) -> Result<SubmitTransactionResponse, ClientError> {
-        self.ask(|mut client| {
+        Ok(self.submit_to_any(transaction).await?.1)
+    }
+
+    /// The same, and who took or refused it.
+    ///
+    /// # Errors
+    /// [`ClientError`] if no node answers.
+    pub async fn submit_to_any(
+        &self,
+        transaction: Bytes,
+    ) -> Result<(NodeId, SubmitTransactionResponse), ClientError> {
+        self.ask_until(is_passing, |mut client| {
             let request = SubmitTransactionRequest {
                 transaction: transaction.clone(),
             };
@@ -139,18 +212,29 @@ impl Client {
         &self,
         hash: &Hash,
     ) -> Result<get_transaction_response::Status, ClientError> {
+        Ok(self.locate(hash).await?.1)
+    }
+
+    /// The same, and who said so.
+    ///
+    /// # Errors
+    /// [`ClientError`] if no node answers.
+    pub async fn locate(
+        &self,
+        hash: &Hash,
+    ) -> Result<(NodeId, get_transaction_response::Status), ClientError> {
         let tx_hash = Bytes::copy_from_slice(hash.as_bytes());
-        let answer = self
-            .ask(|mut client| {
+        let (node, answer) = self
+            .ask_all(|mut client| {
                 let request = GetTransactionRequest {
                     tx_hash: tx_hash.clone(),
                 };
                 async move { client.get_transaction(request).await }
             })
             .await?;
-        answer
-            .status
-            .ok_or_else(|| self.malformed("transaction status"))
+        let status = answer.status;
+        let status = status.ok_or_else(|| self.malformed(node, "transaction status"))?;
+        Ok((node, status))
     }
 
     /// An account, as the node sees it.
@@ -171,15 +255,15 @@ impl Client {
     /// The configuration of the rollup called `name`, as the node sees it.
     ///
     /// # Errors
-    /// [`ClientError::is_not_found`] if no such rollup is registered.
+    /// [`ClientError::is_not_found`] if no node knows of such a rollup.
     pub async fn rollup(&self, name: &str) -> Result<RollupConfig, ClientError> {
-        let answer = self
-            .ask(|mut client| {
+        let (node, answer) = self
+            .ask_all(|mut client| {
                 let key = Some(get_rollup_request::Key::Name(name.to_owned()));
                 async move { client.get_rollup(GetRollupRequest { key }).await }
             })
             .await?;
-        self.config(&answer.borsh_config)
+        self.config(node, &answer.borsh_config)
     }
 
     /// Rollups in the order of their identifiers, at most `limit` after one.
@@ -194,8 +278,8 @@ impl Client {
         let after = after
             .map(|id| Bytes::copy_from_slice(id.as_bytes()))
             .unwrap_or_default();
-        let answer = self
-            .ask(|mut client| {
+        let (node, answer) = self
+            .ask_all(|mut client| {
                 let request = ListRollupsRequest {
                     after: after.clone(),
                     limit,
@@ -206,11 +290,11 @@ impl Client {
         answer
             .rollups
             .iter()
-            .map(|rollup| self.config(&rollup.borsh_config))
+            .map(|rollup| self.config(node, &rollup.borsh_config))
             .collect()
     }
 
-    /// One rollup's part of one block; verify it before you rely on it.
+    /// One rollup's part of one block, and who served it; verify it before you rely on it.
     ///
     /// # Errors
     /// [`ClientError`] if no node answers.
@@ -218,9 +302,9 @@ impl Client {
         &self,
         height: Height,
         rollup_id: &RollupId,
-    ) -> Result<RollupBlock, ClientError> {
+    ) -> Result<(NodeId, RollupBlock), ClientError> {
         let rollup_id = Bytes::copy_from_slice(rollup_id.as_bytes());
-        self.ask(|mut client| {
+        self.ask_all(|mut client| {
             let request = GetRollupBlockRequest {
                 height: height.get(),
                 rollup_id: rollup_id.clone(),
@@ -261,36 +345,316 @@ impl Client {
         .await
     }
 
-    /// One rollup's part of every block from a height on; verify each before you rely on it.
+    /// One rollup's part of every block from a height on, from one node; verify each before you rely
+    /// on it.
     pub(super) async fn stream(
         &self,
+        node: NodeId,
         from: Height,
         rollup_id: &RollupId,
-    ) -> Result<Streaming<RollupBlock>, ClientError> {
-        let rollup_id = Bytes::copy_from_slice(rollup_id.as_bytes());
-        self.ask(|mut client| {
-            let request = StreamRollupBlocksRequest {
-                from_height: from.get(),
-                rollup_id: rollup_id.clone(),
+    ) -> Result<Streaming<RollupBlock>, Status> {
+        let request = StreamRollupBlocksRequest {
+            from_height: from.get(),
+            rollup_id: Bytes::copy_from_slice(rollup_id.as_bytes()),
+        };
+        let open = |mut client: SequencerClient<Channel>| async move {
+            client.stream_rollup_blocks(request).await
+        };
+        self.ask_node(node, open).await
+    }
+
+    /// The signed header of a height, from one node; verify it before you rely on it.
+    pub(super) async fn header(
+        &self,
+        node: NodeId,
+        height: Height,
+    ) -> Result<GetHeaderResponse, Status> {
+        let request = GetHeaderRequest {
+            height: height.get(),
+        };
+        let ask =
+            |mut client: SequencerClient<Channel>| async move { client.get_header(request).await };
+        self.ask_node(node, ask).await
+    }
+
+    /// [`Self::rollup_block`] of one node.
+    pub(super) async fn rollup_block_of(
+        &self,
+        node: NodeId,
+        height: Height,
+        rollup_id: &RollupId,
+    ) -> Result<RollupBlock, Status> {
+        let request = GetRollupBlockRequest {
+            height: height.get(),
+            rollup_id: Bytes::copy_from_slice(rollup_id.as_bytes()),
+        };
+        let ask = |mut client: SequencerClient<Channel>| async move {
+            client.get_rollup_block(request).await
+        };
+        self.ask_node(node, ask).await
+    }
+
+    /// [`Self::state_proof`] of one node.
+    pub(super) async fn state_proof_of(
+        &self,
+        node: NodeId,
+        key: &Key<'_>,
+    ) -> Result<GetStateProofResponse, Status> {
+        let request = GetStateProofRequest {
+            key: Bytes::from(key.encode()),
+        };
+        let ask = |mut client: SequencerClient<Channel>| async move {
+            client.get_state_proof(request).await
+        };
+        self.ask_node(node, ask).await
+    }
+
+    /// The chain of the nodes, if all that answer follow another one than `chain_id`: then not they
+    /// are wrong, but we.
+    pub async fn other_chain(&self, chain_id: &str) -> Option<String> {
+        let mut other = None;
+        for node in self.order() {
+            let ask = |mut client: SequencerClient<Channel>| async move {
+                client.get_info(GetInfoRequest {}).await
             };
-            async move { client.stream_rollup_blocks(request).await }
-        })
-        .await
+            match self.ask_node(node, ask).await {
+                Ok(info) if info.chain_id == chain_id => return None,
+                Ok(info) => other = Some(info.chain_id),
+                Err(_) => {}
+            }
+        }
+        other
     }
 
-    /// The node that is asked first.
+    /// Verifies headers between what is trusted and `target`, which is too
+    /// [distant](LightError::Distant), until it may be tried again.
+    ///
+    /// # Errors
+    /// [`ClientError`] if no node has a header that is needed; what was verified stays.
+    pub async fn bridge(
+        &self,
+        trusted: &mut TrustedState,
+        target: Height,
+    ) -> Result<(), ClientError> {
+        self.advance(trusted, trusted.pivot(target)).await
+    }
+
+    /// Verifies the header of a height, and on the way to it as few others as can be. Nodes are asked
+    /// one after another.
+    ///
+    /// # Errors
+    /// [`ClientError`] if no node has a header that is needed; what was verified stays.
+    pub async fn advance(
+        &self,
+        trusted: &mut TrustedState,
+        height: Height,
+    ) -> Result<(), ClientError> {
+        let mut wanted = vec![(height, None)];
+        while let Some((height, known)) = wanted.pop() {
+            let (node, answer) = match known {
+                Some(known) => known,
+                None => self.any_header(height).await?,
+            };
+            match verify_pivot(trusted, height, &answer) {
+                Ok(_) => {}
+                Err(VerifyError::Header(LightError::Distant { .. })) => {
+                    let pivot = trusted.pivot(height);
+                    wanted.push((height, Some((node, answer))));
+                    wanted.push((pivot, None));
+                }
+                Err(error) => {
+                    let header = &answer.signed_header;
+                    let convicted = self.convict(node, trusted, height, error, header, &answer);
+                    match convicted.await {
+                        fork @ ClientError::Fork(_) => return Err(fork),
+                        _ => wanted.push((height, None)),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn any_header(&self, height: Height) -> Result<(NodeId, GetHeaderResponse), ClientError> {
+        let mut last = ClientError::NobodyLeft;
+        for node in self.order() {
+            // One that has lied just now must not be asked for ever.
+            if self.wait(node) > MAX_WAIT {
+                continue;
+            }
+            match self.header(node, height).await {
+                Ok(answer) => return Ok((node, answer)),
+                Err(status) => {
+                    self.failed(node, &status.message());
+                    last = self.status_error(node, status);
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// All nodes, the best first.
+    pub(super) fn order(&self) -> Vec<NodeId> {
+        let order = self.standings().order(Instant::now());
+        order.into_iter().map(NodeId).collect()
+    }
+
+    /// The best node, once there is one that need not be left alone.
+    pub(super) async fn best(&self) -> NodeId {
+        loop {
+            let first = self.order().first().copied().unwrap_or(NodeId(0));
+            let wait = self.wait(first);
+            if wait.is_zero() {
+                return first;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn wait(&self, node: NodeId) -> Duration {
+        self.standings().wait(node.0, Instant::now())
+    }
+
+    /// The URL of a node.
     #[must_use]
-    pub fn current_url(&self) -> &str {
-        self.nodes.get(self.place(0)).map_or("", |node| &node.url)
+    pub fn url(&self, node: NodeId) -> &str {
+        self.0.nodes.get(node.0).map_or("", |node| &node.url)
     }
 
-    /// Asks another node first from now on.
-    pub fn skip_current(&self) {
-        self.current.fetch_add(1, Ordering::Relaxed);
+    /// A node gave what was wanted of it, and it held.
+    pub(super) fn served(&self, node: NodeId) {
+        self.standings().served(node.0);
     }
 
-    fn place(&self, offset: usize) -> usize {
-        self.current.load(Ordering::Relaxed).wrapping_add(offset) % self.nodes.len().max(1)
+    /// A node was away, slow, or had nothing to say: others come first for a while.
+    pub fn failed(&self, node: NodeId, reason: &dyn fmt::Display) {
+        let (url, reason) = (self.url(node), reason.to_string());
+        info!(url, reason, "sequencer node passed over");
+        counter!(metric::FAILURES, "endpoint" => url.to_owned()).increment(1);
+        self.standings().failed(node.0, Instant::now(), reason);
+    }
+
+    /// Judges an answer that does not hold: it proves a fork, or its node is dropped for long. Either
+    /// way the proof is kept.
+    pub async fn convict(
+        &self,
+        node: NodeId,
+        trusted: &TrustedState,
+        height: Height,
+        error: VerifyError,
+        signed_header: &Bytes,
+        answer: &impl Message,
+    ) -> ClientError {
+        if let VerifyError::Header(LightError::Fork { .. }) = error {
+            let headers = vec![signed_header.to_vec()];
+            return ClientError::Fork(self.fork(node, trusted, height, headers).await);
+        }
+        self.report(node, trusted, height, &error, answer);
+        let (url, source) = (self.url(node).to_owned(), Box::new(error));
+        ClientError::BadProof { url, source }
+    }
+
+    /// A node served what does not hold: it is dropped for long, and the answer is kept.
+    pub(super) fn report(
+        &self,
+        node: NodeId,
+        trusted: &TrustedState,
+        height: Height,
+        error: &VerifyError,
+        answer: &impl Message,
+    ) {
+        let url = self.url(node);
+        let reason = format!("bad proof at height {height}: {}", chain(error));
+        warn!(url, reason, "sequencer node dropped");
+        counter!(metric::BAD_PROOFS, "endpoint" => url.to_owned()).increment(1);
+        self.standings()
+            .lied(node.0, Instant::now(), reason.clone());
+        let record = self.record(node, trusted, height, reason);
+        self.keep(&record.with_answer(answer));
+    }
+
+    /// Keeps signed headers that contradict what was verified, and with them the verified header and
+    /// the other one of its height, wherever a node still has them.
+    pub(super) async fn fork(
+        &self,
+        node: NodeId,
+        trusted: &TrustedState,
+        height: Height,
+        mut signed_headers: Vec<Vec<u8>>,
+    ) -> Fork {
+        for other in self.order() {
+            if let Ok(answer) = self.header(other, trusted.height()).await {
+                let header = answer.signed_header.to_vec();
+                if !signed_headers.contains(&header) {
+                    signed_headers.push(header);
+                }
+            }
+        }
+        let reason = "two headers of one height were signed".to_owned();
+        let record = self.record(node, trusted, height, reason);
+        let path = self.keep(&Record {
+            wrong: Wrong::Fork,
+            signed_headers,
+            ..record
+        });
+        let evidence = path.map_or("nowhere".into(), |path| path.display().to_string());
+        Fork { height, evidence }
+    }
+
+    fn record(
+        &self,
+        node: NodeId,
+        trusted: &TrustedState,
+        height: Height,
+        reason: String,
+    ) -> Record {
+        Record {
+            version: 1,
+            wrong: Wrong::BadProof,
+            chain_id: trusted.chain_id().to_owned(),
+            height: height.get(),
+            trusted_height: trusted.height().get(),
+            trusted_hash: trusted.header().map_or(Hash::ZERO, |header| header.hash),
+            endpoint: self.url(node).to_owned(),
+            reason,
+            signed_headers: Vec::new(),
+            answer: Vec::new(),
+        }
+    }
+
+    fn keep(&self, record: &Record) -> Option<PathBuf> {
+        match self.0.evidence.as_ref()?.keep(record) {
+            Ok(path) => {
+                warn!(path = %path.display(), "kept evidence");
+                Some(path)
+            }
+            Err(error) => {
+                error!(%error, "failed to keep evidence");
+                None
+            }
+        }
+    }
+
+    /// How each node serves, for a service's status.
+    #[must_use]
+    pub fn status(&self) -> serde_json::Value {
+        let (standings, now) = (self.standings().clone(), Instant::now());
+        let of = |(node, one): (&Node, &Standing)| {
+            json!({
+                "url": node.url,
+                "bad_proofs": one.bad_proofs,
+                "bad_proof": one.bad_proof,
+                "trouble": one.trouble,
+                "asked_again_in_secs": one.wait(now).as_secs(),
+            })
+        };
+        self.0.nodes.iter().zip(standings.all()).map(of).collect()
+    }
+
+    fn standings(&self) -> MutexGuard<'_, Standings> {
+        // What is behind this lock is whole at every moment.
+        let standings = &self.0.standings;
+        standings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask<T, A>(
@@ -300,44 +664,108 @@ impl Client {
     where
         A: Future<Output = Result<tonic::Response<T>, Status>>,
     {
+        Ok(self.ask_until(is_passing, question).await?.1)
+    }
+
+    /// Asks one node after another, whatever the reason why one does not answer.
+    async fn ask_all<T, A>(
+        &self,
+        question: impl Fn(SequencerClient<Channel>) -> A,
+    ) -> Result<(NodeId, T), ClientError>
+    where
+        A: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        self.ask_until(|_| true, question).await
+    }
+
+    async fn ask_until<T, A>(
+        &self,
+        goes_on: impl Fn(&Status) -> bool,
+        question: impl Fn(SequencerClient<Channel>) -> A,
+    ) -> Result<(NodeId, T), ClientError>
+    where
+        A: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
         let mut last = ClientError::NoEndpoint;
-        for _ in 0..self.nodes.len() {
-            let Some(node) = self.nodes.get(self.place(0)) else {
-                break;
-            };
-            let answer = tokio::time::timeout(TIMEOUT, question(node.client.clone())).await;
-            let status = match answer {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded(format!("no answer within {TIMEOUT:?}")),
-            };
-            let another = matches!(
-                status.code(),
-                Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Internal
-            );
-            debug!(url = node.url, %status, "sequencer node failed");
-            last = ClientError::Status {
-                url: node.url.clone(),
-                status: Box::new(status),
-            };
-            if !another {
-                break;
+        for node in self.order() {
+            match self.ask_node(node, &question).await {
+                Ok(answer) => {
+                    self.served(node);
+                    return Ok((node, answer));
+                }
+                Err(status) => {
+                    let passing = goes_on(&status);
+                    if is_passing(&status) {
+                        self.failed(node, &status.message());
+                    }
+                    last = self.status_error(node, status);
+                    if !passing {
+                        break;
+                    }
+                }
             }
-            self.skip_current();
         }
         Err(last)
     }
 
-    fn config(&self, bytes: &[u8]) -> Result<RollupConfig, ClientError> {
-        borsh::from_slice(bytes).map_err(|_| self.malformed("rollup configuration"))
+    async fn ask_node<T, A>(
+        &self,
+        node: NodeId,
+        question: impl FnOnce(SequencerClient<Channel>) -> A,
+    ) -> Result<T, Status>
+    where
+        A: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let Some(Node { client, .. }) = self.0.nodes.get(node.0) else {
+            return Err(Status::internal("no such node"));
+        };
+        let answer = tokio::time::timeout(TIMEOUT, question(client.clone())).await;
+        match answer {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_) => Err(Status::deadline_exceeded(format!(
+                "no answer within {TIMEOUT:?}"
+            ))),
+        }
     }
 
-    fn malformed(&self, what: &'static str) -> ClientError {
+    pub(super) fn status_error(&self, node: NodeId, status: Status) -> ClientError {
+        ClientError::Status {
+            url: self.url(node).to_owned(),
+            status: Box::new(status),
+        }
+    }
+
+    fn config(&self, node: NodeId, bytes: &[u8]) -> Result<RollupConfig, ClientError> {
+        borsh::from_slice(bytes).map_err(|_| self.malformed(node, "rollup configuration"))
+    }
+
+    fn malformed(&self, node: NodeId, what: &'static str) -> ClientError {
+        let reason = format!("malformed {what}");
+        self.failed(node, &reason);
         ClientError::Malformed {
-            url: self.current_url().to_owned(),
+            url: self.url(node).to_owned(),
             what,
         }
     }
+}
+
+/// Whether another node may answer.
+fn is_passing(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Internal
+    )
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 impl Node {

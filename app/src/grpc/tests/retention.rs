@@ -27,6 +27,10 @@ fn blocks(from_height: u64) -> Request<StreamRollupBlocksRequest> {
     request
 }
 
+fn header(height: u64) -> Request<GetHeaderRequest> {
+    Request::new(GetHeaderRequest { height })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_are_told_what_is_not_here_any_more() {
     let directory = tempdir().unwrap();
@@ -80,6 +84,12 @@ async fn readers_are_told_what_is_not_here_any_more() {
     let kept = kept.into_inner();
     assert_eq!(kept.height, 30);
     assert!(!kept.validators.is_empty() && !kept.borsh_config.is_empty());
+    gone(sequencer.get_header(header(29)).await.unwrap_err(), 29, 30);
+    let kept = sequencer.get_header(header(30)).await.unwrap().into_inner();
+    assert_eq!(&kept.signed_header[..], b"header");
+    assert_eq!(&kept.validators[..], b"validators");
+    let later = sequencer.get_header(header(41)).await.unwrap_err();
+    assert_eq!(later.code(), Code::NotFound);
     // A reader that fell behind gets what it was sent before, then the reason.
     let mut last = 3;
     let status = loop {

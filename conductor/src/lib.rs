@@ -15,6 +15,7 @@ pub mod engine;
 pub mod evm;
 mod metric;
 mod node;
+mod parallel;
 pub mod progress;
 #[cfg(test)]
 mod testing;

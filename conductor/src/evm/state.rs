@@ -1,6 +1,6 @@
 //! Accounts, storage and code: flat for reading, in tries for the root.
 
-use alloy_consensus::constants::KECCAK_EMPTY;
+use alloy_consensus::constants::{EMPTY_ROOT_HASH, KECCAK_EMPTY};
 use alloy_genesis::GenesisAccount;
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_rlp::{Decodable, RlpDecodable, RlpEncodable};
@@ -11,7 +11,11 @@ use revm::{
 };
 use std::sync::Arc;
 
-use super::{Batch, Store, StoreError, Table, Trie};
+use super::{Batch, Store, StoreError, Table, Trie, trie::Source};
+use crate::parallel;
+
+/// Changed accounts that one thread takes at a time.
+const ACCOUNTS_AT_ONCE: usize = 128;
 
 /// An account as the account trie holds it; it is stored flat in the same encoding.
 #[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
@@ -108,18 +112,29 @@ impl StateUpdate {
             );
         }
         let source = |path: &[u8]| store.get(Table::Nodes, &account_node(path));
-        let mut accounts = Trie::open(&source)?;
-        for (address, changed) in &bundle.state {
-            let account = account_after(store, address, changed, &mut batch)?;
-            let key = keccak256(address);
-            match &account {
-                Some(account) => accounts.insert(&key, alloy_rlp::encode(account))?,
-                None => accounts.remove(&key)?,
+        let mut accounts = Trie::new(&source);
+        let changed: Vec<_> = bundle.state.iter().collect();
+        let parts = parallel::map(changed.chunks(ACCOUNTS_AT_ONCE).collect(), |part| {
+            let mut batch = Batch::new();
+            let after = part.iter().map(|(address, changed)| {
+                let account = account_after(store, address, changed, &mut batch)?;
+                Ok((*address, keccak256(address), account.map(alloy_rlp::encode)))
+            });
+            let after: Vec<_> = after.collect::<Result<_, StoreError>>()?;
+            Ok((after, batch))
+        });
+        for part in parts {
+            let (after, storage) = part?;
+            batch.extend(storage);
+            for (address, key, account) in after {
+                match &account {
+                    Some(account) => accounts.insert(&key, account.clone()),
+                    None => accounts.remove(&key),
+                }
+                batch.insert((Table::Accounts, address.to_vec()), account);
             }
-            let flat = account.map(alloy_rlp::encode);
-            batch.insert((Table::Accounts, address.to_vec()), flat);
         }
-        let (root, nodes) = accounts.commit();
+        let (root, nodes) = accounts.commit()?;
         let nodes = nodes.into_iter();
         batch.extend(nodes.map(|(path, rlp)| ((Table::Nodes, account_node(&path)), rlp)));
         Ok(Self { root, batch })
@@ -134,44 +149,27 @@ fn account_after(
     batch: &mut Batch,
 ) -> Result<Option<Account>, StoreError> {
     let before = StateReader(Arc::clone(store)).account(address)?;
+    let mut storage_root = before.map_or(EMPTY_ROOT_HASH, |before| before.storage_root);
     let gone = changed.info.as_ref().is_none_or(AccountInfo::is_empty);
-    let mut storage_root = before.map_or(alloy_consensus::constants::EMPTY_ROOT_HASH, |before| {
-        before.storage_root
-    });
     let trie_key = keccak256(address);
-    if gone || changed.was_destroyed() {
+    // Only accounts that hold no storage are created or destroyed (EIP-6780, EIP-7610), but for
+    // empty ones of a genesis file.
+    let wiped = (gone || changed.was_destroyed()) && storage_root != EMPTY_ROOT_HASH;
+    if wiped {
         wipe_storage(store, address, &trie_key, batch)?;
-        storage_root = alloy_consensus::constants::EMPTY_ROOT_HASH;
+        storage_root = EMPTY_ROOT_HASH;
     }
     let Some(info) = changed.info.as_ref().filter(|_| !gone) else {
         return Ok(None);
     };
     if !changed.storage.is_empty() {
-        let wiped = changed.was_destroyed();
-        let source = |path: &[u8]| {
-            if wiped {
-                Ok(None)
-            } else {
-                store.get(Table::Nodes, &storage_node(&trie_key, path))
-            }
+        let source = |path: &[u8]| match wiped {
+            true => Ok(None),
+            false => store.get(Table::Nodes, &storage_node(&trie_key, path)),
         };
-        let mut trie = Trie::open(&source)?;
-        for (slot, value) in &changed.storage {
-            let (key, value) = (keccak256(slot.to_be_bytes::<32>()), value.present_value);
-            let flat = (Table::Slots, slot_key(address, slot));
-            if value.is_zero() {
-                trie.remove(&key)?;
-                batch.insert(flat, None);
-            } else {
-                trie.insert(&key, alloy_rlp::encode(value))?;
-                batch.insert(flat, Some(value.to_be_bytes_trimmed_vec()));
-            }
-        }
-        let (root, nodes) = trie.commit();
-        storage_root = root;
-        let nodes = nodes.into_iter();
-        batch
-            .extend(nodes.map(|(path, rlp)| ((Table::Nodes, storage_node(&trie_key, &path)), rlp)));
+        let slots = changed.storage.iter();
+        let slots = slots.map(|(slot, value)| (*slot, value.present_value));
+        storage_root = put_slots(&source, address, slots, batch)?;
     }
     let AccountInfo {
         nonce,
@@ -185,6 +183,32 @@ fn account_after(
         storage_root,
         code_hash,
     }))
+}
+
+/// Writes slots on top of a storage trie, and gives its root.
+fn put_slots(
+    source: Source<'_>,
+    address: &Address,
+    slots: impl Iterator<Item = (U256, U256)>,
+    batch: &mut Batch,
+) -> Result<B256, StoreError> {
+    let mut trie = Trie::new(source);
+    for (slot, value) in slots {
+        let key = keccak256(slot.to_be_bytes::<32>());
+        let flat = (Table::Slots, slot_key(address, &slot));
+        if value.is_zero() {
+            trie.remove(&key);
+            batch.insert(flat, None);
+        } else {
+            trie.insert(&key, alloy_rlp::encode(value));
+            batch.insert(flat, Some(value.to_be_bytes_trimmed_vec()));
+        }
+    }
+    let (root, nodes) = trie.commit()?;
+    let trie_key = keccak256(address);
+    let nodes = nodes.into_iter();
+    batch.extend(nodes.map(|(path, rlp)| ((Table::Nodes, storage_node(&trie_key, &path)), rlp)));
+    Ok(root)
 }
 
 fn wipe_storage(
@@ -220,28 +244,11 @@ pub type GenesisState = std::collections::BTreeMap<Address, GenesisAccount>;
 pub fn import_genesis(alloc: &GenesisState) -> Result<StateUpdate, StoreError> {
     let mut batch = Batch::new();
     let empty = |_: &[u8]| Ok(None);
-    let mut accounts = Trie::open(&empty)?;
+    let mut accounts = Trie::new(&empty);
     for (address, genesis) in alloc {
-        let trie_key = keccak256(address);
-        let mut storage = Trie::open(&empty)?;
-        for (slot, value) in genesis
-            .storage
-            .iter()
-            .flatten()
-            .filter(|(_, value)| !value.is_zero())
-        {
-            let (slot, value) = (U256::from_be_bytes(slot.0), U256::from_be_bytes(value.0));
-            storage.insert(
-                &keccak256(slot.to_be_bytes::<32>()),
-                alloy_rlp::encode(value),
-            )?;
-            let flat = (Table::Slots, slot_key(address, &slot));
-            batch.insert(flat, Some(value.to_be_bytes_trimmed_vec()));
-        }
-        let (storage_root, nodes) = storage.commit();
-        let nodes = nodes.into_iter();
-        batch
-            .extend(nodes.map(|(path, rlp)| ((Table::Nodes, storage_node(&trie_key, &path)), rlp)));
+        let slots = genesis.storage.iter().flatten();
+        let slots = slots.map(|(slot, value)| ((*slot).into(), (*value).into()));
+        let storage_root = put_slots(&empty, address, slots, &mut batch)?;
         let code = genesis.code.clone().unwrap_or_default();
         let code_hash = keccak256(&code);
         if !code.is_empty() {
@@ -254,10 +261,10 @@ pub fn import_genesis(alloc: &GenesisState) -> Result<StateUpdate, StoreError> {
             storage_root,
             code_hash,
         });
-        accounts.insert(&trie_key, account.clone())?;
+        accounts.insert(&keccak256(address), account.clone());
         batch.insert((Table::Accounts, address.to_vec()), Some(account));
     }
-    let (root, nodes) = accounts.commit();
+    let (root, nodes) = accounts.commit()?;
     let nodes = nodes.into_iter();
     batch.extend(nodes.map(|(path, rlp)| ((Table::Nodes, account_node(&path)), rlp)));
     Ok(StateUpdate { root, batch })

@@ -112,7 +112,14 @@ async fn skip(
 }
 
 async fn conduct(config: &Config, readiness: &Readiness, board: &Board) -> eyre::Result<()> {
-    let specification = Specification::load(&config.rollup_genesis)?;
+    let store: Arc<dyn Store> = Arc::new(DiskStore::open(
+        &config.data_dir,
+        config.cache_mb.saturating_mul(1 << 20),
+    )?);
+    let specification = tokio::task::block_in_place(|| {
+        info!("reading rollup_genesis; the first time its accounts are imported");
+        Specification::load(&config.rollup_genesis, store.as_ref())
+    })?;
     let genesis = files::read_trust(&config.sequencer_genesis)?;
     let sequencer = Client::new(&config.sequencers)?;
     let client = EngineClient::new(&config.engine_url, &config.jwt_file)?;
@@ -121,7 +128,6 @@ async fn conduct(config: &Config, readiness: &Readiness, board: &Board) -> eyre:
     check_registration(&rollup, &config.rollup, &specification)?;
     check_client(&client, &specification, readiness).await?;
 
-    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir)?);
     let progress = Progress::open(
         store.as_ref(),
         &specification,

@@ -76,7 +76,7 @@ impl Progress {
         }
     }
 
-    /// Reads where the store stands, or writes the genesis into an empty one.
+    /// Reads where the store stands, or writes block 0 on top of the genesis state.
     ///
     /// # Errors
     /// [`ProgressError`] if the store is broken or belongs to another rollup.
@@ -116,7 +116,7 @@ impl Progress {
             extra,
             trusted: genesis.clone(),
         };
-        let mut batch = specification.genesis_state().batch.clone();
+        let mut batch = Batch::new();
         let block = RollupBlock::uncle(progress.header.clone());
         progress.stage(&mut batch, &block, spec_hash)?;
         store.commit(batch)?;

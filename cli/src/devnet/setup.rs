@@ -10,7 +10,10 @@ use std::{
 
 use alloy_primitives::{U256, utils::Unit};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use counterpoint_conductor::chain_spec::{Specification, dev_genesis};
+use counterpoint_conductor::{
+    chain_spec::{Specification, dev_genesis},
+    evm::MemStore,
+};
 use counterpoint_core::{
     authority::Authority,
     genesis::{GenesisAccount, SequencerGenesis},
@@ -183,7 +186,7 @@ fn write_rollup(
     let genesis = dev_genesis(rollup.evm_chain_id, GAS_LIMIT, timestamp, alloc)?;
     let path = layout.rollup_genesis(&rollup.name);
     fs::write(&path, serde_json::to_vec_pretty(&genesis)?)?;
-    let specification = Specification::load(&path)?;
+    let specification = Specification::load(&path, &MemStore::default())?;
     write_secret(&layout.jwt(&rollup.name), &hex::encode(keys::random()?))?;
     init_geth(geth, &layout.geth_data(&rollup.name), &path)?;
     Ok(RollupConfig {

@@ -1,6 +1,9 @@
 //! Builds one block, item by item, as sequencer heights arrive.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use alloy_consensus::{
     Block, BlockBody, EMPTY_OMMER_ROOT_HASH, Header, Receipt, ReceiptEnvelope, ReceiptWithBloom,
@@ -34,7 +37,16 @@ use super::{StateUpdate, Store, StoreError, state::StateReader};
 use crate::{
     chain_spec::Specification,
     derive::{MAX_BLOCK_TX_BYTES, Rules, SkipReason, screen},
+    parallel,
 };
+
+/// Items whose senders are recovered together. What a block has no room for is done again.
+const LOOK_AHEAD: usize = 256;
+/// Those that one thread takes at a time.
+const SCREENED_AT_ONCE: usize = 16;
+
+/// An item that passed the rules that do not need the state, or why it did not.
+type Screened = Result<Recovered<TxEnvelope>, SkipReason>;
 
 /// A rollup block with its transactions.
 pub type RollupBlock = Block<TxEnvelope>;
@@ -105,6 +117,8 @@ pub struct BlockBuilder {
     tx_bytes: usize,
     transactions: Vec<TxEnvelope>,
     receipts: Vec<ReceiptEnvelope>,
+    /// Items that are to come.
+    screened: VecDeque<(bytes::Bytes, Screened)>,
 }
 
 impl BlockBuilder {
@@ -158,6 +172,7 @@ impl BlockBuilder {
             tx_bytes: 0,
             transactions: Vec::new(),
             receipts: Vec::new(),
+            screened: VecDeque::new(),
             inputs,
         };
         builder.system_call(BEACON_ROOTS_ADDRESS, builder.inputs.beacon_root)?;
@@ -177,12 +192,16 @@ impl BlockBuilder {
         Ok(())
     }
 
-    /// Executes one item, if the rules let it in.
+    /// Executes one item, if the rules let it in. `next` are those that will follow.
     ///
     /// # Errors
     /// [`ExecuteError`] is a fault of ours, never the item's.
-    pub fn execute(&mut self, raw: &[u8]) -> Result<Outcome, ExecuteError> {
-        let tx = match screen(raw, &self.rules, self.base_fee) {
+    pub fn execute<'a>(
+        &mut self,
+        raw: &bytes::Bytes,
+        next: impl Iterator<Item = &'a bytes::Bytes>,
+    ) -> Result<Outcome, ExecuteError> {
+        let tx = match self.screened(raw, next) {
             Ok(tx) => tx,
             Err(reason) => return Ok(Outcome::Skipped(reason)),
         };
@@ -203,6 +222,29 @@ impl BlockBuilder {
         self.state.commit(executed.state);
         self.tx_bytes = tx_bytes;
         self.include(tx, executed.result)
+    }
+
+    /// What the rules that do not need the state say of an item. Recovering senders is most of the
+    /// work of a block, so it is done for many items at once, on all cores.
+    fn screened<'a>(
+        &mut self,
+        raw: &bytes::Bytes,
+        next: impl Iterator<Item = &'a bytes::Bytes>,
+    ) -> Screened {
+        match self.screened.pop_front() {
+            Some((expected, screened)) if expected == *raw => return screened,
+            _ => self.screened.clear(),
+        }
+        let (rules, base_fee) = (self.rules, self.base_fee);
+        let next: Vec<_> = next.take(LOOK_AHEAD).cloned().collect();
+        let parts = next.chunks(SCREENED_AT_ONCE).collect();
+        let parts = parallel::map(parts, |part: &[bytes::Bytes]| {
+            let screened = part.iter().map(|raw| screen(raw, &rules, base_fee));
+            screened.collect::<Vec<_>>()
+        });
+        let screened = parts.into_iter().flatten();
+        self.screened = next.iter().cloned().zip(screened).collect();
+        screen(raw, &rules, base_fee)
     }
 
     fn include(
@@ -241,7 +283,7 @@ impl BlockBuilder {
         }
         self.state.increment_balances(credits).map_err(fault)?;
         self.state.merge_transitions(BundleRetention::PlainState);
-        let update = StateUpdate::of(&self.store, &self.state.take_bundle())?;
+        let update = StateUpdate::of(self.store.as_ref(), &self.state.take_bundle())?;
         let logs_bloom = self
             .receipts
             .iter()

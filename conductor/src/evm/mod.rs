@@ -14,6 +14,6 @@ mod trie;
 pub use executor::{BlockBuilder, BlockInputs, BuiltBlock, ExecuteError, Outcome, RollupBlock};
 #[cfg(test)]
 pub(crate) use state::balance;
-pub use state::{GenesisState, StateUpdate, import_genesis};
-pub use store::{Batch, DiskStore, MemStore, Store, StoreError, Table, TableKey};
+pub use state::{GenesisImport, StateUpdate, code};
+pub use store::{Batch, DiskStore, Entry, MemStore, Store, StoreError, Table, TableKey};
 pub use trie::{NodeChanges, Trie};

@@ -211,7 +211,7 @@ fn write_rollup(
     })
 }
 
-fn init_geth(geth: &Path, data: &Path, genesis: &Path) -> eyre::Result<()> {
+pub(crate) fn init_geth(geth: &Path, data: &Path, genesis: &Path) -> eyre::Result<()> {
     let output = Command::new(geth)
         .args(["init", "--state.scheme", "hash", "--datadir"])
         .arg(data)
@@ -552,6 +552,10 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
         });
         write_config(layout, &format!("{}-conductor", rollup.name), &config)?;
     }
+    write_geth_config(layout)
+}
+
+pub(crate) fn write_geth_config(layout: &Layout) -> eyre::Result<()> {
     let off = "[Node.P2P]\nListenAddr = \"\"\nMaxPeers = 0\nNoDiscovery = true\nNoDial = true\n";
     Ok(fs::write(layout.geth_config(), off)?)
 }
@@ -575,7 +579,7 @@ fn write_config(layout: &Layout, name: &str, config: &serde_json::Value) -> eyre
         .wrap_err_with(|| format!("failed to write the configuration of {name}"))
 }
 
-fn write_secret(path: &Path, text: &str) -> eyre::Result<()> {
+pub(crate) fn write_secret(path: &Path, text: &str) -> eyre::Result<()> {
     use std::io::Write;
     let mut options = fs::OpenOptions::new();
     let mut file = options

@@ -9,7 +9,7 @@ use revm::{
     database::{BundleAccount, BundleState},
     state::{AccountInfo, Bytecode},
 };
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{Batch, Store, StoreError, Table, Trie, trie::Source};
 use crate::parallel;
@@ -19,16 +19,48 @@ const ACCOUNTS_AT_ONCE: usize = 128;
 
 /// An account as the account trie holds it; it is stored flat in the same encoding.
 #[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
-struct Account {
+pub(super) struct Account {
     nonce: u64,
     balance: U256,
     storage_root: B256,
     code_hash: B256,
 }
 
-/// Reads state for the EVM.
-#[derive(Clone, Debug)]
-pub(super) struct StateReader(pub(super) Arc<dyn Store>);
+/// Reads the state before a block, for the EVM and for what follows.
+#[derive(Debug)]
+pub(super) struct StateReader {
+    store: Arc<dyn Store>,
+    /// All that the block has asked for.
+    accounts: HashMap<Address, Option<Account>>,
+}
+
+impl StateReader {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        let accounts = HashMap::new();
+        Self { store, accounts }
+    }
+
+    /// Reads accounts that will be asked for. One that fails will fail again when it is.
+    pub(super) fn fetch(
+        &self,
+        addresses: impl Iterator<Item = Address>,
+    ) -> Vec<(Address, Option<Account>)> {
+        let fetch = |address| Some((address, self.account(&address).ok()?));
+        addresses.filter_map(fetch).collect()
+    }
+
+    /// Keeps what was fetched.
+    pub(super) fn keep(&mut self, accounts: Vec<(Address, Option<Account>)>) {
+        self.accounts.extend(accounts);
+    }
+
+    fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
+        match self.accounts.get(address) {
+            Some(known) => Ok(known.clone()),
+            None => read_account(self.store.as_ref(), address),
+        }
+    }
+}
 
 impl Database for StateReader {
     type Error = StoreError;
@@ -41,7 +73,9 @@ impl Database for StateReader {
             code: None,
             ..AccountInfo::default()
         };
-        Ok(read_account(self.0.as_ref(), &address)?.map(info))
+        let account = self.account(&address)?;
+        self.accounts.insert(address, account.clone());
+        Ok(account.map(info))
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, StoreError> {
@@ -50,14 +84,14 @@ impl Database for StateReader {
         }
         let missing = || StoreError::new(format!("code {code_hash} is missing"));
         let code = self
-            .0
+            .store
             .get(Table::Code, code_hash.as_slice())?
             .ok_or_else(missing)?;
         Bytecode::new_raw_checked(Bytes::from(code)).map_err(StoreError::new)
     }
 
     fn storage(&mut self, address: Address, slot: U256) -> Result<U256, StoreError> {
-        let value = self.0.get(Table::Slots, &slot_key(&address, &slot))?;
+        let value = self.store.get(Table::Slots, &slot_key(&address, &slot))?;
         Ok(value
             .map(|value| U256::from_be_slice(&value))
             .unwrap_or_default())
@@ -66,7 +100,7 @@ impl Database for StateReader {
     fn block_hash(&mut self, number: u64) -> Result<B256, StoreError> {
         let missing = || StoreError::new(format!("block {number} is missing"));
         let block = self
-            .0
+            .store
             .get(Table::Blocks, &number.to_be_bytes())?
             .ok_or_else(missing)?;
         block.get(..32).map(B256::from_slice).ok_or_else(missing)
@@ -91,7 +125,8 @@ impl StateUpdate {
     ///
     /// # Errors
     /// [`StoreError`] if the store is broken.
-    pub(super) fn of(store: &dyn Store, bundle: &BundleState) -> Result<Self, StoreError> {
+    pub(super) fn of(reader: &StateReader, bundle: &BundleState) -> Result<Self, StoreError> {
+        let store = reader.store.as_ref();
         let mut batch = Batch::new();
         for (hash, code) in &bundle.contracts {
             batch.insert(
@@ -105,7 +140,7 @@ impl StateUpdate {
         let parts = parallel::map(changed.chunks(ACCOUNTS_AT_ONCE).collect(), |part| {
             let mut batch = Batch::new();
             let after = part.iter().map(|(address, changed)| {
-                let account = account_after(store, address, changed, &mut batch)?;
+                let account = account_after(reader, address, changed, &mut batch)?;
                 Ok((*address, keccak256(address), account.map(alloy_rlp::encode)))
             });
             let after: Vec<_> = after.collect::<Result<_, StoreError>>()?;
@@ -131,12 +166,12 @@ impl StateUpdate {
 
 /// The account after its storage was changed; nothing if it is gone.
 fn account_after(
-    store: &dyn Store,
+    reader: &StateReader,
     address: &Address,
     changed: &BundleAccount,
     batch: &mut Batch,
 ) -> Result<Option<Account>, StoreError> {
-    let before = read_account(store, address)?;
+    let (store, before) = (reader.store.as_ref(), reader.account(address)?);
     let mut storage_root = before.map_or(EMPTY_ROOT_HASH, |before| before.storage_root);
     let gone = changed.info.as_ref().is_none_or(AccountInfo::is_empty);
     let trie_key = keccak256(address);
@@ -495,12 +530,13 @@ mod tests {
         BundleAccount::new(None, info, slots.collect(), status)
     }
 
-    fn update(store: &dyn Store, accounts: Vec<(Address, BundleAccount)>) -> B256 {
+    fn update(store: &Arc<dyn Store>, accounts: Vec<(Address, BundleAccount)>) -> B256 {
         let bundle = BundleState {
             state: accounts.into_iter().collect(),
             ..BundleState::default()
         };
-        let StateUpdate { root, batch } = StateUpdate::of(store, &bundle).unwrap();
+        let StateUpdate { root, batch } =
+            StateUpdate::of(&StateReader::new(Arc::clone(store)), &bundle).unwrap();
         store.commit(batch).unwrap();
         root
     }
@@ -514,9 +550,9 @@ mod tests {
 
     #[test]
     fn a_wiped_account_leaves_no_slot_and_no_node() {
-        let (store, fresh) = (MemStore::default(), MemStore::default());
-        import(&store, 0..50);
-        import(&fresh, 0..50);
+        let [store, fresh] = [(); 2].map(|()| Arc::new(MemStore::default()) as Arc<dyn Store>);
+        import(store.as_ref(), 0..50);
+        import(fresh.as_ref(), 0..50);
         let slots: Vec<_> = (0..300).map(|slot| (slot, slot + 1)).collect();
         let (there, again) = (address(60), address(61));
         let made = |slots: &[_]| changed(rich(5), AccountStatus::Changed, slots);
@@ -535,14 +571,14 @@ mod tests {
             &[(1, 9), (1_000, 3)],
         );
         assert_eq!(wiped, update(&fresh, vec![(again, anew)]));
-        assert_eq!(contents(&store), contents(&fresh));
+        assert_eq!(contents(store.as_ref()), contents(fresh.as_ref()));
     }
 
     #[test]
     fn many_changes_give_the_state_that_few_at_a_time_give() {
-        let (store, slow) = (MemStore::default(), MemStore::default());
-        import(&store, 0..300);
-        import(&slow, 0..300);
+        let [store, slow] = [(); 2].map(|()| Arc::new(MemStore::default()) as Arc<dyn Store>);
+        import(store.as_ref(), 0..300);
+        import(slow.as_ref(), 0..300);
         let all: Vec<_> = (100..900_u16)
             .map(|at| {
                 let slots: Vec<_> = (0..u64::from(at % 4))
@@ -556,7 +592,8 @@ mod tests {
             .collect();
         let root = update(&store, all.clone());
         let roots = all.chunks(9).map(|few| update(&slow, few.to_vec()));
-        assert_eq!(roots.last(), Some(root));
-        assert_eq!(contents(&store), contents(&slow));
+        let roots: Vec<_> = roots.collect();
+        assert_eq!(roots.last(), Some(&root));
+        assert_eq!(contents(store.as_ref()), contents(slow.as_ref()));
     }
 }

@@ -22,10 +22,11 @@ use counterpoint_conductor::{
     chain_spec::{Specification, dev_genesis},
     derive::{Rules, screen},
     engine::{EngineClient, ExecutionClient},
-    evm::{BlockBuilder, BlockInputs, BuiltBlock, DiskStore, Outcome, Store, Table},
+    evm::{BlockBuilder, BlockInputs, BuiltBlock, DiskStore, Outcome, RollupBlock, Store, Table},
 };
+use counterpoint_core::chain_spec::Fork;
 use counterpoint_service::to_f64;
-use eyre::{WrapErr, bail, ensure, eyre};
+use eyre::{bail, ensure, eyre};
 use serde_json::{Value, json};
 
 use super::load::Latency;
@@ -64,6 +65,9 @@ pub(crate) struct ConductorArgs {
     /// Blocks of each kind.
     #[arg(long, default_value_t = 30)]
     blocks: u64,
+    /// Leaves geth out, which needs minutes to take in millions of accounts.
+    #[arg(long)]
+    without_geth: bool,
     /// What conductor and geth each may cache, in MiB.
     #[arg(long, default_value_t = 256)]
     cache_mb: u64,
@@ -89,7 +93,10 @@ pub(super) async fn run(args: &ConductorArgs) -> eyre::Result<Value> {
     let specification = Specification::load(&genesis, store.as_ref())?;
     let (import_secs, import_memory) = (started.elapsed().as_secs_f64(), memory()?);
 
-    let (mut geth, client) = start_geth(args, &layout, &genesis).await?;
+    let mut geth = match args.without_geth {
+        true => None,
+        false => Some(Geth::start(args, &layout, &genesis).await?),
+    };
     let header = specification.genesis_header().clone();
     let mut chain = Chain {
         store,
@@ -101,10 +108,15 @@ pub(super) async fn run(args: &ConductorArgs) -> eyre::Result<Value> {
     };
     let mut sizes = Vec::new();
     for transfers in &args.transfers {
-        let measured = chain.measure(*transfers, args.blocks, &client).await;
-        sizes.push(measured.wrap_err_with(|| format!("geth said last:\n{}", geth.log_tail()))?);
+        sizes.push(
+            chain
+                .measure(*transfers, args.blocks, geth.as_ref())
+                .await?,
+        );
     }
-    geth.stop(PATIENCE).await?;
+    if let Some(geth) = &mut geth {
+        geth.process.stop(PATIENCE).await?;
+    }
     Ok(json!({
         "load": "conductor",
         "accounts": args.accounts,
@@ -153,45 +165,78 @@ fn write_genesis(
     Ok(file.flush()?)
 }
 
-async fn start_geth(
-    args: &ConductorArgs,
-    layout: &Layout,
-    genesis: &Path,
-) -> eyre::Result<(Process, EngineClient)> {
-    let program = tools::GETH.install(&|step| eprintln!("{step}"))?;
-    setup::init_geth(&program, &layout.geth_data(ROLLUP), genesis)?;
-    setup::write_geth_config(layout)?;
-    setup::write_secret(&layout.jwt(ROLLUP), &hex::encode(keys::random()?))?;
-    let port = || TcpListener::bind("127.0.0.1:0")?.local_addr();
-    let rollup = RollupPlan {
-        name: ROLLUP.into(),
-        evm_chain_id: CHAIN_ID,
-        slot_secs: 1,
-        el_rpc: port()?.port(),
-        engine: port()?.port(),
-        conductor_http: 0,
-    };
-    let cache = ["--cache".to_owned(), args.cache_mb.to_string()];
-    let spec = Spec {
-        name: "geth".into(),
-        program,
-        args: geth_args(&rollup, layout)
-            .into_iter()
-            .chain(cache)
-            .collect(),
-        log: layout.dir.join("geth.log"),
-    };
-    let mut geth = Process::new(spec, &std::env::current_exe()?);
-    geth.start()?;
-    let client = EngineClient::new(&url(rollup.engine), &layout.jwt(ROLLUP))?;
-    let deadline = Instant::now() + PATIENCE;
-    while let Err(error) = client.chain_id().await {
-        if geth.pid().is_none() || Instant::now() > deadline {
-            bail!("geth does not come up: {error}\n{}", geth.log_tail());
+/// A client with the same genesis.
+struct Geth {
+    process: Process,
+    client: EngineClient,
+}
+
+impl Geth {
+    async fn start(args: &ConductorArgs, layout: &Layout, genesis: &Path) -> eyre::Result<Self> {
+        let program = tools::GETH.install(&|step| eprintln!("{step}"))?;
+        setup::init_geth(&program, &layout.geth_data(ROLLUP), genesis)?;
+        setup::write_geth_config(layout)?;
+        setup::write_secret(&layout.jwt(ROLLUP), &hex::encode(keys::random()?))?;
+        let port = || TcpListener::bind("127.0.0.1:0")?.local_addr();
+        let rollup = RollupPlan {
+            name: ROLLUP.into(),
+            evm_chain_id: CHAIN_ID,
+            slot_secs: 1,
+            el_rpc: port()?.port(),
+            engine: port()?.port(),
+            conductor_http: 0,
+        };
+        let cache = ["--cache".to_owned(), args.cache_mb.to_string()];
+        let spec = Spec {
+            name: "geth".into(),
+            program,
+            args: geth_args(&rollup, layout)
+                .into_iter()
+                .chain(cache)
+                .collect(),
+            log: layout.dir.join("geth.log"),
+        };
+        let mut process = Process::new(spec, &std::env::current_exe()?);
+        process.start()?;
+        let client = EngineClient::new(&url(rollup.engine), &layout.jwt(ROLLUP))?;
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = client.chain_id().await {
+            if process.pid().is_none() || Instant::now() > deadline {
+                bail!("geth does not come up: {error}\n{}", process.log_tail());
+            }
+            tokio::time::sleep(POLL).await;
         }
-        tokio::time::sleep(POLL).await;
+        Ok(Self { process, client })
     }
-    Ok((geth, client))
+
+    /// Hands a block in and makes it the head.
+    async fn take(
+        &self,
+        block: &RollupBlock,
+        hash: B256,
+        fork: Fork,
+        steps: &Steps,
+    ) -> eyre::Result<()> {
+        let (number, start) = (block.header.number, Instant::now());
+        let status = self.client.new_payload(block, hash, fork).await?;
+        let tail = || self.process.log_tail();
+        ensure!(status.is_valid(), "block {number}: {status:?}\n{}", tail());
+        steps.new_payload.record(start);
+        let head = Instant::now();
+        let state = ForkchoiceState {
+            head_block_hash: hash,
+            safe_block_hash: hash,
+            finalized_block_hash: hash,
+        };
+        let updated = self.client.forkchoice(state).await?;
+        ensure!(
+            updated.is_valid(),
+            "block {number}: {updated:?}\n{}",
+            tail()
+        );
+        steps.forkchoice.record(head);
+        Ok(())
+    }
 }
 
 /// A rollup that grows.
@@ -224,21 +269,30 @@ impl Chain {
         &mut self,
         transfers: u64,
         blocks: u64,
-        client: &EngineClient,
+        geth: Option<&Geth>,
     ) -> eyre::Result<Value> {
         let warm = Steps::new()?;
         for _ in 0..WARM_UP {
-            self.advance(transfers, client, &warm).await?;
+            self.advance(transfers, geth, &warm).await?;
         }
         let steps = Steps::new()?;
-        let (mut ours, mut geth) = (Duration::ZERO, Duration::ZERO);
+        let (mut ours, mut theirs) = (Duration::ZERO, Duration::ZERO);
         for _ in 0..blocks {
-            let (mine, theirs) = self.advance(transfers, client, &steps).await?;
+            let (mine, taken) = self.advance(transfers, geth, &steps).await?;
             ours += mine;
-            geth += theirs;
+            theirs += taken;
         }
         let per_second = |span: Duration| (to_f64(transfers * blocks) / span.as_secs_f64()).round();
         let ratio = steps.build.quantile_ms(0.5) / steps.new_payload.quantile_ms(0.5);
+        let geth = geth.map(|_| {
+            json!({
+                "new_payload": steps.new_payload.report(),
+                "forkchoice": steps.forkchoice.report(),
+                "transfers_per_second": per_second(theirs),
+                "transfers_per_second_with_conductor": per_second(ours + theirs),
+                "ratio": (ratio * 100.0).round() / 100.0,
+            })
+        });
         Ok(json!({
             "transfers": transfers,
             "recover_one_core": steps.recover_one_core.report(),
@@ -246,10 +300,7 @@ impl Chain {
             "root": steps.root.report(),
             "recover_execute_root": steps.build.report(),
             "commit": steps.commit.report(),
-            "new_payload": steps.new_payload.report(),
-            "forkchoice": steps.forkchoice.report(),
-            "ratio": (ratio * 100.0).round() / 100.0,
-            "transfers_per_second": { "geth": per_second(geth), "both": per_second(ours + geth) },
+            "geth": geth,
         }))
     }
 
@@ -257,7 +308,7 @@ impl Chain {
     async fn advance(
         &mut self,
         transfers: u64,
-        client: &EngineClient,
+        geth: Option<&Geth>,
         steps: &Steps,
     ) -> eyre::Result<(Duration, Duration)> {
         let items = self.transfers(transfers)?;
@@ -285,21 +336,13 @@ impl Chain {
         let ours = start.elapsed();
 
         let start = Instant::now();
-        let fork = self.specification.fork_at(block.header.timestamp).fork;
-        let status = client.new_payload(&block, hash, fork).await?;
-        ensure!(status.is_valid(), "block {number} is not valid: {status:?}");
-        steps.new_payload.record(start);
-        let head = Instant::now();
-        let state = ForkchoiceState {
-            head_block_hash: hash,
-            safe_block_hash: hash,
-            finalized_block_hash: hash,
-        };
-        let updated = client.forkchoice(state).await?;
-        ensure!(updated.is_valid(), "block {number} is no head: {updated:?}");
-        steps.forkchoice.record(head);
+        if let Some(geth) = geth {
+            let fork = self.specification.fork_at(block.header.timestamp).fork;
+            geth.take(&block, hash, fork, steps).await?;
+        }
+        let theirs = start.elapsed();
         self.parent = (block.header, hash);
-        Ok((ours, start.elapsed()))
+        Ok((ours, theirs))
     }
 
     fn build(&self, items: &[Bytes], steps: &Steps) -> eyre::Result<BuiltBlock> {

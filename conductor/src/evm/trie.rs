@@ -167,10 +167,20 @@ impl<'a> Walk<'a> {
         spread: bool,
     ) -> Result<Link, StoreError> {
         let path = changes[0].0;
-        let was_there = link != Link::Empty;
-        let after = match self.load(link, &path[..depth])?.map(|node| *node) {
-            None => build(depth, &mut inserts(changes)),
-            Some(Node::Leaf { key, value }) => {
+        let Some(mut node) = self.load(link, &path[..depth])? else {
+            return Ok(build(depth, &mut inserts(changes)));
+        };
+        // Most nodes are branches that stay what they are.
+        if let Node::Branch { children } = &mut *node {
+            self.apply_branch(children, depth, changes, spread)?;
+            let left = children.iter().filter(|child| **child != Link::Empty);
+            if left.count() > 1 {
+                return Ok(Link::Node(node));
+            }
+        }
+        let after = match *node {
+            Node::Branch { children } => self.collapse(children, path, depth)?,
+            Node::Leaf { key, value } => {
                 let mentioned = changes.binary_search_by_key(&key, |(key, _)| *key).is_ok();
                 let mut items = inserts(changes);
                 if !mentioned {
@@ -179,7 +189,7 @@ impl<'a> Walk<'a> {
                 }
                 build(depth, &mut items)
             }
-            Some(Node::Extension { key, end, child }) => {
+            Node::Extension { key, end, child } => {
                 let inserted = changes.iter().filter(|(_, value)| value.is_some());
                 let forks =
                     inserted.map(|(other, _)| depth + shared(&key[depth..end], &other[depth..]));
@@ -199,12 +209,8 @@ impl<'a> Walk<'a> {
                 };
                 self.raise(below, &key, depth, fork)
             }
-            Some(Node::Branch { mut children }) => {
-                self.apply_branch(&mut children, depth, changes, spread)?;
-                self.collapse(children, path, depth)?
-            }
         };
-        if was_there && after == Link::Empty {
+        if after == Link::Empty {
             self.nodes.push((path[..depth].to_vec(), None));
         }
         Ok(after)
@@ -243,30 +249,26 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// A branch with one child left becomes part of that child.
+    /// A branch with at most one child left becomes part of that child.
     fn collapse(
         &mut self,
-        mut children: [Link; 16],
+        children: [Link; 16],
         mut path: Key,
         depth: usize,
     ) -> Result<Link, StoreError> {
-        let mut left = (0_u8..16).filter(|at| children[usize::from(*at)] != Link::Empty);
-        match (left.next(), left.next()) {
-            (None, _) => Ok(Link::Empty),
-            (Some(only), None) => {
-                path[depth] = only;
-                let child = std::mem::take(&mut children[usize::from(only)]);
-                let child = match child {
-                    Link::Hash(hash) => match self.load(child, &path[..=depth])? {
-                        Some(node) if !matches!(*node, Node::Branch { .. }) => Link::Node(node),
-                        _ => Link::Hash(hash),
-                    },
-                    child => child,
-                };
-                Ok(self.raise(child, &path, depth, depth + 1))
-            }
-            _ => Ok(Link::Node(Box::new(Node::Branch { children }))),
-        }
+        let mut children = (0_u8..16).zip(children);
+        let Some((only, child)) = children.find(|(_, child)| *child != Link::Empty) else {
+            return Ok(Link::Empty);
+        };
+        path[depth] = only;
+        let child = match child {
+            Link::Hash(hash) => match self.load(child, &path[..=depth])? {
+                Some(node) if !matches!(*node, Node::Branch { .. }) => Link::Node(node),
+                _ => Link::Hash(hash),
+            },
+            child => child,
+        };
+        Ok(self.raise(child, &path, depth, depth + 1))
     }
 
     /// Lets what stands at `from` on the way to `key` stand at `depth`, with nothing between them.

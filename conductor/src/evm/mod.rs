@@ -5,6 +5,9 @@
 //!              │                               │        │
 //!              └──────── reads ◀── store ◀─────┴────────┘ one batch per block
 //! ```
+//! The state may be larger than memory: the store's cache has a bound, and beside it there is what one
+//! block reads and writes. Senders, tries of different accounts and subtrees are worked on in
+//! parallel; transactions are not.
 
 mod executor;
 mod state;

@@ -34,7 +34,11 @@ use counterpoint_abci::{Server, ServerError};
 use counterpoint_core::primitive::Height;
 use counterpoint_machine::AppVersion;
 use counterpoint_proto::{FILE_DESCRIPTOR_SET, sequencer::sequencer_server::SequencerServer};
-use counterpoint_service::{ConfigError, Probes, Readiness, probes};
+use counterpoint_service::{
+    ConfigError, Probes, Readiness,
+    connection::{self, Incoming},
+    probes,
+};
 use eyre::WrapErr;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
@@ -46,7 +50,7 @@ use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
 use crate::{
-    grpc::{ConnectionLimits, Incoming, Sequencer},
+    grpc::Sequencer,
     headers::Headers,
     health::Health,
     mempool::{Gossip, Limits, Mempool},
@@ -200,7 +204,8 @@ async fn work(
             written.map_err(|error| eyre::eyre!("abci: {error}"))
         },
         async {
-            let incoming = Incoming::new(listener, ConnectionLimits::default());
+            let incoming =
+                Incoming::new(listener, connection::Limits::default(), metric::CONNECTIONS);
             let grpc = serve_grpc(incoming, sequencer, shutdown.clone());
             grpc.await.wrap_err("grpc")
         },

@@ -10,7 +10,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use alloy_primitives::{B256, keccak256};
+use alloy_primitives::keccak256;
 use bytes::Bytes;
 use counterpoint_core::{
     block::{ENV_VERSION, RollupItem, VerifiedList},
@@ -23,9 +23,10 @@ use counterpoint_core::{
 
 use crate::{
     chain_spec::Specification,
-    derive::{Rules, SkipReason, inputs, is_stale},
+    derive::{Rules, SkipReason, inputs, is_last, is_stale},
     evm::{BlockBuilder, BuiltBlock, ExecuteError, Outcome, Store},
     progress::Progress,
+    receipts::{Event, Place, Receipts, Skip},
 };
 
 /// Why lists do not make blocks. None of these passes by itself.
@@ -71,15 +72,6 @@ struct Pending {
     trusted_before: TrustedState,
 }
 
-/// What happened to one item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Skip {
-    /// keccak-256 of the item: its transaction hash, if it is one.
-    pub hash: B256,
-    /// Why it is in no block.
-    pub reason: SkipReason,
-}
-
 /// A finished block, and what comes after it.
 #[derive(Clone, Debug)]
 pub struct Closed {
@@ -89,6 +81,8 @@ pub struct Closed {
     pub extra: ExtraData,
     /// What to verify the list at the cursor from.
     pub trusted: TrustedState,
+    /// The configuration under which the rollup has left with this block.
+    pub left: Option<RollupConfig>,
 }
 
 /// Assembles the blocks of one rollup from its lists, in order.
@@ -101,9 +95,18 @@ pub struct Assembler {
     limit: usize,
     next_index: u32,
     open: Option<OpenBlock>,
-    /// The height that closes the open block, and what is trusted after it.
-    closing: Option<(Height, TrustedState)>,
-    skips: Vec<Skip>,
+    closing: Option<Closing>,
+    receipts: Arc<Receipts>,
+}
+
+/// The end of the open block.
+#[derive(Debug)]
+struct Closing {
+    height: Height,
+    /// What is trusted after it.
+    trusted: TrustedState,
+    /// The configuration, if no block follows.
+    left: Option<RollupConfig>,
 }
 
 #[derive(Debug)]
@@ -115,10 +118,15 @@ struct OpenBlock {
 }
 
 impl Assembler {
-    /// Goes on at the cursor of the last block.
+    /// Goes on at the cursor of the last block, and tells `receipts` what becomes of each item.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, specification: Specification, cursor: Cursor) -> Self {
-        let (pending, pending_bytes, open, closing, skips) = Default::default();
+    pub fn new(
+        store: Arc<dyn Store>,
+        specification: Specification,
+        cursor: Cursor,
+        receipts: Arc<Receipts>,
+    ) -> Self {
+        let (pending, pending_bytes, open, closing) = Default::default();
         Self {
             store,
             specification,
@@ -128,7 +136,7 @@ impl Assembler {
             next_index: cursor.index,
             open,
             closing,
-            skips,
+            receipts,
         }
     }
 
@@ -174,7 +182,11 @@ impl Assembler {
         }
         self.open_if_due(list, config, progress)?;
         if env.closes {
-            self.closing = Some((height, trusted.clone()));
+            self.closing = Some(Closing {
+                height,
+                trusted: trusted.clone(),
+                left: is_last(config, height).then(|| config.clone()),
+            });
         }
         self.pump(height)
     }
@@ -215,14 +227,7 @@ impl Assembler {
     /// [`AssemblyError`] if no block is open, or the state cannot be read.
     pub fn close(&mut self) -> Result<Option<Closed>, AssemblyError> {
         let closing = self.closing.take();
-        closing
-            .map(|(height, trusted)| self.finish(height, trusted))
-            .transpose()
-    }
-
-    /// What was skipped since this was last asked.
-    pub fn take_skips(&mut self) -> Vec<Skip> {
-        std::mem::take(&mut self.skips)
+        closing.map(|closing| self.finish(closing)).transpose()
     }
 
     fn open_if_due(
@@ -253,6 +258,11 @@ impl Assembler {
             inputs(env, config, list.items()),
         )
         .map_err(|source| AssemblyError::Execute { height, source })?;
+        self.receipts.record(Event::Opened {
+            number: env.number,
+            timestamp: env.slot.get(),
+            height,
+        });
         let slot_secs = config.slot_secs.get();
         self.open = Some(OpenBlock {
             builder,
@@ -291,26 +301,38 @@ impl Assembler {
                     let executed = open.builder.execute(raw, next);
                     executed.map_err(|source| AssemblyError::Execute { height, source })?
                 };
-                match outcome {
-                    Outcome::Included(_) => {}
+                let place = Place {
+                    height: list.height,
+                    index: self.next_index,
+                };
+                let event = match outcome {
+                    Outcome::Included(receipt) => Event::Included { place, receipt },
                     Outcome::Skipped(reason) => {
-                        self.skips.push(Skip {
-                            hash: keccak256(raw),
+                        let hash = keccak256(raw);
+                        Event::Skipped(Skip {
+                            hash,
+                            place,
                             reason,
-                        });
+                        })
                     }
                     Outcome::EndOfBlock => {
                         open.full = true;
                         return Ok(());
                     }
-                }
+                };
+                self.receipts.record(event);
             }
             self.next_index += 1;
         }
         Ok(())
     }
 
-    fn finish(&mut self, height: Height, trusted: TrustedState) -> Result<Closed, AssemblyError> {
+    fn finish(&mut self, closing: Closing) -> Result<Closed, AssemblyError> {
+        let Closing {
+            height,
+            trusted,
+            left,
+        } = closing;
         let open = self.open.take();
         let open = open.ok_or(AssemblyError::Sequence {
             height,
@@ -340,10 +362,13 @@ impl Assembler {
         let extra_data = alloy_primitives::Bytes::copy_from_slice(&extra.encode());
         let built = open.builder.finish(extra_data);
         let built = built.map_err(|source| AssemblyError::Execute { height, source })?;
+        let hash = built.hash;
+        self.receipts.record(Event::Closed { hash, height });
         Ok(Closed {
             built,
             extra,
             trusted,
+            left,
         })
     }
 }
@@ -362,5 +387,7 @@ fn payload(item: &RollupItem) -> Option<&Bytes> {
     }
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use counterpoint_service::{LogFormat, Settings};
 use serde::{Deserialize, Serialize};
+
+use crate::Range;
 
 /// Drives one rollup's execution client from the sequencer's verified blocks.
 ///
@@ -15,9 +17,13 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct Args {
     /// TOML file with the keys below.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     #[serde(skip)]
     pub config: Option<PathBuf>,
+    /// What to do instead of running the service.
+    #[command(subcommand)]
+    #[serde(skip)]
+    pub command: Option<Command>,
     /// Name of the rollup in the sequencer's registry.
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,10 +60,39 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_listen: Option<SocketAddr>,
+    /// Address where early receipts are served by gRPC; nothing is served without one.
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_listen: Option<SocketAddr>,
+    /// Address where early receipts are served by JSON-RPC; nothing is served without one.
+    #[arg(long, value_name = "ADDRESS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rpc_listen: Option<SocketAddr>,
     /// How log lines look: text or json.
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_format: Option<String>,
+}
+
+/// What a conductor can do beside its service, with the same configuration.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Command {
+    /// Derive blocks once more, from the rollup's genesis on, and compare them with the client's.
+    ///
+    /// A conductor may run meanwhile. The sequencer's nodes must still serve every height of the
+    /// rollup. Exit code 0: they are the same; 1: they are not, and the first that differs is kept in
+    /// `evidence` in the data directory.
+    #[command(
+        after_help = "Example:\n  counterpoint conductor verify --config conductor.toml --from 1000 --to 2000"
+    )]
+    Verify(Range),
+    /// Fill an empty store, or one that is behind, from the client's own blocks.
+    ///
+    /// Each is executed once more and must come out as it is; the last one is compared with the
+    /// sequencer's proven lists. The conductor must not run. Needed when its store is lost and no
+    /// node of the sequencer has every list.
+    #[command(after_help = "Example:\n  counterpoint conductor rebuild --config conductor.toml")]
+    Rebuild,
 }
 
 /// The configuration in force.
@@ -83,9 +118,19 @@ pub struct Config {
     pub cache_mb: u64,
     /// Address of probes and metrics.
     pub http_listen: SocketAddr,
+    /// Address where early receipts are served by gRPC.
+    pub grpc_listen: Option<SocketAddr>,
+    /// Address where early receipts are served by JSON-RPC.
+    pub rpc_listen: Option<SocketAddr>,
     /// How log lines look.
     #[serde(default)]
     pub log_format: LogFormat,
+}
+
+impl Config {
+    pub(crate) fn cache_bytes(&self) -> u64 {
+        self.cache_mb.saturating_mul(1 << 20)
+    }
 }
 
 /// Holds the upper levels of a trie of millions of accounts.

@@ -16,7 +16,8 @@ use alloy_primitives::{Address, B256};
 use counterpoint_core::{
     action::SubmitData,
     block::{RollupEnv, RollupItem},
-    registry::RollupConfig,
+    primitive::Height,
+    registry::{RollupConfig, RollupStatus},
     slot::{MAX_BACKLOG_SECS, Slot},
 };
 use revm::context::result::InvalidTransaction;
@@ -189,6 +190,13 @@ fn decode(raw: &[u8]) -> Result<TxEnvelope, SkipReason> {
 pub fn is_stale(slot: Slot, item_slot: Slot, slot_secs: u8) -> bool {
     let waited = slot.get().saturating_sub(item_slot.get());
     waited > MAX_BACKLOG_SECS.saturating_add(u64::from(slot_secs))
+}
+
+/// Whether the block that closes at `height` is the rollup's last: the next opening is one at which
+/// it has left.
+#[must_use]
+pub fn is_last(config: &RollupConfig, height: Height) -> bool {
+    matches!(config.status, RollupStatus::Exiting(from) if from.get() <= height.get().saturating_add(1))
 }
 
 /// What the block that opens with this list starts from.

@@ -2,30 +2,52 @@
 //!
 //! ```text
 //! sequencer ─▶ Follower (signatures, proofs) ─▶ Assembler (slots, cursor) ─▶ BlockBuilder (revm)
-//!                                                                               │ block
-//! execution client ◀─ Driver (newPayload, forkchoice) ◀─────────────────────────┤
-//!                        └ VALID ─▶ Progress: state, block and cursor in one write
+//!                                                  │ what became of each item     │ block
+//! readers ◀─ gRPC, JSON-RPC ◀─ Receipts ◀──────────┘                              ▼
+//! execution client ◀─ Driver (newPayload, forkchoice) ◀─ Committer ◀─ Pending: state on top of which
+//!                                             └ VALID ─▶ store        the next block is executed
 //! ```
 
 pub mod assembly;
+mod board;
 pub mod chain_spec;
+mod commit;
 mod config;
+mod derivation;
 pub mod derive;
 pub mod engine;
 pub mod evm;
+mod exit;
 mod metric;
 mod node;
 mod parallel;
+pub mod pending;
 pub mod progress;
+mod rebuild;
+pub mod receipts;
+mod start;
 #[cfg(test)]
 mod testing;
+mod verify;
 
 use std::process::ExitCode;
 
-pub use config::{Args, Config};
+pub use config::{Args, Command, Config};
+pub use verify::Range;
 
-/// Runs the service until SIGTERM or SIGINT.
+/// Runs the service until SIGTERM or SIGINT, or what else was asked for until it is done.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
-    counterpoint_service::run("conductor", args.config.as_deref(), args, node::work)
+    let file = args.config.as_deref();
+    match args.command {
+        None => counterpoint_service::run("conductor", file, args, node::work),
+        Some(Command::Verify(range)) => {
+            let work = |config, _, shutdown| verify::work(config, range, shutdown);
+            counterpoint_service::run("conductor", file, args, work)
+        }
+        Some(Command::Rebuild) => {
+            let work = |config, _, shutdown| rebuild::work(config, shutdown);
+            counterpoint_service::run("conductor", file, args, work)
+        }
+    }
 }

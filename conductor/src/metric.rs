@@ -8,21 +8,42 @@ pub(crate) const LAG_SECONDS: &str = "conductor_lag_seconds";
 pub(crate) const TRANSACTIONS: &str = "conductor_transactions_total";
 pub(crate) const SKIPPED: &str = "conductor_skipped_total";
 pub(crate) const SUBMIT_SECONDS: &str = "conductor_submit_seconds";
+pub(crate) const EXECUTE_SECONDS: &str = "conductor_execute_seconds";
+pub(crate) const CLOSE_SECONDS: &str = "conductor_close_seconds";
+pub(crate) const COMMIT_SECONDS: &str = "conductor_commit_seconds";
+pub(crate) const WAITING: &str = "conductor_blocks_waiting";
+pub(crate) const VERIFIED_LAG_SECONDS: &str = "conductor_verified_lag_seconds";
+pub(crate) const READERS: &str = "conductor_receipt_readers";
+pub(crate) const SLOW_READERS: &str = "conductor_slow_readers_total";
+pub(crate) const CONNECTIONS: &str = "conductor_grpc_connections";
 
 pub(crate) const ALL: Metrics = Metrics {
     gauges: &[
         (SEQUENCER_HEIGHT, "last verified height of the sequencer"),
         (BLOCK_NUMBER, "last block that the execution client has"),
         (LAG_SECONDS, "age of that block's slot when it was done"),
+        (
+            VERIFIED_LAG_SECONDS,
+            "age of the last verified header when it was verified",
+        ),
+        (WAITING, "executed blocks that the execution client lacks"),
+        (READERS, "readers of early receipts"),
+        (CONNECTIONS, "gRPC connections"),
     ],
     counters: &[
         (TRANSACTIONS, "transactions in blocks"),
         (SKIPPED, "items that are in no block, by reason"),
+        (SLOW_READERS, "readers of early receipts that were too slow"),
     ],
-    histograms: &[(
-        SUBMIT_SECONDS,
-        "time the execution client takes for a block",
-    )],
+    histograms: &[
+        (
+            SUBMIT_SECONDS,
+            "time the execution client takes for a block",
+        ),
+        (EXECUTE_SECONDS, "time to execute what a height brings"),
+        (CLOSE_SECONDS, "time to close a block: roots and header"),
+        (COMMIT_SECONDS, "time to write a block and its state"),
+    ],
 };
 
 #[cfg(test)]
@@ -33,9 +54,17 @@ mod tests {
             "conductor_sequencer_height",
             "conductor_block_number",
             "conductor_lag_seconds",
+            "conductor_verified_lag_seconds",
+            "conductor_blocks_waiting",
+            "conductor_receipt_readers",
+            "conductor_grpc_connections",
             "conductor_transactions_total",
             "conductor_skipped_total",
+            "conductor_slow_readers_total",
             "conductor_submit_seconds",
+            "conductor_execute_seconds",
+            "conductor_close_seconds",
+            "conductor_commit_seconds",
         ];
         assert_eq!(super::ALL.names(), expected);
     }

@@ -7,10 +7,12 @@ use counterpoint_core::{
     cursor::{Cursor, ExtraData, ExtraDataError},
     light::TrustedState,
     primitive::Height,
+    registry::RollupConfig,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    assembly::Closed,
     chain_spec::Specification,
     engine::BlockId,
     evm::{Batch, BuiltBlock, RollupBlock, Store, StoreError, Table},
@@ -29,6 +31,8 @@ pub struct Progress {
     pub extra: ExtraData,
     /// What to verify the list at the cursor from.
     pub trusted: TrustedState,
+    /// The configuration under which the rollup has left: no block follows.
+    pub left: Option<RollupConfig>,
 }
 
 /// The part of [`Progress`] that is no part of the block.
@@ -37,6 +41,8 @@ struct Record {
     number: u64,
     chain_spec_hash: B256,
     trusted: TrustedState,
+    #[serde(default)]
+    left: Option<RollupConfig>,
 }
 
 /// Why the store cannot be used.
@@ -76,6 +82,18 @@ impl Progress {
         }
     }
 
+    /// The configuration under which the rollup has left, if it has.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store is broken.
+    pub fn left(store: &dyn Store) -> Result<Option<RollupConfig>, StoreError> {
+        let Some(record) = store.get(Table::Meta, KEY)? else {
+            return Ok(None);
+        };
+        let record: Record = serde_json::from_slice(&record).map_err(StoreError::new)?;
+        Ok(record.left)
+    }
+
     /// Reads where the store stands, or writes block 0 on top of the genesis state.
     ///
     /// # Errors
@@ -105,6 +123,7 @@ impl Progress {
                 hash,
                 extra,
                 trusted: record.trusted,
+                left: record.left,
             });
         }
         let header = specification.genesis_header().clone();
@@ -115,6 +134,7 @@ impl Progress {
             hash,
             extra,
             trusted: genesis.clone(),
+            left: None,
         };
         let mut batch = Batch::new();
         let block = RollupBlock::uncle(progress.header.clone());
@@ -123,17 +143,21 @@ impl Progress {
         Ok(progress)
     }
 
-    /// Writes a block, its state and what comes next, all at once.
+    /// Where the rollup stands after a block, and all that has to be written for it to stand there:
+    /// the block, its state and what comes next.
     ///
     /// # Errors
-    /// [`StoreError`] if the store cannot be written.
-    pub fn commit(
-        built: BuiltBlock,
-        extra: ExtraData,
-        trusted: TrustedState,
+    /// [`StoreError`] if it cannot be encoded.
+    pub fn after(
+        closed: Closed,
         specification: &Specification,
-        store: &dyn Store,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<(Self, RollupBlock, Batch), StoreError> {
+        let Closed {
+            built,
+            extra,
+            trusted,
+            left,
+        } = closed;
         let BuiltBlock {
             hash,
             block,
@@ -144,12 +168,12 @@ impl Progress {
             hash,
             extra,
             trusted,
+            left,
         };
         let mut batch = update.batch;
         let spec_hash = B256::new(*specification.chain_spec().hash().as_bytes());
         progress.stage(&mut batch, &block, spec_hash)?;
-        store.commit(batch)?;
-        Ok(progress)
+        Ok((progress, block, batch))
     }
 
     fn stage(
@@ -166,6 +190,7 @@ impl Progress {
             number,
             chain_spec_hash,
             trusted: self.trusted.clone(),
+            left: self.left.clone(),
         };
         let record = serde_json::to_vec(&record).map_err(StoreError::new)?;
         batch.insert((Table::Meta, KEY.to_vec()), Some(record));

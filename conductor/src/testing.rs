@@ -17,14 +17,16 @@ use counterpoint_core::{
 };
 
 use crate::{
-    assembly::{Assembler, AssemblyError, Closed, Skip},
+    assembly::{Assembler, AssemblyError, Closed},
     chain_spec::{Specification, dev_genesis},
     evm::{MemStore, Store, balance},
+    pending::Pending,
     progress::Progress,
+    receipts::{Event, Receipts, Skip, Told},
 };
 
 pub(crate) const CHAIN_ID: u64 = 412_000;
-const GENESIS_TIME: u64 = 1_700_000_000;
+pub(crate) const GENESIS_TIME: u64 = 1_700_000_000;
 const FIRST_HEIGHT: u64 = 2;
 
 /// Wallets 1 to 3 are rich, all others poor.
@@ -87,7 +89,7 @@ pub(crate) fn paid(seed: u8, nonce: u64) -> RollupItem {
     RollupItem::Transaction(sign(seed, transfer(nonce)))
 }
 
-fn trusted() -> TrustedState {
+pub(crate) fn trusted() -> TrustedState {
     TrustedState::unchecked("test".parse().unwrap(), Height::new(1))
 }
 
@@ -108,14 +110,47 @@ pub(crate) fn whole(items: Vec<RollupItem>) -> SlicePlan {
     }
 }
 
+/// All that was told.
+pub(crate) fn told(receipts: &Receipts) -> Vec<Told> {
+    let mut told = Vec::new();
+    loop {
+        let more = receipts.read(told.len() as u64).unwrap();
+        if more.is_empty() {
+            return told;
+        }
+        told.extend(more);
+    }
+}
+
+/// What a process begins with.
+fn start(
+    pending: &Arc<Pending>,
+    specification: &Specification,
+    progress: &Progress,
+) -> (Arc<Receipts>, Assembler) {
+    let receipts = Arc::new(Receipts::after(progress.header.number, &progress.extra));
+    let assembler = Assembler::new(
+        Arc::clone(pending) as Arc<dyn Store>,
+        specification.clone(),
+        progress.cursor(),
+        Arc::clone(&receipts),
+    );
+    (receipts, assembler)
+}
+
 /// A rollup that is fed height by height.
 #[derive(Debug)]
 pub(crate) struct Rollup {
     pub(crate) config: RollupConfig,
     pub(crate) progress: Progress,
     pub(crate) env_version: u8,
+    pub(crate) receipts: Arc<Receipts>,
     specification: Specification,
     store: Arc<dyn Store>,
+    pending: Arc<Pending>,
+    /// Blocks that are executed and not committed, and how many of them there may be.
+    waiting: usize,
+    depth: usize,
     assembler: Assembler,
     lists: Vec<(SlicePlan, Slot, u64)>,
     /// Heights that were fed to the present assembler.
@@ -134,14 +169,18 @@ impl Rollup {
             &trusted(),
         );
         let progress = progress.unwrap();
-        let assembler =
-            Assembler::new(Arc::clone(&store), specification.clone(), progress.cursor());
+        let pending = Arc::new(Pending::new(Arc::clone(&store)));
+        let (receipts, assembler) = start(&pending, &specification, &progress);
         Self {
             config,
             progress,
             env_version: ENV_VERSION,
+            receipts,
             specification,
             store,
+            pending,
+            waiting: 0,
+            depth: 0,
             assembler,
             lists: Vec::new(),
             fed: 0,
@@ -153,6 +192,11 @@ impl Rollup {
     pub(crate) fn limit(&mut self, limit: usize) {
         self.limit = limit;
         self.assembler.limit(limit);
+    }
+
+    /// Commits a block only when `depth` later ones are executed, as a slow client makes us do.
+    pub(crate) fn lag(&mut self, depth: usize) {
+        self.depth = depth;
     }
 
     /// The sequencer's next height, `secs` after the last opening if it opens.
@@ -209,13 +253,14 @@ impl Rollup {
         let closed = self.assembler.close()?;
         self.fed += 1;
         if let Some(closed) = closed.clone() {
-            let Closed {
-                built,
-                extra,
-                trusted,
-            } = closed;
-            let (specification, store) = (&self.specification, self.store.as_ref());
-            self.progress = Progress::commit(built, extra, trusted, specification, store).unwrap();
+            let (progress, _, batch) = Progress::after(closed, &self.specification).unwrap();
+            self.pending.push(Arc::new(batch));
+            self.progress = progress;
+            self.waiting += 1;
+        }
+        while self.waiting > self.depth {
+            self.pending.commit_oldest().unwrap();
+            self.waiting -= 1;
         }
         Ok(closed)
     }
@@ -226,8 +271,17 @@ impl Rollup {
         self.feed()
     }
 
-    pub(crate) fn skips(&mut self) -> Vec<Skip> {
-        self.assembler.take_skips()
+    /// All that was told since the last start.
+    pub(crate) fn told(&self) -> Vec<Told> {
+        told(&self.receipts)
+    }
+
+    pub(crate) fn skips(&self) -> Vec<Skip> {
+        let skip = |told: Told| match told.event.as_ref() {
+            Event::Skipped(skip) => Some(*skip),
+            _ => None,
+        };
+        self.told().into_iter().filter_map(skip).collect()
     }
 
     /// Forgets all but the store, as a crash does, and starts again at the cursor.
@@ -236,8 +290,9 @@ impl Rollup {
         let progress = Progress::open(self.store.as_ref(), &self.specification, first, &trusted());
         self.progress = progress.unwrap();
         let cursor = self.progress.cursor();
-        self.assembler =
-            Assembler::new(Arc::clone(&self.store), self.specification.clone(), cursor);
+        self.pending = Arc::new(Pending::new(Arc::clone(&self.store)));
+        self.waiting = 0;
+        (self.receipts, self.assembler) = start(&self.pending, &self.specification, &self.progress);
         self.assembler.limit(self.limit);
         self.fed = usize::try_from(cursor.height.get() - FIRST_HEIGHT).unwrap();
     }

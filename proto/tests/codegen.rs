@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use prost::Message;
 
-const FILES: [&str; 1] = ["proto/counterpoint/sequencer/v1/sequencer.proto"];
+const FILES: [&str; 2] = [
+    "proto/counterpoint/conductor/v1/conductor.proto",
+    "proto/counterpoint/sequencer/v1/sequencer.proto",
+];
 
 #[test]
 fn generated_code_is_current() {

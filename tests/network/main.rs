@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
 mod evidence;
+mod exit;
 mod fallback;
 mod faults;
 mod forged;
@@ -10,7 +11,9 @@ mod join;
 mod links;
 mod partitions;
 mod proxy;
+mod receipts;
 mod road;
+mod slots;
 mod supervisor;
 mod support;
 mod upgrade;

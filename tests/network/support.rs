@@ -66,7 +66,7 @@ impl Network {
             dir: directory.path().to_owned(),
             validators,
             rollups,
-            slot_secs: 1,
+            slot_secs: vec![1],
             block_interval_ms: 200,
             base_port: None,
             max_block_bytes: MAX_BLOCK_BYTES,

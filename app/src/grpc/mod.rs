@@ -1,13 +1,10 @@
 //! The read and write API: `counterpoint.sequencer.v1`.
 
-mod connection;
 mod stream;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use connection::Peer;
-pub(crate) use connection::{Incoming, Limits as ConnectionLimits};
 use counterpoint_core::{
     primitive::{Address, Hash, Height, RollupId},
     state::{Approval, RollupRecord},
@@ -22,6 +19,7 @@ use counterpoint_proto::sequencer::{
     get_chain_response::Proposal, get_fees_response::Forecast, get_rollup_request,
     get_transaction_response, sequencer_server,
 };
+use counterpoint_service::connection::Peer;
 use stream::BlockStream;
 use tendermint_rpc::{Client, HttpClient};
 use tokio::sync::{Semaphore, watch};

@@ -153,7 +153,12 @@ fn options(args: &DevnetArgs, dir: PathBuf) -> eyre::Result<Options> {
             1,
         )?,
         rollups: pick("rollups", rollups, has.map(|plan| plan.rollups.len()), 2)?,
-        slot_secs: pick("slot-secs", args.slot_secs, has.and_then(slot_secs), 1)?,
+        slot_secs: vec![pick(
+            "slot-secs",
+            args.slot_secs,
+            has.and_then(slot_secs),
+            1,
+        )?],
         block_interval_ms: pick(
             "block-interval",
             args.block_interval,

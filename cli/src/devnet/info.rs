@@ -70,6 +70,10 @@ pub struct RollupInfo {
     pub jwt_path: PathBuf,
     /// The conductor's probes.
     pub conductor_http: String,
+    /// The conductor's receipts by gRPC.
+    pub conductor_grpc: String,
+    /// The conductor's receipts by JSON-RPC.
+    pub conductor_rpc: String,
 }
 
 /// An account on every rollup.
@@ -99,6 +103,8 @@ impl Info {
             engine: url(rollup.engine),
             jwt_path: layout.jwt(&rollup.name),
             conductor_http: url(rollup.conductor_http),
+            conductor_grpc: url(rollup.conductor_grpc),
+            conductor_rpc: url(rollup.conductor_rpc),
         });
         let accounts = accounts().into_iter().map(|account| AccountInfo {
             address: account.address().to_string(),

@@ -33,8 +33,8 @@ pub struct Options {
     pub validators: usize,
     /// How many rollups.
     pub rollups: usize,
-    /// Length of a rollup's slot.
-    pub slot_secs: u8,
+    /// Lengths of slots, for the rollups in turn.
+    pub slot_secs: Vec<u8>,
     /// Pause between sequencer blocks, in milliseconds.
     pub block_interval_ms: u64,
     /// The first of a row of ports; free ones are picked if there is none.
@@ -168,6 +168,10 @@ pub struct RollupPlan {
     pub engine: u16,
     /// The conductor's probes.
     pub conductor_http: u16,
+    /// The conductor's receipts by gRPC.
+    pub conductor_grpc: u16,
+    /// The conductor's receipts by JSON-RPC.
+    pub conductor_rpc: u16,
 }
 
 impl Plan {
@@ -196,21 +200,24 @@ impl Plan {
         if options.rollups > ROLLUP_NAMES.len() {
             bail!("--rollups must be at most {}", ROLLUP_NAMES.len());
         }
-        if !(1..=60).contains(&options.slot_secs) {
+        let lengths = &options.slot_secs;
+        if lengths.is_empty() || lengths.iter().any(|secs| !(1..=60).contains(secs)) {
             bail!("--slot-secs must lie in 1..=60");
         }
         let mut ports = Ports {
             next: options.base_port,
             taken: Vec::new(),
         };
-        let rollup = |(at, name): (u64, &&str), ports: &mut Ports| {
+        let rollup = |((at, name), slot_secs): ((u64, &&str), u8), ports: &mut Ports| {
             Ok(RollupPlan {
                 name: (*name).to_owned(),
                 evm_chain_id: FIRST_EVM_CHAIN_ID + at,
-                slot_secs: options.slot_secs,
+                slot_secs,
                 el_rpc: ports.take()?,
                 engine: ports.take()?,
                 conductor_http: ports.take()?,
+                conductor_grpc: ports.take()?,
+                conductor_rpc: ports.take()?,
             })
         };
         let composer = ComposerPlan {
@@ -222,6 +229,7 @@ impl Plan {
             .collect::<eyre::Result<_>>()?;
         let rollups = (0..)
             .zip(&ROLLUP_NAMES[..options.rollups])
+            .zip(lengths.iter().copied().cycle())
             .map(|named| rollup(named, &mut ports))
             .collect::<eyre::Result<_>>()?;
         let chain_id = "counterpoint-devnet".to_owned();

@@ -549,6 +549,8 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
             "jwt_file": layout.jwt(&rollup.name),
             "data_dir": layout.dir.join(&rollup.name).join("conductor"),
             "http_listen": address(rollup.conductor_http),
+            "grpc_listen": address(rollup.conductor_grpc),
+            "rpc_listen": address(rollup.conductor_rpc),
         });
         write_config(layout, &format!("{}-conductor", rollup.name), &config)?;
     }

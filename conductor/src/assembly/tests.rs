@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
 
-use alloy_consensus::{Transaction, TxEip1559};
+use alloy_consensus::{
+    Transaction, TxEip1559, proofs::calculate_receipt_root, transaction::SignerRecoverable,
+};
 use alloy_primitives::{Address, B256, TxKind, U256, hex};
-use counterpoint_core::primitive::EvmAddress;
+use counterpoint_core::{primitive::EvmAddress, registry::RollupStatus};
 use proptest::prelude::*;
 
 use super::*;
@@ -225,6 +227,27 @@ fn derived_blocks_are_frozen() {
     insta::assert_snapshot!(lines);
 }
 
+#[test]
+fn the_last_block_is_the_one_before_the_opening_at_which_a_rollup_leaves() {
+    let mut rollup = Rollup::new();
+    rollup.config.status = RollupStatus::Exiting(Height::new(4));
+    let first = rollup.push(whole(vec![])).unwrap().unwrap();
+    assert_eq!(first.left, None, "height 3 opens another");
+    rollup.push(part(true, false, vec![])).unwrap();
+    let items = (0..6).map(|nonce| paid(1, nonce)).collect();
+    // The exit's height is no opening: it takes effect at the next one.
+    let last = rollup.push(part(false, true, items)).unwrap().unwrap();
+    assert_eq!(last.left, Some(rollup.config.clone()));
+    let backlog = Cursor {
+        height: Height::new(4),
+        index: 4,
+    };
+    assert_eq!(last.extra.cursor, backlog);
+    assert_eq!(last.extra.next_opening, Height::new(5));
+    rollup.restart();
+    assert_eq!(rollup.progress.left, Some(rollup.config.clone()));
+}
+
 /// Heights of a random history: slots of one to three heights, some with more than fits.
 fn any_history() -> impl Strategy<Value = Vec<(u64, SlicePlan)>> {
     let slot = (
@@ -245,44 +268,120 @@ fn any_history() -> impl Strategy<Value = Vec<(u64, SlicePlan)>> {
     })
 }
 
-/// Blocks of a history, with the assembler started anew before the heights in `restarts`.
-fn blocks(
-    history: &[(u64, SlicePlan)],
-    restarts: &[prop::sample::Index],
+/// How a conductor fares on its way through a history.
+#[derive(Clone, Debug, Default)]
+struct Fate {
+    /// It starts anew before these heights.
+    restarts: Vec<prop::sample::Index>,
+    /// Bytes of items that it may keep waiting.
     limit: usize,
-) -> Vec<(B256, ExtraData)> {
+    /// Blocks that its client lags behind.
+    depth: usize,
+}
+
+fn any_fate() -> impl Strategy<Value = Fate> {
+    let restarts = prop::collection::vec(any::<prop::sample::Index>(), 0..4);
+    (restarts, 0_usize..2_000, 0_usize..4).prop_map(|(restarts, limit, depth)| Fate {
+        restarts,
+        limit,
+        depth,
+    })
+}
+
+/// Everything that was told, by block and by place in the telling; what is told again is the same.
+#[derive(Debug, Default)]
+struct Witness(BTreeMap<u64, Vec<Event>>);
+
+impl Witness {
+    fn hear(&mut self, rollup: &Rollup) {
+        let mut heard = BTreeMap::<u64, Vec<Event>>::new();
+        for told in rollup.told() {
+            let event = told.event.as_ref().clone();
+            heard.entry(told.block.number).or_default().push(event);
+        }
+        for (number, events) in heard {
+            let before = self.0.entry(number).or_default();
+            let both = before.len().min(events.len());
+            assert_eq!(before[..both], events[..both], "block {number}");
+            if events.len() > before.len() {
+                *before = events;
+            }
+        }
+    }
+
+    /// What was told of a block is what it holds.
+    fn check(&self, closed: &Closed) {
+        let (header, body) = (&closed.built.block.header, &closed.built.block.body);
+        let events = &self.0[&header.number];
+        let receipts = events.iter().filter_map(|event| match event {
+            Event::Included { receipt, .. } => Some(receipt.as_ref()),
+            _ => None,
+        });
+        let receipts: Vec<_> = receipts.collect();
+        let hashes = body.transactions.iter().map(|tx| *tx.tx_hash());
+        assert!(receipts.iter().map(|receipt| receipt.hash).eq(hashes));
+        let envelopes: Vec<_> = receipts.iter().map(|receipt| &receipt.envelope).collect();
+        assert_eq!(calculate_receipt_root(&envelopes), header.receipts_root);
+        let (mut gas_used, mut logs) = (0, 0);
+        for (index, (receipt, tx)) in receipts.iter().zip(&body.transactions).enumerate() {
+            gas_used += receipt.gas_used;
+            assert_eq!(receipt.envelope.cumulative_gas_used(), gas_used);
+            assert_eq!((receipt.index, receipt.first_log), (index as u64, logs));
+            logs += receipt.envelope.logs().len() as u64;
+            let price = tx.effective_gas_price(header.base_fee_per_gas);
+            assert_eq!(receipt.effective_gas_price, price);
+            assert_eq!(receipt.from, tx.recover_signer().unwrap());
+        }
+        assert!(
+            matches!(events.first(), Some(Event::Opened { number, timestamp, .. })
+            if (*number, *timestamp) == (header.number, header.timestamp))
+        );
+        assert!(matches!(events.last(), Some(Event::Closed { hash, .. })
+            if *hash == closed.built.hash));
+    }
+}
+
+/// Blocks of a history, and what was told of them.
+fn blocks(history: &[(u64, SlicePlan)], fate: &Fate) -> (Vec<(B256, ExtraData)>, Witness) {
     let mut rollup = Rollup::new();
-    rollup.limit(limit);
+    rollup.limit(fate.limit);
+    rollup.lag(fate.depth);
     for (secs, plan) in history {
         rollup.sequence(plan.clone(), *secs);
     }
-    let mut restarts: Vec<usize> = restarts.iter().map(|at| at.index(history.len())).collect();
-    let (mut blocks, mut steps) = (Vec::new(), 0);
+    let restarts = fate.restarts.iter().map(|at| at.index(history.len()));
+    let mut restarts: Vec<usize> = restarts.collect();
+    let (mut blocks, mut witness, mut steps) = (BTreeMap::new(), Witness::default(), 0);
     while rollup.is_behind() {
         if let Some(at) = restarts.iter().position(|at| *at == steps) {
             restarts.swap_remove(at);
+            witness.hear(&rollup);
             rollup.restart();
         }
         steps += 1;
         if let Some(closed) = rollup.feed().unwrap() {
-            blocks.push((closed.built.hash, closed.extra));
+            witness.hear(&rollup);
+            witness.check(&closed);
             assert!(included(&closed) <= 4);
+            let block = (closed.built.hash, closed.extra);
+            let before = blocks.insert(closed.built.block.header.number, block);
+            assert!(before.is_none_or(|before| before == block), "built again");
         }
     }
-    blocks
+    witness.hear(&rollup);
+    (blocks.into_values().collect(), witness)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn restarts_and_limits_change_nothing(
-        history in any_history(),
-        restarts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
-        limit in 0_usize..2_000,
-    ) {
-        let expected = blocks(&history, &[], usize::MAX);
-        prop_assert_eq!(blocks(&history, &restarts, limit), expected);
+    fn crashes_limits_and_slow_clients_change_nothing(history in any_history(), fate in any_fate()) {
+        let quiet = Fate { limit: usize::MAX, ..Fate::default() };
+        let (expected, told) = blocks(&history, &quiet);
+        let (actual, told_again) = blocks(&history, &fate);
+        prop_assert_eq!(actual, expected);
+        prop_assert_eq!(told_again.0, told.0);
     }
 
     #[test]
@@ -293,7 +392,6 @@ proptest! {
             rollup.sequence(plan, secs);
             let Some(closed) = rollup.feed().unwrap() else { continue };
             for tx in closed.built.block.body.transactions {
-                use alloy_consensus::transaction::SignerRecoverable;
                 let nonce = next.entry(tx.recover_signer().unwrap()).or_default();
                 prop_assert_eq!(tx.nonce(), *nonce);
                 *nonce += 1;

@@ -175,6 +175,17 @@ impl EngineClient {
         })
     }
 
+    /// A block with all that is in it, as far as the client can be believed; its hash proves it.
+    ///
+    /// # Errors
+    /// [`EngineError`] if the client cannot be asked.
+    pub async fn whole_block(&self, number: u64) -> Result<Option<RollupBlock>, EngineError> {
+        let params = json!([format!("{number:#x}"), true]);
+        let block: Option<alloy_rpc_types_eth::Block> =
+            self.call("eth_getBlockByNumber", params).await?;
+        Ok(block.map(RollupBlock::from))
+    }
+
     async fn call<T: DeserializeOwned>(
         &self,
         method: &'static str,

@@ -92,6 +92,12 @@ impl<C: ExecutionClient> Driver<C> {
         }
     }
 
+    /// The client, to look at what it was asked.
+    #[cfg(test)]
+    pub(crate) fn client(&self) -> &C {
+        &self.client
+    }
+
     /// A block of the client by number, or its latest; a client that is away is waited for.
     ///
     /// # Errors
@@ -274,4 +280,4 @@ async fn back_off(pause: &mut Duration) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

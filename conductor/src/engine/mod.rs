@@ -6,4 +6,6 @@ mod client;
 mod driver;
 
 pub use client::{BlockId, EngineClient, EngineError, ExecutionClient};
+#[cfg(test)]
+pub(crate) use driver::tests::{MockClient, Script};
 pub use driver::{Driver, DriverError, Progress};

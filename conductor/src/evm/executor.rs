@@ -38,7 +38,7 @@ use super::{StateUpdate, Store, StoreError, state::StateReader};
 use crate::{
     chain_spec::Specification,
     derive::{MAX_BLOCK_TX_BYTES, Rules, SkipReason, screen},
-    parallel,
+    parallel, receipts,
 };
 
 /// Items whose senders are recovered together. What a block has no room for is done again.
@@ -75,7 +75,7 @@ pub struct BlockInputs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is in the block.
-    Included(B256),
+    Included(Box<receipts::Receipt>),
     /// It never will be in any.
     Skipped(SkipReason),
     /// It is valid, and there is no room: the block ends before it.
@@ -117,6 +117,7 @@ pub struct BlockBuilder {
     tx_bytes: usize,
     transactions: Vec<TxEnvelope>,
     receipts: Vec<ReceiptEnvelope>,
+    logs: u64,
     /// Items that are to come.
     screened: VecDeque<(bytes::Bytes, Screened)>,
 }
@@ -181,6 +182,7 @@ impl BlockBuilder {
             transactions: Vec::new(),
             receipts: Vec::new(),
             screened: VecDeque::new(),
+            logs: 0,
             inputs,
         };
         builder.system_call(BEACON_ROOTS_ADDRESS, builder.inputs.beacon_root)?;
@@ -269,9 +271,9 @@ impl BlockBuilder {
         tx: Recovered<TxEnvelope>,
         result: ExecutionResult,
     ) -> Result<Outcome, ExecuteError> {
-        self.gas_used = self.gas_used.saturating_add(result.tx_gas_used());
-        let tx = tx.into_inner();
-        let hash = *tx.tx_hash();
+        let gas_used = result.tx_gas_used();
+        self.gas_used = self.gas_used.saturating_add(gas_used);
+        let (tx, from) = tx.into_parts();
         let receipt = Receipt {
             status: result.is_success().into(),
             cumulative_gas_used: self.gas_used,
@@ -281,9 +283,23 @@ impl BlockBuilder {
                 Vec::new()
             },
         };
-        self.receipts.push(envelope(tx.tx_type(), receipt)?);
+        let envelope = envelope(tx.tx_type(), receipt)?;
+        let receipt = receipts::Receipt {
+            hash: *tx.tx_hash(),
+            index: self.transactions.len() as u64,
+            from,
+            to: tx.to(),
+            // Clients name it even if the creation failed.
+            contract: tx.is_create().then(|| from.create(tx.nonce())),
+            gas_used,
+            effective_gas_price: tx.effective_gas_price(Some(self.base_fee)),
+            first_log: self.logs,
+            envelope: envelope.clone(),
+        };
+        self.logs = self.logs.saturating_add(envelope.logs().len() as u64);
+        self.receipts.push(envelope);
         self.transactions.push(tx);
-        Ok(Outcome::Included(hash))
+        Ok(Outcome::Included(Box::new(receipt)))
     }
 
     /// Closes the block: withdrawals, roots, header.

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::Path};
 
 use counterpoint_core::{action::Action, action::SubmitData, primitive::Nonce};
 use counterpoint_proto::sequencer::sequencer_client::SequencerClient;
+use counterpoint_service::connection::{self, Incoming};
 use tempfile::tempdir;
 use tokio::{net::TcpListener, time::sleep};
 use tonic::{
@@ -14,7 +15,7 @@ use tonic::{
 use super::super::*;
 use crate::{
     mempool::Gossip,
-    serve_grpc,
+    metric, serve_grpc,
     testing::{Node, rollup, sign},
 };
 
@@ -33,7 +34,7 @@ struct Fixture {
     _streamable: watch::Sender<Height>,
 }
 
-async fn start(path: &Path, limits: ConnectionLimits) -> Fixture {
+async fn start(path: &Path, limits: connection::Limits) -> Fixture {
     let node = Node::start_with(path, Gossip::Direct).await;
     node.advance().await;
     for nonce in 0..TIP - 1 {
@@ -57,7 +58,7 @@ async fn start(path: &Path, limits: ConnectionLimits) -> Fixture {
     sequencer.patience = PATIENCE;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let incoming = Incoming::new(listener, limits);
+    let incoming = Incoming::new(listener, limits, metric::CONNECTIONS);
     tokio::spawn(serve_grpc(incoming, sequencer.clone(), shutdown.clone()));
     Fixture {
         sequencer,
@@ -102,7 +103,7 @@ async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_is_stuck_loses_its_place_and_its_connection() {
     let directory = tempdir().unwrap();
-    let fixture = start(directory.path(), ConnectionLimits::default()).await;
+    let fixture = start(directory.path(), connection::Limits::default()).await;
     let mut stuck = fixture.connect().await.unwrap();
     let mut unread = fixture.stream(&mut stuck).await;
     let first = unread.message().await.unwrap().unwrap();
@@ -132,7 +133,7 @@ async fn a_reader_that_is_stuck_loses_its_place_and_its_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_is_told_where_to_resume() {
     let directory = tempdir().unwrap();
-    let fixture = start(directory.path(), ConnectionLimits::default()).await;
+    let fixture = start(directory.path(), connection::Limits::default()).await;
     let slow = fixture.sequencer.clone();
     let mut request = Request::new(StreamRollupBlocksRequest {
         rollup_id: Bytes::copy_from_slice(rollup().as_bytes()),
@@ -165,7 +166,7 @@ async fn a_slow_reader_is_told_where_to_resume() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_bounded_and_places_come_back() {
     let directory = tempdir().unwrap();
-    let limits = ConnectionLimits {
+    let limits = connection::Limits {
         all: 3,
         per_address: 2,
         readers_per_address: 1,

@@ -185,6 +185,8 @@ impl Geth {
             el_rpc: port()?.port(),
             engine: port()?.port(),
             conductor_http: 0,
+            conductor_grpc: 0,
+            conductor_rpc: 0,
         };
         let cache = ["--cache".to_owned(), args.cache_mb.to_string()];
         let spec = Spec {

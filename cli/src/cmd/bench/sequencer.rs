@@ -320,7 +320,7 @@ impl Network {
             dir: directory.path().to_owned(),
             validators: args.validators,
             rollups: 0,
-            slot_secs: 1,
+            slot_secs: vec![1],
             block_interval_ms: 0,
             base_port: None,
             max_block_bytes: args.block_bytes,

@@ -12,7 +12,7 @@ use crate::{evm::StoreError, testing::specification};
 
 /// What a scripted client does instead of its work, once.
 #[derive(Clone, Debug)]
-enum Script {
+pub(crate) enum Script {
     Say(PayloadStatusEnum),
     Fail(i64),
     HangUp,
@@ -20,22 +20,22 @@ enum Script {
 
 /// A client that keeps to the Engine API, except where its script says otherwise.
 #[derive(Debug)]
-struct MockClient(Mutex<State>);
+pub(crate) struct MockClient(Mutex<State>);
 
 #[derive(Debug)]
-struct State {
+pub(crate) struct State {
     known: BTreeMap<B256, u64>,
-    head: BlockId,
-    payloads: Vec<u64>,
+    pub(crate) head: BlockId,
+    pub(crate) payloads: Vec<u64>,
     forkchoices: Vec<ForkchoiceState>,
-    on_payload: VecDeque<Script>,
+    pub(crate) on_payload: VecDeque<Script>,
     on_forkchoice: VecDeque<Script>,
     /// Says VALID and executes nothing.
     jammed: bool,
 }
 
 impl MockClient {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let genesis = BlockId {
             number: 0,
             hash: specification().genesis_header().hash_slow(),
@@ -51,7 +51,7 @@ impl MockClient {
         }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
     }
 }
@@ -110,8 +110,9 @@ impl ExecutionClient for MockClient {
     }
 
     async fn block(&self, number: Option<u64>) -> Result<Option<BlockId>, EngineError> {
-        assert!(number.is_none(), "the driver asks for the head only");
-        Ok(Some(self.state().head))
+        let head = self.state().head;
+        let number = number.unwrap_or(head.number);
+        Ok(Some(BlockId { number, ..head }))
     }
 
     async fn chain_id(&self) -> Result<u64, EngineError> {

@@ -1,4 +1,4 @@
-//! Connections of the API: counted, bounded, and cut when their peer is stuck.
+//! Connections of a gRPC API: counted, bounded, and cut when their peer is stuck.
 
 use std::{
     collections::HashMap,
@@ -20,17 +20,15 @@ use tokio_util::sync::{CancellationToken, PollSemaphore, WaitForCancellationFutu
 use tonic::transport::server::Connected;
 use tracing::debug;
 
-use crate::metric;
-
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// At a time; further ones wait until one ends.
-    pub(crate) all: usize,
+    pub all: usize,
     /// From one address; further ones are closed at once.
-    pub(crate) per_address: usize,
+    pub per_address: usize,
     /// Readers of rollup blocks from one address.
-    pub(crate) readers_per_address: usize,
+    pub readers_per_address: usize,
 }
 
 impl Default for Limits {
@@ -45,9 +43,10 @@ impl Default for Limits {
 
 /// The connections that come in at a listener.
 #[derive(Debug)]
-pub(crate) struct Incoming {
+pub struct Incoming {
     listener: TcpListener,
     limits: Limits,
+    gauge: &'static str,
     places: PollSemaphore,
     /// For the next connection.
     place: Option<OwnedSemaphorePermit>,
@@ -63,7 +62,7 @@ struct Neighbour {
 
 /// One connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     stream: TcpStream,
     peer: Peer,
     is_cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -72,27 +71,29 @@ pub(crate) struct Connection {
 
 /// Who is at the other end of the connection that a request came by.
 #[derive(Clone, Debug)]
-pub(crate) struct Peer {
+pub struct Peer {
     /// Ends the connection.
-    pub(crate) cut: CancellationToken,
+    pub cut: CancellationToken,
     /// Places for the readers from its address.
-    pub(crate) readers: Arc<Semaphore>,
+    pub readers: Arc<Semaphore>,
 }
 
 /// Counts a connection while it lasts.
 #[derive(Debug)]
 struct Seat {
+    gauge: &'static str,
     _place: OwnedSemaphorePermit,
     _of_address: OwnedSemaphorePermit,
 }
 
 impl Incoming {
-    /// Takes connections of `listener` in.
+    /// Takes connections of `listener` in; the metric `gauge` counts them.
     #[must_use]
-    pub(crate) fn new(listener: TcpListener, limits: Limits) -> Self {
+    pub fn new(listener: TcpListener, limits: Limits, gauge: &'static str) -> Self {
         Self {
             listener,
             limits,
+            gauge,
             places: PollSemaphore::new(Arc::new(Semaphore::new(limits.all))),
             place: None,
             neighbours: HashMap::new(),
@@ -112,7 +113,7 @@ impl Incoming {
         let of_address = Arc::clone(&neighbour.connections)
             .try_acquire_owned()
             .ok()?;
-        let seat = Seat::take(self.place.take()?, of_address);
+        let seat = Seat::take(self.gauge, self.place.take()?, of_address);
         Some((seat, Arc::clone(&neighbour.readers)))
     }
 }
@@ -147,9 +148,14 @@ impl Stream for Incoming {
 }
 
 impl Seat {
-    fn take(place: OwnedSemaphorePermit, of_address: OwnedSemaphorePermit) -> Self {
-        gauge!(metric::CONNECTIONS).increment(1);
+    fn take(
+        gauge: &'static str,
+        place: OwnedSemaphorePermit,
+        of_address: OwnedSemaphorePermit,
+    ) -> Self {
+        gauge!(gauge).increment(1);
         Self {
+            gauge,
             _place: place,
             _of_address: of_address,
         }
@@ -158,7 +164,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        gauge!(metric::CONNECTIONS).decrement(1);
+        gauge!(self.gauge).decrement(1);
     }
 }
 

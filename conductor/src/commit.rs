@@ -1,0 +1,188 @@
+//! Blocks to the client, and then to the store, one after another.
+//!
+//! ```text
+//! derive N+1 ─▶ [ N ] ─▶ newPayload, forkchoice ─VALID─▶ store
+//!                └ waits, bounded        └ INVALID: halt; N and all after it are forgotten
+//! ```
+//! The client gets a block before the store does: after a crash in between it is built again, bit
+//! by bit the same. While it validates one, the next is executed on top of it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use alloy_primitives::B256;
+use counterpoint_service::to_f64;
+use eyre::WrapErr;
+use metrics::{counter, gauge, histogram};
+use tokio::sync::mpsc;
+use tracing::{error, info};
+
+use crate::{
+    board::{Board, CLIENT, LATE},
+    engine::{BlockId, Driver, DriverError, ExecutionClient},
+    evm::{RollupBlock, Store, StoreError},
+    metric,
+    pending::Pending,
+    progress::{Progress, read_block},
+};
+
+/// Blocks that wait until the client has taken the one before. With that one and the one that is
+/// being executed, three blocks at the most are not committed.
+pub(crate) const WAITING: usize = 1;
+
+/// A block that is executed; the state after it waits in [`Pending`].
+#[derive(Debug)]
+pub(crate) struct Executed {
+    pub(crate) block: RollupBlock,
+    /// Where the rollup stands with it.
+    pub(crate) progress: Progress,
+    pub(crate) slot_secs: u8,
+}
+
+/// Hands blocks to the client and writes those that it takes.
+#[derive(Debug)]
+pub(crate) struct Committer<C> {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) pending: Arc<Pending>,
+    pub(crate) driver: Driver<C>,
+    /// The client's head when we started; nothing up to it is handed in again.
+    pub(crate) client_head: u64,
+    /// Where evidence is kept.
+    pub(crate) data_dir: PathBuf,
+    pub(crate) board: Board,
+}
+
+impl<C: ExecutionClient> Committer<C> {
+    /// Compares our head with the client's, and gives it what it lost.
+    pub(crate) async fn recover(&mut self, ours: BlockId) -> eyre::Result<()> {
+        let source = source(&self.store);
+        self.driver.resend(ours.number + 1, &source).await?;
+        if let Some(theirs) = self.driver.block(Some(ours.number)).await? {
+            eyre::ensure!(
+                theirs.hash == ours.hash,
+                "the client has block {} as {}, we executed {}: one of them is not of this rollup",
+                ours.number,
+                theirs.hash,
+                ours.hash
+            );
+        }
+        if let Some(latest) = self.driver.block(None).await? {
+            self.client_head = latest.number;
+        }
+        self.board.readiness.met(CLIENT);
+        Ok(())
+    }
+
+    /// Commits what comes in, until no more can come.
+    pub(crate) async fn run(&self, mut blocks: mpsc::Receiver<Executed>) -> eyre::Result<()> {
+        while let Some(executed) = blocks.recv().await {
+            gauge!(metric::WAITING).set(to_f64(blocks.len() as u64 + 1));
+            self.commit(executed).await?;
+            gauge!(metric::WAITING).set(to_f64(blocks.len() as u64));
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, executed: Executed) -> eyre::Result<()> {
+        let Executed {
+            block,
+            progress,
+            slot_secs,
+        } = executed;
+        let BlockId { number, hash } = progress.head();
+        let started = Instant::now();
+        match self.known_to_client(number).await? {
+            Some(theirs) if theirs == hash => {}
+            Some(theirs) => {
+                let ours = hash;
+                let halt = DriverError::Divergence {
+                    number,
+                    theirs,
+                    ours,
+                };
+                keep_evidence(&self.data_dir, &block, &halt)?;
+                return Err(halt.into());
+            }
+            None => self.submit(hash, &block).await?,
+        }
+        histogram!(metric::SUBMIT_SECONDS).record(started.elapsed());
+        let started = Instant::now();
+        tokio::task::block_in_place(|| self.pending.commit_oldest())?;
+        histogram!(metric::COMMIT_SECONDS).record(started.elapsed());
+        let transactions = block.body.transactions.len();
+        let gas_used = block.header.gas_used;
+        let cursor = progress.cursor();
+        let (cursor_height, cursor_index) = (cursor.height, cursor.index);
+        info!(number, %hash, transactions, gas_used, %cursor_height, cursor_index, "executed");
+        counter!(metric::TRANSACTIONS).increment(transactions as u64);
+        self.board.show(&progress, slot_secs);
+        Ok(())
+    }
+
+    async fn submit(&self, hash: B256, block: &RollupBlock) -> eyre::Result<()> {
+        let source = source(&self.store);
+        let number = block.header.number;
+        let submitted = self.driver.submit(hash, block, &source);
+        let reason = format!("the execution client has not taken block {number} yet");
+        let readiness = &self.board.readiness;
+        let submitted = readiness.watch(CLIENT, LATE, &reason, submitted).await;
+        if let Err(halt) = &submitted {
+            keep_evidence(&self.data_dir, block, halt)?;
+        }
+        Ok(submitted?)
+    }
+
+    /// The client's block of this number, if its head was already there when we started: then we
+    /// lost blocks that it kept, and must come to the same ones.
+    async fn known_to_client(&self, number: u64) -> eyre::Result<Option<B256>> {
+        if number > self.client_head {
+            return Ok(None);
+        }
+        let block = self.driver.block(Some(number)).await?;
+        Ok(block.map(|block| block.hash))
+    }
+}
+
+/// Keeps a block that the client contradicts, for whoever finds out which of us is wrong.
+pub(crate) fn keep_evidence(
+    data_dir: &Path,
+    block: &RollupBlock,
+    halt: &DriverError,
+) -> eyre::Result<()> {
+    let kind = match halt {
+        DriverError::Invalid { .. } => "invalid",
+        DriverError::Divergence { .. } => "divergence",
+        _ => return Ok(()),
+    };
+    let number = block.header.number;
+    let directory = data_dir.join("evidence").join(format!("{kind}-{number}"));
+    let report = format!(
+        "{halt}\nparent: {}\nstate root: {}\ngas used: {}\ntransactions: {}\nblock.rlp: our block\n",
+        block.header.parent_hash,
+        block.header.state_root,
+        block.header.gas_used,
+        block.body.transactions.len(),
+    );
+    std::fs::create_dir_all(&directory)
+        .and_then(|()| std::fs::write(directory.join("block.rlp"), alloy_rlp::encode(block)))
+        .and_then(|()| std::fs::write(directory.join("report.txt"), report))
+        .wrap_err_with(|| format!("failed to write {}", directory.display()))?;
+    error!(
+        evidence = %directory.display(),
+        "the execution client contradicts us; docs/runbook/conductor-halted.md says what to do"
+    );
+    Ok(())
+}
+
+fn source(
+    store: &Arc<dyn Store>,
+) -> impl Fn(u64) -> Result<(B256, RollupBlock), StoreError> + Send + Sync + use<> {
+    let store = Arc::clone(store);
+    move |number| read_block(store.as_ref(), number)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! `verify`: derives blocks once more and compares them with the client's.
+//!
+//! It begins at the rollup's genesis, in a store of its own beside the conductor's, which may go on
+//! meanwhile; the sequencer's nodes must still serve every height.
+
+use std::{fs, path::Path, sync::Arc};
+
+use counterpoint_service::Readiness;
+use eyre::{WrapErr, eyre};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    Config,
+    commit::keep_evidence,
+    derivation::{Derivation, Source},
+    engine::{DriverError, ExecutionClient},
+    evm::{DiskStore, RollupBlock, Store},
+    progress::Progress,
+    receipts::Receipts,
+    start::{Peers, meet},
+};
+
+/// How many blocks pass from one line in the log to the next.
+const SAY_EVERY: u64 = 1_000;
+
+/// Which blocks are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+pub struct Range {
+    /// The first block to compare.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub from: u64,
+    /// The last block to compare.
+    #[arg(long, value_name = "NUMBER")]
+    pub to: u64,
+}
+
+pub(crate) async fn work(
+    config: Config,
+    range: Range,
+    shutdown: CancellationToken,
+) -> eyre::Result<()> {
+    let Range { from, to } = range;
+    eyre::ensure!(
+        (1..=to).contains(&from),
+        "--from is {from}, must lie in 1..={to}, which is --to"
+    );
+    let scratch = config.data_dir.join("verify");
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch)
+            .wrap_err_with(|| format!("failed to empty {}", scratch.display()))?;
+    }
+    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&scratch, config.cache_bytes())?);
+    let verified = shutdown.run_until_cancelled(verify(&config, range, store));
+    let verified = verified.await;
+    fs::remove_dir_all(&scratch)?;
+    verified.unwrap_or_else(|| Err(eyre!("stopped before block {to}")))?;
+    info!(
+        from,
+        to, "the client has the blocks that the sequencer's order gives"
+    );
+    Ok(())
+}
+
+async fn verify(config: &Config, range: Range, store: Arc<dyn Store>) -> eyre::Result<()> {
+    let readiness = Readiness::default();
+    let Peers {
+        specification,
+        genesis,
+        sequencer,
+        client,
+        rollup,
+    } = meet(config, store.as_ref(), &readiness, None).await?;
+    let head = client.block(None).await?.map_or(0, |head| head.number);
+    let to = range.to;
+    eyre::ensure!(
+        to <= head,
+        "--to is {to}, the client has blocks up to {head}"
+    );
+    let (first, disk) = (rollup.first_height, store.as_ref());
+    let mut tip = Progress::open(disk, &specification, first, &genesis)?;
+    let source = Source {
+        specification: specification.clone(),
+        rollup,
+        sequencer,
+        readiness,
+    };
+    let receipts = Arc::new(Receipts::after(0, &tip.extra));
+    let mut derivation = Derivation::new(source, Arc::clone(&store), &tip, receipts);
+    while tip.header.number < range.to {
+        let left_at = tip.header.number;
+        eyre::ensure!(
+            tip.left.is_none(),
+            "the rollup has left with block {left_at}"
+        );
+        let (closed, _) = derivation.next(&tip).await?;
+        let (progress, block, batch) = Progress::after(closed, &specification)?;
+        tokio::task::block_in_place(|| store.commit(batch))?;
+        tip = progress;
+        if tip.header.number >= range.from {
+            compare(&config.data_dir, &client, &tip, &block).await?;
+        }
+        if tip.header.number.is_multiple_of(SAY_EVERY) {
+            info!(number = tip.header.number, "derived");
+        }
+    }
+    Ok(())
+}
+
+async fn compare(
+    data_dir: &Path,
+    client: &impl ExecutionClient,
+    tip: &Progress,
+    block: &RollupBlock,
+) -> eyre::Result<()> {
+    let (number, ours) = (tip.header.number, tip.hash);
+    let theirs = client.block(Some(number)).await?;
+    let theirs = theirs.ok_or_else(|| eyre!("the client has no block {number}"))?;
+    if theirs.hash == ours {
+        return Ok(());
+    }
+    let differs = DriverError::Divergence {
+        number,
+        theirs: theirs.hash,
+        ours,
+    };
+    keep_evidence(data_dir, block, &differs)?;
+    Err(differs.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::MockClient,
+        testing::{Rollup, specification, whole},
+    };
+
+    #[tokio::test]
+    async fn another_block_is_named_and_kept() {
+        let mut rollup = Rollup::new();
+        let closed = rollup.push(whole(vec![])).unwrap().unwrap();
+        let (tip, block, _) = Progress::after(closed, &specification()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        // It has its genesis under every number.
+        let client = MockClient::new();
+        let differs = compare(directory.path(), &client, &tip, &block).await;
+        let differs = differs.unwrap_err().to_string();
+        assert!(
+            differs.starts_with("execution client has block 1 as"),
+            "{differs}"
+        );
+        let report = directory.path().join("evidence/divergence-1/report.txt");
+        assert!(fs::read_to_string(report).unwrap().starts_with(&differs));
+    }
+}

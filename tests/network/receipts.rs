@@ -1,0 +1,283 @@
+//! Early receipts against geth's own, under load, through kill −9 of the conductor.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use alloy_network::TransactionBuilder;
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex, keccak256};
+use alloy_rpc_types_eth::TransactionReceipt;
+use counterpoint_core::action::{Action, SubmitData};
+use counterpoint_proto::conductor::{
+    Receipt, SubscribeReceiptsRequest, conductor_client::ConductorClient, event::Event,
+    subscribe_receipts_request::From as FromPlace,
+};
+use serde_json::{Value, json};
+
+use crate::support::{Network, raw_transfer, receipt, sequence, wait_for};
+
+/// Init code that logs once, and then creates nothing; and code that reverts at once.
+const LOGS: &str = "602a60005260076020600aa160006000f3";
+const REVERTS: &str = "60006000fd";
+/// Accounts that send, and transactions of each.
+const SENDERS: usize = 3;
+const EACH: u64 = 60;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn early_receipts_are_the_final_ones() {
+    let mut network = Network::start(1, 1).await;
+    let heard = Arc::new(Heard::default());
+    let listening = tokio::spawn(listen(
+        network.info.rollups[0].conductor_grpc.clone(),
+        network.info.rollups[0].el_rpc.clone(),
+        Arc::clone(&heard),
+    ));
+    let mut sending = Vec::new();
+    for account in 0..SENDERS {
+        let raw = sign_all(&network, account).await;
+        let url = network.info.rollups[0].composer_rpc.clone();
+        sending.push(tokio::spawn(send_all(url, raw)));
+    }
+    for _ in 0..3 {
+        let before = heard.count();
+        wait_for("more early receipts", || async {
+            (heard.count() > before + 15 || heard.count() as u64 >= SENDERS as u64 * EACH)
+                .then_some(())
+        })
+        .await;
+        network.devnet.kill("alpha-conductor").await.unwrap();
+        network.devnet.launch("alpha-conductor").await.unwrap();
+    }
+    let mut hashes = Vec::new();
+    for sending in sending {
+        hashes.extend(sending.await.unwrap());
+    }
+    // What runs now is in the memory of the last conductor.
+    let raw = sign_all(&network, SENDERS).await;
+    hashes.extend(send_all(network.info.rollups[0].composer_rpc.clone(), raw).await);
+    let geth = network.geth(0);
+    let mut same_by_rpc = 0;
+    for hash in &hashes {
+        let last = receipt(&geth, *hash).await;
+        if let Some(early) = heard.receipts.lock().unwrap().get(hash) {
+            check(early, &last);
+        }
+        same_by_rpc += u64::from(is_same_by_rpc(&network, *hash).await);
+    }
+    let heard_of = heard.count();
+    assert!(heard_of * 2 > hashes.len(), "heard of {heard_of} only");
+    assert!(
+        heard.early.load(Ordering::Relaxed),
+        "none came before geth had it"
+    );
+    assert!(same_by_rpc >= EACH, "the conductor has {same_by_rpc} only");
+    listening.abort();
+    network.stop().await;
+}
+
+/// Blocks are executed ahead of the client, and committed when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_come_while_the_client_is_away() {
+    let change = |options: &mut counterpoint::devnet::Options| options.slot_secs = vec![10];
+    let mut network = Network::start_with(1, 1, change).await;
+    network.devnet.kill("alpha-geth").await.unwrap();
+    let committed = head(&network).await;
+    let rollup = network.info.rollups[0].clone();
+    let raw = sign_all(&network, 0).await;
+    let data = raw.iter().map(|raw| raw.0.clone()).collect();
+    let data = SubmitData::new(rollup.rollup_id, data).unwrap();
+    let inclusion = sequence(&network, vec![Action::SubmitData(data)]).await;
+    assert_eq!(inclusion.code, 0, "{}", inclusion.log);
+    for raw in &raw {
+        let hash = keccak256(raw);
+        let early = wait_for("an early receipt", || async {
+            let receipt = call(&rollup.conductor_rpc, "eth_getTransactionReceipt", hash).await;
+            (!receipt.is_null()).then_some(receipt)
+        })
+        .await;
+        let number = early["blockNumber"].as_str().unwrap();
+        let number = u64::from_str_radix(number.trim_start_matches("0x"), 16).unwrap();
+        let ahead = committed + 1..=committed + 3;
+        assert!(ahead.contains(&number), "{number} after {committed}");
+    }
+    network.devnet.launch("alpha-geth").await.unwrap();
+    let geth = network.geth(0);
+    for raw in &raw {
+        let hash = keccak256(raw);
+        receipt(&geth, hash).await;
+        assert!(is_same_by_rpc(&network, hash).await);
+    }
+    network.stop().await;
+}
+
+/// The last block that the conductor has committed.
+async fn head(network: &Network) -> u64 {
+    let url = format!("{}/status", network.info.rollups[0].conductor_http);
+    let status: Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+    status["progress"]["number"].as_u64().unwrap()
+}
+
+/// What the stream told.
+#[derive(Default)]
+struct Heard {
+    receipts: Mutex<BTreeMap<B256, Receipt>>,
+    /// Whether one came before geth had its block.
+    early: AtomicBool,
+}
+
+impl Heard {
+    fn count(&self) -> usize {
+        self.receipts.lock().unwrap().len()
+    }
+
+    /// What is told again must be the same, but for the hash of the block.
+    fn hear(&self, receipt: Receipt) {
+        let hash = B256::from_slice(&receipt.tx_hash);
+        let anonymous = Receipt {
+            block_hash: bytes::Bytes::new(),
+            ..receipt
+        };
+        let mut receipts = self.receipts.lock().unwrap();
+        let before = receipts.insert(hash, anonymous.clone());
+        assert!(before.is_none_or(|before| before == anonymous), "{hash}");
+    }
+}
+
+/// Reads the stream, over every end of it, from the block where it was.
+async fn listen(conductor: String, geth: String, heard: Arc<Heard>) {
+    let mut block = 1;
+    loop {
+        let mut from = FromPlace::Number(block);
+        while let Ok(mut client) = ConductorClient::connect(conductor.clone()).await {
+            let request = SubscribeReceiptsRequest { from: Some(from) };
+            let Ok(stream) = client.subscribe_receipts(request).await else {
+                // A conductor that starts again has forgotten what it committed.
+                from = FromPlace::Number(0);
+                continue;
+            };
+            let mut stream = stream.into_inner();
+            while let Ok(Some(message)) = stream.message().await {
+                for event in message.events {
+                    match event.event.unwrap() {
+                        Event::Opened(opened) => block = opened.number,
+                        Event::Receipt(receipt) => {
+                            if !heard.early.load(Ordering::Relaxed) {
+                                let hash = B256::from_slice(&receipt.tx_hash);
+                                let known = call(&geth, "eth_getTransactionReceipt", hash).await;
+                                heard.early.fetch_or(known.is_null(), Ordering::Relaxed);
+                            }
+                            heard.hear(receipt);
+                        }
+                        Event::Skip(skip) => panic!("skipped: {skip:?}"),
+                        Event::Closed(_) => {}
+                    }
+                }
+            }
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// Transfers, creations that log, and creations that fail, in turn.
+async fn sign_all(network: &Network, account: usize) -> Vec<Bytes> {
+    let chain_id = network.info.rollups[0].evm_chain_id;
+    let mut all = Vec::new();
+    for nonce in 0..EACH {
+        let code = [None, Some(LOGS), Some(REVERTS)][(nonce % 3) as usize];
+        let raw = raw_transfer(
+            network,
+            chain_id,
+            account,
+            nonce,
+            |mut request| match code {
+                None => request,
+                Some(code) => {
+                    request.to = Some(TxKind::Create);
+                    request
+                        .with_value(U256::ZERO)
+                        .with_gas_limit(200_000)
+                        .with_input(hex::decode(code).unwrap())
+                }
+            },
+        );
+        all.push(raw.await);
+    }
+    all
+}
+
+async fn send_all(url: String, all: Vec<Bytes>) -> Vec<B256> {
+    let http = reqwest::Client::new();
+    let mut hashes = Vec::new();
+    for raw in all {
+        let request = json!({
+            "jsonrpc": "2.0", "id": 1, "method": "eth_sendRawTransaction", "params": [raw],
+        });
+        wait_for("an acknowledgement", || async {
+            let answer = http.post(&url).json(&request).send().await.ok()?;
+            let answer: Value = answer.json().await.ok()?;
+            answer.get("result").is_some().then_some(())
+        })
+        .await;
+        hashes.push(keccak256(&raw));
+    }
+    hashes
+}
+
+async fn call(url: &str, method: &str, hash: B256) -> Value {
+    let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [hash] });
+    let http = reqwest::Client::new();
+    wait_for(method, || async {
+        let answer = http.post(url).json(&request).send().await.ok()?;
+        let mut answer: Value = answer.json().await.ok()?;
+        Some(answer["result"].take())
+    })
+    .await
+}
+
+/// Whether the conductor still has a receipt; then it is geth's, to the last field.
+async fn is_same_by_rpc(network: &Network, hash: B256) -> bool {
+    let rollup = &network.info.rollups[0];
+    let ours = call(&rollup.conductor_rpc, "eth_getTransactionReceipt", hash).await;
+    let theirs = call(&rollup.el_rpc, "eth_getTransactionReceipt", hash).await;
+    if ours.is_null() {
+        return false;
+    }
+    assert_eq!(ours, theirs);
+    true
+}
+
+fn check(early: &Receipt, last: &TransactionReceipt) {
+    let address = |bytes: &[u8]| (!bytes.is_empty()).then(|| Address::from_slice(bytes));
+    assert_eq!(Some(early.block_number), last.block_number);
+    assert_eq!(
+        Some(u64::from(early.transaction_index)),
+        last.transaction_index
+    );
+    assert_eq!(address(&early.from), Some(last.from));
+    assert_eq!(address(&early.to), last.to);
+    assert_eq!(address(&early.contract_address), last.contract_address);
+    assert_eq!(early.success, last.status());
+    assert_eq!(early.gas_used, last.gas_used);
+    assert_eq!(early.cumulative_gas_used, last.inner.cumulative_gas_used());
+    assert_eq!(
+        early.effective_gas_price,
+        last.effective_gas_price.to_string()
+    );
+    assert_eq!(
+        early.transaction_type,
+        u32::from(last.transaction_type() as u8)
+    );
+    assert_eq!(early.logs.len(), last.logs().len());
+    for (early, last) in early.logs.iter().zip(last.logs()) {
+        assert_eq!(early.address, last.address().as_slice());
+        let topics = last.topics().iter().map(B256::as_slice);
+        assert!(early.topics.iter().map(AsRef::as_ref).eq(topics));
+        assert_eq!(early.data, last.data().data.0);
+        assert_eq!(Some(early.index), last.log_index);
+    }
+}

@@ -173,14 +173,15 @@ mod tests {
     use super::*;
     use crate::{
         evm::MemStore,
-        testing::{Rollup, config, paid, specification, trusted, whole},
+        testing::{Rollup, config, paid, specification, specification_in, trusted, whole},
     };
 
     /// A fresh store, and what it holds.
     fn empty() -> (Arc<dyn Store>, Progress) {
         let store: Arc<dyn Store> = Arc::new(MemStore::default());
         let first = config().first_height;
-        let tip = Progress::open(store.as_ref(), &specification(), first, &trusted());
+        let specification = specification_in(store.as_ref());
+        let tip = Progress::open(store.as_ref(), &specification, first, &trusted());
         (store, tip.unwrap())
     }
 

@@ -38,7 +38,7 @@ pub(crate) fn specification() -> Specification {
     specification_in(&MemStore::default())
 }
 
-fn specification_in(store: &dyn Store) -> Specification {
+pub(crate) fn specification_in(store: &dyn Store) -> Specification {
     let balance = U256::from(1_000) * Unit::ETHER.wei();
     let alloc = (1..=3).map(|seed| (wallet(seed).address(), balance));
     let genesis = dev_genesis(CHAIN_ID, 30_000_000, GENESIS_TIME, alloc).unwrap();

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The figures of docs/performance.md. Usage: docs/bench.sh [DIRECTORY FOR RESULTS]
-# Nothing else should run on the machine; it takes about ten minutes once built.
+# Nothing else should run on the machine; it takes about half an hour once built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 results=${1:-.bench}
@@ -23,6 +23,13 @@ sequencer 4-validators-4mb --validators 4 --block-bytes 4000000
 
 echo "== blocks" >&2
 cargo bench --package counterpoint-app --bench blocks > "$results/blocks.jsonl"
+
+echo "== conductor" >&2
+for accounts in 100000 1000000; do
+  "$target/counterpoint" bench conductor --accounts "$accounts" > "$results/conductor-$accounts.json"
+done
+"$target/counterpoint" bench conductor --without-geth --accounts 5000000 --transfers 5000 \
+  > "$results/conductor-5000000.json"
 
 echo "== transfers" >&2
 network=$(mktemp -d)

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use counterpoint_conductor::chain_spec::Specification;
+use counterpoint_conductor::{chain_spec::Specification, evm::MemStore};
 use counterpoint_core::{fees::FeeParams, genesis::SequencerGenesis, primitive::Height};
 
 fn file(name: &str) -> std::path::PathBuf {
@@ -22,6 +22,6 @@ fn the_sequencer_genesis_starts_a_chain() {
 
 #[test]
 fn the_rollup_genesis_carries_a_rollup() {
-    let specification = Specification::load(&file("rollup.json")).unwrap();
+    let specification = Specification::load(&file("rollup.json"), &MemStore::default()).unwrap();
     assert_eq!(specification.chain_id(), 777);
 }

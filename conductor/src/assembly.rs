@@ -296,7 +296,9 @@ impl Assembler {
                 let outcome = if stale {
                     Outcome::Skipped(SkipReason::Stale)
                 } else {
-                    let executed = open.builder.execute(raw);
+                    let next = &items[self.next_index as usize + 1..];
+                    let next = next.iter().filter_map(payload);
+                    let executed = open.builder.execute(raw, next);
                     executed.map_err(|source| AssemblyError::Execute { height, source })?
                 };
                 let place = Place {

@@ -1,6 +1,12 @@
 //! A rollup's genesis file: what geth reads, checked for what derivation relies on.
 
-use std::path::{Path, PathBuf};
+mod file;
+
+use std::{
+    fs::File,
+    io::{BufReader, Read, Seek},
+    path::{Path, PathBuf},
+};
 
 use alloy_consensus::{EMPTY_OMMER_ROOT_HASH, Header, constants::EMPTY_WITHDRAWALS};
 use alloy_eips::{
@@ -17,7 +23,11 @@ use counterpoint_core::{
 use revm::primitives::hardfork::SpecId;
 use serde_json::json;
 
-use crate::evm::{StateUpdate, StoreError, import_genesis};
+use self::file::{Accounts, Digest};
+use crate::evm::{Batch, GenesisImport, Store, StoreError, Table, code};
+
+/// What the store remembers of the genesis state that it holds: digest of the accounts, root.
+const STATE: &[u8] = b"genesis_state";
 
 /// EIP-7002's contract; with real code any user could make a request and halt the rollup.
 const WITHDRAWAL_REQUESTS: Address = address!("00000961Ef480Eb55e80D19ad83579A64c007002");
@@ -48,6 +58,12 @@ pub enum GenesisError {
         /// What it must be.
         rule: &'static str,
     },
+    /// The store has blocks on top of other accounts.
+    #[error(
+        "data_dir holds blocks on top of another genesis state: use another data_dir, or the file \
+         that it was started with"
+    )]
+    OtherState,
     /// The state cannot be worked out.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -69,29 +85,79 @@ pub struct ActiveFork {
 pub struct Specification {
     spec: ChainSpec,
     header: Header,
-    state: StateUpdate,
 }
 
 impl Specification {
-    /// Reads and checks a genesis file.
+    /// Reads and checks a genesis file, and brings its state into `store` if it is not there yet.
+    ///
+    /// The file may be longer than memory: its accounts are read one after the other.
     ///
     /// # Errors
     /// [`GenesisError`] names the field that breaks a rule.
-    pub fn load(path: &Path) -> Result<Self, GenesisError> {
-        let bytes = std::fs::read(path).map_err(|source| GenesisError::Read {
-            path: path.into(),
-            source,
-        })?;
-        Self::new(&serde_json::from_slice(&bytes)?)
+    pub fn load(path: &Path, store: &dyn Store) -> Result<Self, GenesisError> {
+        let read = |source| {
+            let path = path.into();
+            GenesisError::Read { path, source }
+        };
+        let file = File::open(path).map_err(read)?;
+        if !file.metadata().map_err(read)?.is_file() {
+            return Err(read(std::io::ErrorKind::IsADirectory.into()));
+        }
+        Self::read(file, store)
     }
 
-    /// Checks a genesis.
+    /// Checks a genesis, and brings its state into `store`.
     ///
     /// # Errors
     /// [`GenesisError`] names the field that breaks a rule.
-    pub fn new(genesis: &Genesis) -> Result<Self, GenesisError> {
-        check(genesis)?;
-        let state = import_genesis(&genesis.alloc)?;
+    pub fn new(genesis: &Genesis, store: &dyn Store) -> Result<Self, GenesisError> {
+        let file = serde_json::to_vec(genesis)?;
+        Self::read(std::io::Cursor::new(file), store)
+    }
+
+    fn read(mut file: impl Read + Seek, store: &dyn Store) -> Result<Self, GenesisError> {
+        let mut parse = |accounts: &mut Accounts<'_>| {
+            file.rewind().map_err(serde_json::Error::io)?;
+            file::read(BufReader::with_capacity(1 << 20, &mut file), accounts)
+        };
+        if let Some(record) = store.get(Table::Meta, STATE)? {
+            let mut digest = Digest::default();
+            let genesis = parse(&mut |address, account| {
+                digest.add(address, account);
+                Ok(())
+            })?;
+            if let Some((known, root)) = record.split_at_checked(32)
+                && known == digest.finish().as_slice()
+                && root.len() == 32
+            {
+                return Self::of(&genesis, B256::from_slice(root), store);
+            }
+        }
+        // A state that no block was built upon can go, be it another one or half of one.
+        if store.get(Table::Blocks, &0_u64.to_be_bytes())?.is_some() {
+            return Err(GenesisError::OtherState);
+        }
+        store.commit(Batch::from([((Table::Meta, STATE.to_vec()), None)]))?;
+        let (mut digest, mut import) = (Digest::default(), GenesisImport::begin(store)?);
+        let genesis = parse(&mut |address, account| {
+            digest.add(address, account);
+            match import.account(address, account)? {
+                true => Ok(()),
+                false => Err(GenesisError::Field {
+                    field: format!("alloc.{address}"),
+                    rule: "must be there once",
+                }),
+            }
+        })?;
+        let root = import.finish()?;
+        // From here on the state is whole.
+        let record = [digest.finish(), root].concat();
+        store.commit(Batch::from([((Table::Meta, STATE.to_vec()), Some(record))]))?;
+        Self::of(&genesis, root, store)
+    }
+
+    fn of(genesis: &Genesis, state_root: B256, store: &dyn Store) -> Result<Self, GenesisError> {
+        check(genesis, store)?;
         let prague = genesis
             .config
             .prague_time
@@ -99,7 +165,7 @@ impl Specification {
         let header = Header {
             ommers_hash: EMPTY_OMMER_ROOT_HASH,
             beneficiary: genesis.coinbase,
-            state_root: state.root,
+            state_root,
             difficulty: genesis.difficulty,
             gas_limit: genesis.gas_limit,
             timestamp: genesis.timestamp,
@@ -124,11 +190,7 @@ impl Specification {
                 .deposit_contract_address
                 .map(|address| EvmAddress::new(address.into_array())),
         };
-        Ok(Self {
-            spec,
-            header,
-            state,
-        })
+        Ok(Self { spec, header })
     }
 
     /// What the registry commits to.
@@ -147,12 +209,6 @@ impl Specification {
     #[must_use]
     pub fn genesis_header(&self) -> &Header {
         &self.header
-    }
-
-    /// The state of block 0.
-    #[must_use]
-    pub fn genesis_state(&self) -> &StateUpdate {
-        &self.state
     }
 
     /// The fork that is active at a timestamp.
@@ -222,7 +278,7 @@ fn blobs(config: &ChainConfig) -> Result<Vec<BlobParams>, GenesisError> {
     forks(config).into_iter().map(params).collect()
 }
 
-fn check(genesis: &Genesis) -> Result<(), GenesisError> {
+fn check(genesis: &Genesis, store: &dyn Store) -> Result<(), GenesisError> {
     let require = |holds: bool, field: &str, rule: &'static str| {
         if holds {
             Ok(())
@@ -258,30 +314,25 @@ fn check(genesis: &Genesis) -> Result<(), GenesisError> {
         "number",
         "must be 0",
     )?;
-    let code = |address: &Address| {
-        let account = genesis.alloc.get(address);
-        account
-            .and_then(|account| account.code.as_ref())
-            .map_or(&[][..], |code| code.as_ref())
-    };
+    let code = |address: &Address| code(store, address);
     require(
-        code(&BEACON_ROOTS_ADDRESS) == &BEACON_ROOTS_CODE[..],
+        code(&BEACON_ROOTS_ADDRESS)? == BEACON_ROOTS_CODE[..],
         &format!("alloc.{BEACON_ROOTS_ADDRESS}"),
         "must have the code of EIP-4788",
     )?;
     require(
-        code(&HISTORY_STORAGE_ADDRESS) == &HISTORY_STORAGE_CODE[..],
+        code(&HISTORY_STORAGE_ADDRESS)? == HISTORY_STORAGE_CODE[..],
         &format!("alloc.{HISTORY_STORAGE_ADDRESS}"),
         "must have the code of EIP-2935",
     )?;
     for stub in [WITHDRAWAL_REQUESTS, CONSOLIDATION_REQUESTS] {
         let rule = "must have exactly the code 0x00: real requests would halt the rollup";
-        require(code(&stub) == STOP, &format!("alloc.{stub}"), rule)?;
+        require(code(&stub)? == STOP[..], &format!("alloc.{stub}"), rule)?;
     }
     let deposits = config.deposit_contract_address;
-    let no_code = deposits.is_none_or(|contract| code(&contract).is_empty());
+    let deposits_code = deposits.map_or(Ok(Bytes::new()), |contract| code(&contract))?;
     require(
-        no_code,
+        deposits_code.is_empty(),
         "config.depositContractAddress",
         "must be absent or without code",
     )
@@ -355,9 +406,16 @@ pub fn dev_genesis(
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::evm::{MemStore, balance};
+
+    fn specification(genesis: &Genesis) -> Result<Specification, GenesisError> {
+        Specification::new(genesis, &MemStore::default())
+    }
 
     fn genesis() -> Genesis {
         let funded = (Address::repeat_byte(1), U256::from(1));
@@ -368,13 +426,13 @@ mod tests {
     fn check(change: impl FnOnce(&mut Genesis), expect: &str) {
         let mut genesis = genesis();
         change(&mut genesis);
-        let refused = Specification::new(&genesis).unwrap_err().to_string();
+        let refused = specification(&genesis).unwrap_err().to_string();
         assert_eq!(refused, format!("rollup genesis: {expect}"));
     }
 
     #[test]
     fn mistakes_are_named_by_their_field() {
-        assert!(Specification::new(&genesis()).is_ok());
+        assert!(specification(&genesis()).is_ok());
         check(
             |g| g.config.cancun_time = None,
             "config.cancunTime must be active at genesis",
@@ -415,12 +473,48 @@ mod tests {
     }
 
     #[test]
+    fn a_state_is_imported_once_and_never_swapped() {
+        let store = MemStore::default();
+        let first = Specification::new(&genesis(), &store).unwrap();
+        let wallet = Address::repeat_byte(1);
+        assert_eq!(balance(&store, wallet), U256::from(1));
+        // Nothing is built upon it yet, so another file may replace it.
+        let mut other = genesis();
+        other.alloc.get_mut(&wallet).unwrap().balance = U256::from(2);
+        let second = Specification::new(&other, &store).unwrap();
+        assert_eq!(balance(&store, wallet), U256::from(2));
+        assert_ne!(first.genesis_header(), second.genesis_header());
+        // A block has changed the state since.
+        let account = (Table::Accounts, wallet.to_vec());
+        let block = (Table::Blocks, 0_u64.to_be_bytes().to_vec());
+        let writes = [(account.clone(), None), (block, Some(Vec::new()))];
+        store.commit(Batch::from(writes)).unwrap();
+        let again = Specification::new(&other, &store).unwrap();
+        assert_eq!(again.genesis_header(), second.genesis_header());
+        let refused = Specification::new(&genesis(), &store).unwrap_err();
+        assert!(matches!(refused, GenesisError::OtherState));
+        assert_eq!(store.get(account.0, &account.1).unwrap(), None);
+    }
+
+    #[test]
+    fn an_account_that_comes_twice_is_refused() {
+        let file = serde_json::to_string(&genesis()).unwrap();
+        let wallet = r#""0x0101010101010101010101010101010101010101":{"balance":"0x1"},"#;
+        let twice = file.replace(r#""alloc":{"#, &format!(r#""alloc":{{{wallet}"#));
+        let refused = Specification::read(Cursor::new(twice), &MemStore::default()).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "rollup genesis: alloc.0x0101010101010101010101010101010101010101 must be there once"
+        );
+    }
+
+    #[test]
     fn forks_start_at_their_timestamps() {
         let mut genesis = genesis();
         genesis.config.osaka_time = Some(2_000);
         let prague = genesis.config.blob_schedule["prague"];
         genesis.config.blob_schedule.insert("osaka".into(), prague);
-        let specification = Specification::new(&genesis).unwrap();
+        let specification = specification(&genesis).unwrap();
         assert_eq!(specification.fork_at(1_999).fork, Fork::Prague);
         assert_eq!(specification.fork_at(2_000).fork, Fork::Osaka);
         let forks = [(Fork::Cancun, 0), (Fork::Prague, 0), (Fork::Osaka, 2_000)];
@@ -439,9 +533,7 @@ mod tests {
                 let at = at.index(file.len());
                 file[at] = with.as_bytes()[0];
             }
-            if let Ok(genesis) = serde_json::from_slice::<Genesis>(&file) {
-                let _ = Specification::new(&genesis);
-            }
+            let _ = Specification::read(Cursor::new(file), &MemStore::default());
         }
     }
 }

@@ -60,6 +60,10 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
+    /// Memory for what was read of the state, in MiB.
+    #[arg(long, value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_mb: Option<u64>,
     /// Address of probes and metrics.
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +127,9 @@ pub struct Config {
     pub jwt_file: PathBuf,
     /// Directory of the conductor's store.
     pub data_dir: PathBuf,
+    /// Memory for what was read of the state, in MiB.
+    #[serde(default = "default_cache_mb")]
+    pub cache_mb: u64,
     /// Address of probes and metrics.
     pub http_listen: SocketAddr,
     /// Address where early receipts are served by gRPC.
@@ -132,6 +139,17 @@ pub struct Config {
     /// How log lines look.
     #[serde(default)]
     pub log_format: LogFormat,
+}
+
+impl Config {
+    pub(crate) fn cache_bytes(&self) -> u64 {
+        self.cache_mb.saturating_mul(1 << 20)
+    }
+}
+
+/// Holds the upper levels of a trie of millions of accounts.
+fn default_cache_mb() -> u64 {
+    256
 }
 
 impl Settings for Config {

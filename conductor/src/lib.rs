@@ -20,6 +20,7 @@ pub mod evm;
 mod exit;
 mod metric;
 mod node;
+mod parallel;
 pub mod pending;
 pub mod progress;
 mod rebuild;

@@ -48,7 +48,7 @@ pub(crate) async fn work(
 
 /// Conducts until the rollup has left.
 async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -> eyre::Result<()> {
-    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir)?);
+    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir, config.cache_bytes())?);
     if exit::is_written(&config.data_dir) {
         return Ok(());
     }

@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use crate::evm::{Batch, Store, StoreError, Table};
+use crate::evm::{Batch, Entry, Store, StoreError, Table};
 
 /// Reads through what waits to be written; the newest write counts.
 #[derive(Debug)]
@@ -85,6 +85,14 @@ impl Store for Pending {
             }
         }
         Ok(keys.into_iter().collect())
+    }
+
+    fn scan(&self, _: Table, _: &[u8], _: usize) -> Result<Vec<Entry>, StoreError> {
+        Err(StoreError::new("state is imported before any of it waits"))
+    }
+
+    fn clear(&self, _: Table) -> Result<(), StoreError> {
+        Err(StoreError::new("state is imported before any of it waits"))
     }
 
     fn commit(&self, _: Batch) -> Result<(), StoreError> {

@@ -104,7 +104,7 @@ impl Progress {
         Ok(record(store)?.map(|record| record.trusted))
     }
 
-    /// Reads where the store stands, or writes the genesis into an empty one.
+    /// Reads where the store stands, or writes block 0 on top of the genesis state.
     ///
     /// # Errors
     /// [`ProgressError`] if the store is broken or belongs to another rollup.
@@ -145,7 +145,7 @@ impl Progress {
             trusted: genesis.clone(),
             left: None,
         };
-        let mut batch = specification.genesis_state().batch.clone();
+        let mut batch = Batch::new();
         let block = RollupBlock::uncle(progress.header.clone());
         progress.stage(&mut batch, &block, spec_hash)?;
         store.commit(batch)?;

@@ -38,7 +38,7 @@ pub(crate) async fn work(config: Config, shutdown: CancellationToken) -> eyre::R
 }
 
 async fn rebuild(config: &Config) -> eyre::Result<()> {
-    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir)?);
+    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir, config.cache_bytes())?);
     let peers = meet(config, &Board::new(), store.as_ref()).await?;
     let first = peers.rollup.first_height;
     let mut tip = Progress::open(store.as_ref(), &peers.specification, first, &peers.trusted)?;
@@ -112,8 +112,10 @@ fn execute(
     let parent = (&tip.header, tip.hash);
     let store = Arc::clone(store);
     let mut builder = BlockBuilder::begin(store, specification, rules, parent, inputs)?;
-    for tx in &theirs.body.transactions {
-        let outcome = builder.execute(&tx.encoded_2718())?;
+    let raw = theirs.body.transactions.iter();
+    let raw: Vec<bytes::Bytes> = raw.map(|tx| tx.encoded_2718().into()).collect();
+    for (at, tx) in theirs.body.transactions.iter().enumerate() {
+        let outcome = builder.execute(&raw[at], raw[at + 1..].iter())?;
         let included = matches!(outcome, Outcome::Included(_));
         eyre::ensure!(
             included,
@@ -172,14 +174,15 @@ mod tests {
     use super::*;
     use crate::{
         evm::MemStore,
-        testing::{Rollup, config, paid, specification, trusted, whole},
+        testing::{Rollup, config, paid, specification, specification_in, trusted, whole},
     };
 
     /// A fresh store, and what it holds.
     fn empty() -> (Arc<dyn Store>, Progress) {
         let store: Arc<dyn Store> = Arc::new(MemStore::default());
         let first = config().first_height;
-        let tip = Progress::open(store.as_ref(), &specification(), first, &trusted());
+        let specification = specification_in(store.as_ref());
+        let tip = Progress::open(store.as_ref(), &specification, first, &trusted());
         (store, tip.unwrap())
     }
 

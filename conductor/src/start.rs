@@ -9,7 +9,7 @@ use counterpoint_service::{
     sequencer::{Client, ClientError, Evidence, TrustRoot, registration},
 };
 use eyre::{bail, eyre};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     Config,
@@ -51,7 +51,10 @@ impl Peers {
 
 /// Waits for all of them, to go on with what is in `store`.
 pub(crate) async fn meet(config: &Config, board: &Board, store: &dyn Store) -> eyre::Result<Peers> {
-    let specification = Specification::load(&config.rollup_genesis)?;
+    let specification = tokio::task::block_in_place(|| {
+        info!("reading rollup_genesis; the first time its accounts are imported");
+        Specification::load(&config.rollup_genesis, store)
+    })?;
     let root = TrustRoot::read(
         &config.sequencer_genesis,
         config.trust_height,

@@ -35,10 +35,14 @@ pub(crate) fn wallet(seed: u8) -> PrivateKeySigner {
 }
 
 pub(crate) fn specification() -> Specification {
+    specification_in(&MemStore::default())
+}
+
+pub(crate) fn specification_in(store: &dyn Store) -> Specification {
     let balance = U256::from(1_000) * Unit::ETHER.wei();
     let alloc = (1..=3).map(|seed| (wallet(seed).address(), balance));
     let genesis = dev_genesis(CHAIN_ID, 30_000_000, GENESIS_TIME, alloc).unwrap();
-    Specification::new(&genesis).unwrap()
+    Specification::new(&genesis, store).unwrap()
 }
 
 /// Four transfers fill a block of this rollup.
@@ -156,8 +160,8 @@ pub(crate) struct Rollup {
 
 impl Rollup {
     pub(crate) fn new() -> Self {
-        let (specification, config) = (specification(), config());
         let store: Arc<dyn Store> = Arc::new(MemStore::default());
+        let (specification, config) = (specification_in(store.as_ref()), config());
         let progress = Progress::open(
             store.as_ref(),
             &specification,
@@ -295,7 +299,7 @@ impl Rollup {
 
     /// What an account holds after the last block.
     pub(crate) fn balance(&self, address: Address) -> U256 {
-        balance(&self.store, address)
+        balance(self.store.as_ref(), address)
     }
 
     /// Whether heights wait to be taken in.

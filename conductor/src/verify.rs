@@ -50,7 +50,7 @@ pub(crate) async fn work(
         fs::remove_dir_all(&scratch)
             .wrap_err_with(|| format!("failed to empty {}", scratch.display()))?;
     }
-    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&scratch)?);
+    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&scratch, config.cache_bytes())?);
     let verified = shutdown.run_until_cancelled(verify(&config, range, store));
     let verified = verified.await;
     fs::remove_dir_all(&scratch)?;

@@ -183,7 +183,7 @@ async fn a_conductor_starts_anew_beside_a_liar_and_ends_with_its_rollup() {
         network.reach(0, announced + 100 * step).await;
     }
     network.ended(&conductor).await;
-    let said = "the rollup has left the sequencer, nothing more will come";
+    let said = "the rollup has left the sequencer; docs/rollup-exit.md says how to go on";
     assert!(network.log(&conductor).contains(said));
     // Once more, with nothing left to be read.
     network.devnet.launch(&conductor).await.unwrap();

@@ -1,11 +1,14 @@
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use alloy_primitives::{Address as EvmAddress, U256, utils::Unit};
 use clap::Subcommand;
-use counterpoint_conductor::chain_spec::{Specification, dev_genesis};
+use counterpoint_conductor::{
+    chain_spec::{Specification, dev_genesis},
+    evm::DiskStore,
+};
 use counterpoint_core::{
     authority::Authority,
     genesis::{GenesisAccount, SequencerGenesis},
@@ -14,6 +17,9 @@ use counterpoint_core::{
 use eyre::{WrapErr, eyre};
 
 use crate::devnet::setup::GENESIS_MARGIN_SECS;
+
+/// Memory for a state that is worked out once.
+const SCRATCH_CACHE_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GenesisCommand {
@@ -101,8 +107,15 @@ pub(crate) fn run(command: GenesisCommand) -> eyre::Result<()> {
     }
 }
 
-fn check(file: &std::path::Path) -> eyre::Result<()> {
-    let specification = Specification::load(file)?;
+/// What a rollup's genesis file says, however many accounts it has.
+pub(super) fn specification(file: &Path) -> eyre::Result<Specification> {
+    let scratch = tempfile::tempdir()?;
+    let store = DiskStore::open(scratch.path(), SCRATCH_CACHE_BYTES)?;
+    Ok(Specification::load(file, &store)?)
+}
+
+fn check(file: &Path) -> eyre::Result<()> {
+    let specification = specification(file)?;
     let spec = specification.chain_spec();
     println!("genesis hash     0x{}", spec.genesis_hash);
     println!("chain id         {}", spec.evm_chain_id);

@@ -458,7 +458,7 @@ fn spec(name: String, program: &Path, args: Vec<String>, layout: &Layout) -> Spe
 }
 
 /// geth as a rollup needs it: no peers, no pool, and blocks that survive a crash.
-fn geth_args(rollup: &plan::RollupPlan, layout: &Layout) -> Vec<String> {
+pub(crate) fn geth_args(rollup: &plan::RollupPlan, layout: &Layout) -> Vec<String> {
     let path = |path: PathBuf| path.display().to_string();
     let pairs = [
         ("--datadir", path(layout.geth_data(&rollup.name))),

@@ -10,7 +10,10 @@ use std::{
 
 use alloy_primitives::{U256, utils::Unit};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use counterpoint_conductor::chain_spec::{Specification, dev_genesis};
+use counterpoint_conductor::{
+    chain_spec::{Specification, dev_genesis},
+    evm::MemStore,
+};
 use counterpoint_core::{
     authority::Authority,
     genesis::{GenesisAccount, SequencerGenesis},
@@ -183,7 +186,7 @@ fn write_rollup(
     let genesis = dev_genesis(rollup.evm_chain_id, GAS_LIMIT, timestamp, alloc)?;
     let path = layout.rollup_genesis(&rollup.name);
     fs::write(&path, serde_json::to_vec_pretty(&genesis)?)?;
-    let specification = Specification::load(&path)?;
+    let specification = Specification::load(&path, &MemStore::default())?;
     write_secret(&layout.jwt(&rollup.name), &hex::encode(keys::random()?))?;
     init_geth(geth, &layout.geth_data(&rollup.name), &path)?;
     Ok(RollupConfig {
@@ -208,7 +211,7 @@ fn write_rollup(
     })
 }
 
-fn init_geth(geth: &Path, data: &Path, genesis: &Path) -> eyre::Result<()> {
+pub(crate) fn init_geth(geth: &Path, data: &Path, genesis: &Path) -> eyre::Result<()> {
     let output = Command::new(geth)
         .args(["init", "--state.scheme", "hash", "--datadir"])
         .arg(data)
@@ -551,6 +554,10 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
         });
         write_config(layout, &format!("{}-conductor", rollup.name), &config)?;
     }
+    write_geth_config(layout)
+}
+
+pub(crate) fn write_geth_config(layout: &Layout) -> eyre::Result<()> {
     let off = "[Node.P2P]\nListenAddr = \"\"\nMaxPeers = 0\nNoDiscovery = true\nNoDial = true\n";
     Ok(fs::write(layout.geth_config(), off)?)
 }
@@ -574,7 +581,7 @@ fn write_config(layout: &Layout, name: &str, config: &serde_json::Value) -> eyre
         .wrap_err_with(|| format!("failed to write the configuration of {name}"))
 }
 
-fn write_secret(path: &Path, text: &str) -> eyre::Result<()> {
+pub(crate) fn write_secret(path: &Path, text: &str) -> eyre::Result<()> {
     use std::io::Write;
     let mut options = fs::OpenOptions::new();
     let mut file = options

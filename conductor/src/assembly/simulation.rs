@@ -161,8 +161,8 @@ impl Conductor {
         let balance = U256::from(1_000) * Unit::ETHER.wei();
         let alloc = [(wallet(1).address(), balance)];
         let genesis = dev_genesis(config.evm_chain_id, config.gas_limit, GENESIS_TIME, alloc);
-        let specification = Specification::new(&genesis.unwrap()).unwrap();
         let store: Arc<dyn Store> = Arc::new(MemStore::default());
+        let specification = Specification::new(&genesis.unwrap(), store.as_ref()).unwrap();
         let first = config.first_height;
         let progress = Progress::open(store.as_ref(), &specification, first, &trusted()).unwrap();
         let receipts = Arc::new(Receipts::after(0, &progress.extra));

@@ -95,6 +95,31 @@ fn a_full_block_ends_at_an_item_and_the_next_goes_on_there() {
     assert!(rollup.skips().is_empty());
 }
 
+/// Senders are recovered for many items at once; each item still meets its own fate.
+#[test]
+fn long_lists_keep_their_order() {
+    let mut rollup = Rollup::new();
+    let mut items = Vec::new();
+    for nonce in 0..6 {
+        items.push(paid(1, nonce));
+        let junk = |at: u8| item(Bytes::from(vec![0x02, at]));
+        items.extend((0..150).map(junk));
+        items.push(deposit(nonce, 1));
+        items.push(paid(9, 0));
+    }
+    let first = rollup.push(whole(items)).unwrap().unwrap();
+    assert_eq!((included(&first), first.extra.cursor.index), (4, 4 * 153));
+    let second = rollup.push(whole(vec![paid(1, 6)])).unwrap().unwrap();
+    assert_eq!(included(&second), 3);
+    let skips = rollup.skips();
+    assert_eq!(skips.len(), 6 * 151);
+    for part in skips.chunks(151) {
+        let (last, junk) = part.split_last().unwrap();
+        assert_eq!(last.reason, SkipReason::Balance);
+        assert!(junk.iter().all(|skip| skip.reason == SkipReason::Decode));
+    }
+}
+
 #[test]
 fn a_block_covers_all_heights_of_its_slot() {
     let mut rollup = Rollup::new();

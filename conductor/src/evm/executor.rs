@@ -1,6 +1,9 @@
 //! Builds one block, item by item, as sequencer heights arrive.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use alloy_consensus::{
     Block, BlockBody, EMPTY_OMMER_ROOT_HASH, Header, Receipt, ReceiptEnvelope, ReceiptWithBloom,
@@ -27,6 +30,7 @@ use revm::{
     context_interface::block::BlobExcessGasAndPrice,
     database::{State, states::bundle_state::BundleRetention},
     database_interface::DatabaseCommitExt,
+    inspector::NoOpInspector,
     primitives::hardfork::SpecId,
 };
 
@@ -34,8 +38,16 @@ use super::{StateUpdate, Store, StoreError, state::StateReader};
 use crate::{
     chain_spec::Specification,
     derive::{MAX_BLOCK_TX_BYTES, Rules, SkipReason, screen},
-    receipts,
+    parallel, receipts,
 };
+
+/// Items whose senders are recovered together. What a block has no room for is done again.
+const LOOK_AHEAD: usize = 256;
+/// Those that one thread takes at a time.
+const SCREENED_AT_ONCE: usize = 16;
+
+/// An item that passed the rules that do not need the state, or why it did not.
+type Screened = Result<Recovered<TxEnvelope>, SkipReason>;
 
 /// A rollup block with its transactions.
 pub type RollupBlock = Block<TxEnvelope>;
@@ -92,12 +104,11 @@ pub struct BuiltBlock {
     pub update: StateUpdate,
 }
 
+type Machine = <EthEvmFactory as EvmFactory>::Evm<State<StateReader>, NoOpInspector>;
+
 /// One block under construction.
-#[derive(Debug)]
 pub struct BlockBuilder {
-    store: Arc<dyn Store>,
-    state: State<StateReader>,
-    env: EvmEnv,
+    evm: Machine,
     rules: Rules,
     inputs: BlockInputs,
     parent_hash: B256,
@@ -107,6 +118,17 @@ pub struct BlockBuilder {
     transactions: Vec<TxEnvelope>,
     receipts: Vec<ReceiptEnvelope>,
     logs: u64,
+    /// Items that are to come.
+    screened: VecDeque<(bytes::Bytes, Screened)>,
+}
+
+impl std::fmt::Debug for BlockBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlockBuilder")
+            .field("inputs", &self.inputs)
+            .field("transactions", &self.transactions.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl BlockBuilder {
@@ -146,13 +168,12 @@ impl BlockBuilder {
             ..BlockEnv::default()
         };
         let state = State::builder()
-            .with_database(StateReader(Arc::clone(&store)))
+            .with_database(StateReader::new(store))
             .with_bundle_update()
             .build();
+        let env = EvmEnv::new(cfg_env, block_env);
         let mut builder = Self {
-            store,
-            state,
-            env: EvmEnv::new(cfg_env, block_env),
+            evm: EthEvmFactory::default().create_evm(state, env),
             rules,
             parent_hash,
             base_fee,
@@ -160,6 +181,7 @@ impl BlockBuilder {
             tx_bytes: 0,
             transactions: Vec::new(),
             receipts: Vec::new(),
+            screened: VecDeque::new(),
             logs: 0,
             inputs,
         };
@@ -171,27 +193,31 @@ impl BlockBuilder {
     }
 
     fn system_call(&mut self, contract: Address, data: B256) -> Result<(), ExecuteError> {
-        let mut evm = EthEvmFactory::default().create_evm(&mut self.state, self.env.clone());
-        let called = evm.transact_system_call(SYSTEM_ADDRESS, contract, data.0.into());
+        let called = self
+            .evm
+            .transact_system_call(SYSTEM_ADDRESS, contract, data.0.into());
         let mut changes = called.map_err(fault)?.state;
         // The call is free: only what the contract itself wrote is kept.
         changes.retain(|address, _| *address == contract);
-        self.state.commit(changes);
+        self.evm.db_mut().commit(changes);
         Ok(())
     }
 
-    /// Executes one item, if the rules let it in.
+    /// Executes one item, if the rules let it in. `next` are those that will follow.
     ///
     /// # Errors
     /// [`ExecuteError`] is a fault of ours, never the item's.
-    pub fn execute(&mut self, raw: &[u8]) -> Result<Outcome, ExecuteError> {
-        let tx = match screen(raw, &self.rules, self.base_fee) {
+    pub fn execute<'a>(
+        &mut self,
+        raw: &bytes::Bytes,
+        next: impl Iterator<Item = &'a bytes::Bytes>,
+    ) -> Result<Outcome, ExecuteError> {
+        let tx = match self.screened(raw, next) {
             Ok(tx) => tx,
             Err(reason) => return Ok(Outcome::Skipped(reason)),
         };
         let tx_env = TxEnv::from_recovered_tx(tx.inner(), tx.signer());
-        let mut evm = EthEvmFactory::default().create_evm(&mut self.state, self.env.clone());
-        let executed = match evm.transact_raw(tx_env) {
+        let executed = match self.evm.transact_raw(tx_env) {
             Ok(executed) => executed,
             Err(EVMError::Transaction(invalid)) => {
                 return Ok(Outcome::Skipped(SkipReason::of(&invalid)));
@@ -203,9 +229,41 @@ impl BlockBuilder {
         if tx.gas_limit() > gas_left || tx_bytes > MAX_BLOCK_TX_BYTES {
             return Ok(Outcome::EndOfBlock);
         }
-        self.state.commit(executed.state);
+        self.evm.db_mut().commit(executed.state);
         self.tx_bytes = tx_bytes;
         self.include(tx, executed.result)
+    }
+
+    /// What the rules that do not need the state say of an item. Recovering senders is most of the
+    /// work of a block, and reading accounts much of the rest, so both are done for many items at
+    /// once, on all cores.
+    fn screened<'a>(
+        &mut self,
+        raw: &bytes::Bytes,
+        next: impl Iterator<Item = &'a bytes::Bytes>,
+    ) -> Screened {
+        match self.screened.pop_front() {
+            Some((expected, screened)) if expected == *raw => return screened,
+            _ => self.screened.clear(),
+        }
+        let (rules, base_fee) = (self.rules, self.base_fee);
+        let next: Vec<_> = next.take(LOOK_AHEAD).cloned().collect();
+        let parts = next.chunks(SCREENED_AT_ONCE).collect();
+        let reader = &mut self.evm.db_mut().database;
+        let parts = parallel::map(parts, |part: &[bytes::Bytes]| {
+            let screened = part.iter().map(|raw| screen(raw, &rules, base_fee));
+            let screened: Vec<_> = screened.collect();
+            let named = screened.iter().flatten();
+            let named = named.flat_map(|tx| [Some(tx.signer()), tx.to()]);
+            let accounts = reader.fetch(named.flatten());
+            (screened, accounts)
+        });
+        let mut items = next.into_iter();
+        for (screened, accounts) in parts {
+            reader.keep(accounts);
+            self.screened.extend(items.by_ref().zip(screened));
+        }
+        screen(raw, &rules, base_fee)
     }
 
     fn include(
@@ -256,14 +314,16 @@ impl BlockBuilder {
             let credit = credits.entry(withdrawal.address).or_default();
             *credit = credit.saturating_add(wei);
         }
-        self.state.increment_balances(credits).map_err(fault)?;
-        self.state.merge_transitions(BundleRetention::PlainState);
-        let update = StateUpdate::of(&self.store, &self.state.take_bundle())?;
+        let state = self.evm.db_mut();
+        state.increment_balances(credits).map_err(fault)?;
+        state.merge_transitions(BundleRetention::PlainState);
+        let (bundle, reader) = (state.take_bundle(), &state.database);
+        let update = StateUpdate::of(reader, &bundle)?;
         let logs_bloom = self
             .receipts
             .iter()
             .fold(Bloom::ZERO, |all, receipt| all | receipt.bloom());
-        let prague = self.env.cfg_env.spec.is_enabled_in(SpecId::PRAGUE);
+        let prague = self.evm.cfg_env().spec.is_enabled_in(SpecId::PRAGUE);
         let inputs = self.inputs;
         let header = Header {
             parent_hash: self.parent_hash,

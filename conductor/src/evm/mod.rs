@@ -5,6 +5,9 @@
 //!              │                               │        │
 //!              └──────── reads ◀── store ◀─────┴────────┘ one batch per block
 //! ```
+//! The state may be larger than memory: the store's cache has a bound, and beside it there is what one
+//! block reads and writes. Senders, tries of different accounts and subtrees are worked on in
+//! parallel; transactions are not.
 
 mod executor;
 mod state;
@@ -14,6 +17,6 @@ mod trie;
 pub use executor::{BlockBuilder, BlockInputs, BuiltBlock, ExecuteError, Outcome, RollupBlock};
 #[cfg(test)]
 pub(crate) use state::balance;
-pub use state::{GenesisState, StateUpdate, import_genesis};
-pub use store::{Batch, DiskStore, MemStore, Store, StoreError, Table, TableKey};
+pub use state::{GenesisImport, StateUpdate, code};
+pub use store::{Batch, DiskStore, Entry, MemStore, Store, StoreError, Table, TableKey};
 pub use trie::{NodeChanges, Trie};

@@ -22,16 +22,19 @@ pub enum Table {
     Blocks,
     /// What recovery starts from.
     Meta,
+    /// Accounts of a genesis file by the hash of their address, while it is imported.
+    Import,
 }
 
 impl Table {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Accounts,
         Self::Slots,
         Self::Code,
         Self::Nodes,
         Self::Blocks,
         Self::Meta,
+        Self::Import,
     ];
 
     fn name(self) -> &'static str {
@@ -42,12 +45,16 @@ impl Table {
             Self::Nodes => "nodes",
             Self::Blocks => "blocks",
             Self::Meta => "meta",
+            Self::Import => "import",
         }
     }
 }
 
 /// A table, and a key in it.
 pub type TableKey = (Table, Vec<u8>);
+
+/// A key, and what stands under it.
+pub type Entry = (Vec<u8>, Vec<u8>);
 
 /// Writes that become visible together; `None` deletes.
 pub type Batch = BTreeMap<TableKey, Option<Vec<u8>>>;
@@ -80,6 +87,18 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// [`StoreError`] if the store cannot be read.
     fn keys(&self, table: Table, prefix: &[u8]) -> Result<Vec<Vec<u8>>, StoreError>;
 
+    /// The first `limit` entries of a table from `from` on, in the order of their keys.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be read.
+    fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError>;
+
+    /// Empties a table. It may be half empty after a crash.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot be written.
+    fn clear(&self, table: Table) -> Result<(), StoreError>;
+
     /// Writes all of `batch`, or nothing, and syncs it to disk.
     ///
     /// # Errors
@@ -104,6 +123,20 @@ impl Store for MemStore {
         Ok(within.map(|((_, key), _)| key.clone()).collect())
     }
 
+    fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let values = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let from = values.range((table, from.to_vec())..);
+        let within = from.take_while(|((at, _), _)| *at == table).take(limit);
+        let entry = |((_, key), value): (&TableKey, &Vec<u8>)| (key.clone(), value.clone());
+        Ok(within.map(entry).collect())
+    }
+
+    fn clear(&self, table: Table) -> Result<(), StoreError> {
+        let mut values = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        values.retain(|(at, _), _| *at != table);
+        Ok(())
+    }
+
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         let mut values = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for (key, value) in batch {
@@ -115,6 +148,9 @@ impl Store for MemStore {
         Ok(())
     }
 }
+
+/// Writes of one table that are kept in memory before they are sorted into files.
+const MEMTABLE_BYTES: u64 = 16 << 20;
 
 /// A store on disk.
 pub struct DiskStore {
@@ -129,14 +165,16 @@ impl fmt::Debug for DiskStore {
 }
 
 impl DiskStore {
-    /// Opens the store in a directory, or makes a new one.
+    /// Opens the store in a directory, or makes a new one. What was read stays in memory up to
+    /// `cache_bytes`.
     ///
     /// # Errors
     /// [`StoreError`] names the directory.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         let at = |error: &dyn fmt::Display| StoreError(format!("{}: {error}", path.display()));
         std::fs::create_dir_all(path).map_err(|error| at(&error))?;
         let database = Database::builder(path)
+            .cache_size(cache_bytes)
             .open()
             .map_err(|error| match error {
                 fjall::Error::Locked => {
@@ -145,7 +183,12 @@ impl DiskStore {
                 error => at(&error),
             })?;
         let open = |table: Table| {
-            let keyspace = database.keyspace(table.name(), KeyspaceCreateOptions::default);
+            let options = || {
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(MEMTABLE_BYTES)
+                    .expect_point_read_hits(table == Table::Nodes)
+            };
+            let keyspace = database.keyspace(table.name(), options);
             Ok((table, keyspace.map_err(|error| at(&error))?))
         };
         let tables = Table::ALL
@@ -176,6 +219,19 @@ impl Store for DiskStore {
         entries
             .map(|entry| Ok(entry.key().map_err(StoreError::new)?.to_vec()))
             .collect()
+    }
+
+    fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let entries = self.table(table)?.range(from..).take(limit);
+        let entry =
+            |(key, value): (fjall::UserKey, fjall::UserValue)| (key.to_vec(), value.to_vec());
+        entries
+            .map(|found| found.into_inner().map(entry).map_err(StoreError::new))
+            .collect()
+    }
+
+    fn clear(&self, table: Table) -> Result<(), StoreError> {
+        self.table(table)?.clear().map_err(StoreError::new)
     }
 
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {

@@ -30,6 +30,11 @@ impl Latency {
         histogram.saturating_record(micros);
     }
 
+    pub(super) fn quantile_ms(&self, quantile: f64) -> f64 {
+        let histogram = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        millis(histogram.value_at_quantile(quantile))
+    }
+
     pub(super) fn report(&self) -> Value {
         let histogram = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let quantile = |quantile| millis(histogram.value_at_quantile(quantile));

@@ -1,7 +1,9 @@
 //! Load, measured: `sequencer` compares with an application that does nothing, in the same run on
-//! the same machine; `transfers` loads a running network from wallets to its client's head.
+//! the same machine; `transfers` loads a running network from wallets to its client's head;
+//! `conductor` makes blocks beside a client that executes the same ones.
 
 mod commits;
+mod conductor;
 mod load;
 mod sequencer;
 mod transfers;
@@ -20,12 +22,15 @@ enum Load {
     Sequencer(sequencer::SequencerArgs),
     /// Transfers by JSON-RPC into a running network, up to the execution client's head.
     Transfers(transfers::TransfersArgs),
+    /// Blocks on top of many accounts, made by us and executed by geth.
+    Conductor(conductor::ConductorArgs),
 }
 
 pub(crate) async fn run(args: BenchArgs) -> eyre::Result<()> {
     let result = match args.load {
         Load::Sequencer(args) => sequencer::run(&args).await?,
         Load::Transfers(args) => transfers::run(&args).await?,
+        Load::Conductor(args) => conductor::run(&args).await?,
     };
     println!("{}", serde_json::to_string_pretty(&result)?);
     Ok(())

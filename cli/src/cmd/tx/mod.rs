@@ -6,7 +6,6 @@ use authority::AuthorityCommand;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use counterpoint_conductor::chain_spec::Specification;
 use counterpoint_core::{
     action::{Action, Deposit, ExitRollup, RegisterRollup, SubmitData, Transfer, UpdateRollup},
     key::SecretKey,
@@ -229,7 +228,7 @@ async fn actions(command: TxCommand, client: &Client) -> eyre::Result<Vec<Action
             slot_secs,
             fee_recipient,
         } => {
-            let specification = Specification::load(&genesis)?;
+            let specification = super::genesis::specification(&genesis)?;
             let header = specification.genesis_header();
             let height = client.info().await?.height;
             Action::RegisterRollup(RegisterRollup {

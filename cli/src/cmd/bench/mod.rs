@@ -1,7 +1,9 @@
 //! Load, measured: `sequencer` compares with an application that does nothing, in the same run on
 //! the same machine; `transfers` loads a running network from wallets to its client's head;
-//! `conductor` makes blocks beside a client that executes the same ones.
+//! `conductor` makes blocks beside a client that executes the same ones; `catch-up` wipes both and
+//! waits until they are back.
 
+mod catch_up;
 mod commits;
 mod conductor;
 mod load;
@@ -24,6 +26,8 @@ enum Load {
     Transfers(transfers::TransfersArgs),
     /// Blocks on top of many accounts, made by us and executed by geth.
     Conductor(conductor::ConductorArgs),
+    /// The way of a conductor and its client from nothing to the tip of a network of its own.
+    CatchUp(catch_up::CatchUpArgs),
 }
 
 pub(crate) async fn run(args: BenchArgs) -> eyre::Result<()> {
@@ -31,6 +35,7 @@ pub(crate) async fn run(args: BenchArgs) -> eyre::Result<()> {
         Load::Sequencer(args) => sequencer::run(&args).await?,
         Load::Transfers(args) => transfers::run(&args).await?,
         Load::Conductor(args) => conductor::run(&args).await?,
+        Load::CatchUp(args) => catch_up::run(&args).await?,
     };
     println!("{}", serde_json::to_string_pretty(&result)?);
     Ok(())

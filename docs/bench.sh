@@ -31,6 +31,12 @@ done
 "$target/counterpoint" bench conductor --without-geth --accounts 5000000 --transfers 5000 \
   > "$results/conductor-5000000.json"
 
+echo "== catch-up" >&2
+for interval in 200 1000; do
+  "$target/counterpoint" bench catch-up --history-secs 180 --block-interval-ms "$interval" \
+    > "$results/catch-up-$interval.json"
+done
+
 echo "== transfers" >&2
 network=$(mktemp -d)
 "$target/counterpoint" devnet --dir "$network" > "$network.log" 2>&1 &

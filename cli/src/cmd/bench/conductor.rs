@@ -28,6 +28,7 @@ use counterpoint_core::chain_spec::Fork;
 use counterpoint_service::to_f64;
 use eyre::{bail, ensure, eyre};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use super::load::Latency;
 use crate::{
@@ -45,8 +46,12 @@ const ROLLUP: &str = "bench";
 const CHAIN_ID: u64 = 412_777;
 /// Accounts that send in turn.
 const SENDERS: usize = 1_000;
-/// Gas of a transfer.
+/// Gas limit of a transfer.
 const TRANSFER_GAS: u64 = 21_000;
+/// Gas limit of a call.
+const CALL_GAS: u64 = 60_000;
+/// Adds one to the slot that the call names, and logs.
+const CONTRACT_CODE: &str = "0x5f35805460010190555f5fa000";
 /// Blocks before those that are measured.
 const WARM_UP: u64 = 3;
 /// How long geth may take to come up or to end.
@@ -62,6 +67,9 @@ pub(crate) struct ConductorArgs {
     /// Transfers in a block; each number is measured by itself.
     #[arg(long, value_delimiter = ',', default_values_t = [0, 100, 1_000, 5_000])]
     transfers: Vec<u64>,
+    /// Calls in a block that each write to a slot of their own, the same way.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000])]
+    calls: Vec<u64>,
     /// Blocks of each kind.
     #[arg(long, default_value_t = 30)]
     blocks: u64,
@@ -93,9 +101,9 @@ pub(super) async fn run(args: &ConductorArgs) -> eyre::Result<Value> {
     let specification = Specification::load(&genesis, store.as_ref())?;
     let (import_secs, import_memory) = (started.elapsed().as_secs_f64(), memory()?);
 
-    let mut geth = match args.without_geth {
+    let geth = match args.without_geth {
         true => None,
-        false => Some(Geth::start(args, &layout, &genesis).await?),
+        false => Some(Arc::new(Geth::start(args, &layout, &genesis).await?)),
     };
     let header = specification.genesis_header().clone();
     let mut chain = Chain {
@@ -106,15 +114,13 @@ pub(super) async fn run(args: &ConductorArgs) -> eyre::Result<Value> {
         accounts: args.accounts,
         sent: 0,
     };
-    let mut sizes = Vec::new();
-    for transfers in &args.transfers {
-        sizes.push(
-            chain
-                .measure(*transfers, args.blocks, geth.as_ref())
-                .await?,
-        );
+    let transfers = args.transfers.iter().copied().map(Kind::Transfers);
+    let calls = args.calls.iter().copied().map(Kind::Calls);
+    let mut kinds = Vec::new();
+    for kind in transfers.chain(calls) {
+        kinds.push(chain.measure(kind, args.blocks, geth.as_ref()).await?);
     }
-    if let Some(geth) = &mut geth {
+    if let Some(mut geth) = geth.and_then(Arc::into_inner) {
         geth.process.stop(PATIENCE).await?;
     }
     Ok(json!({
@@ -124,7 +130,7 @@ pub(super) async fn run(args: &ConductorArgs) -> eyre::Result<Value> {
         "import_secs": import_secs.round(),
         "import_memory_mb": import_memory,
         "memory_mb": memory()?,
-        "blocks": sizes,
+        "blocks": kinds,
     }))
 }
 
@@ -138,6 +144,31 @@ fn account(at: u64) -> Address {
     Address::from_word(keccak256(at.to_be_bytes()))
 }
 
+/// What a block is full of.
+#[derive(Clone, Copy)]
+enum Kind {
+    Transfers(u64),
+    Calls(u64),
+}
+
+impl Kind {
+    fn count(self) -> u64 {
+        let (Self::Transfers(count) | Self::Calls(count)) = self;
+        count
+    }
+
+    fn gas(self) -> u64 {
+        match self {
+            Self::Transfers(count) => count * TRANSFER_GAS,
+            Self::Calls(count) => count * CALL_GAS,
+        }
+    }
+}
+
+fn contract() -> Address {
+    Address::repeat_byte(0xc0)
+}
+
 /// Writes a genesis file without having it in memory.
 fn write_genesis(
     args: &ConductorArgs,
@@ -147,9 +178,11 @@ fn write_genesis(
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let balance = U256::from(1_000_000) * Unit::ETHER.wei();
     let funded = senders.iter().map(|sender| (sender.address(), balance));
-    let most = args.transfers.iter().max().copied().unwrap_or_default();
+    let transfers = args.transfers.iter().copied().map(Kind::Transfers);
+    let kinds = transfers.chain(args.calls.iter().copied().map(Kind::Calls));
+    let most = kinds.map(Kind::gas).max().unwrap_or_default();
     // Twice what is used, so that the base fee stays about where it is.
-    let gas_limit = (2 * TRANSFER_GAS * most).max(30_000_000);
+    let gas_limit = (2 * most).max(30_000_000);
     let genesis = dev_genesis(CHAIN_ID, gas_limit, now - GENESIS_MARGIN_SECS, funded)?;
     let text = serde_json::to_string(&genesis)?;
     let start = "\"alloc\":{";
@@ -158,6 +191,11 @@ fn write_genesis(
         .ok_or_else(|| eyre!("a genesis without alloc"))?;
     let mut file = BufWriter::new(File::create(path)?);
     write!(file, "{head}{start}")?;
+    let contract = contract();
+    write!(
+        file,
+        "\"{contract}\":{{\"balance\":\"0x0\",\"code\":\"{CONTRACT_CODE}\"}},"
+    )?;
     for at in 0..args.accounts {
         write!(file, "\"{}\":{{\"balance\":\"0x1\"}},", account(at))?;
     }
@@ -212,23 +250,18 @@ impl Geth {
     }
 
     /// Hands a block in and makes it the head.
-    async fn take(
-        &self,
-        block: &RollupBlock,
-        hash: B256,
-        fork: Fork,
-        steps: &Steps,
-    ) -> eyre::Result<()> {
+    async fn take(&self, made: &Made, steps: &Steps) -> eyre::Result<()> {
+        let Made { block, hash, fork } = made;
         let (number, start) = (block.header.number, Instant::now());
-        let status = self.client.new_payload(block, hash, fork).await?;
+        let status = self.client.new_payload(block, *hash, *fork).await?;
         let tail = || self.process.log_tail();
         ensure!(status.is_valid(), "block {number}: {status:?}\n{}", tail());
         steps.new_payload.record(start);
         let head = Instant::now();
         let state = ForkchoiceState {
-            head_block_hash: hash,
-            safe_block_hash: hash,
-            finalized_block_hash: hash,
+            head_block_hash: *hash,
+            safe_block_hash: *hash,
+            finalized_block_hash: *hash,
         };
         let updated = self.client.forkchoice(state).await?;
         ensure!(
@@ -252,6 +285,7 @@ struct Chain {
 }
 
 /// What is measured of every block.
+#[derive(Clone)]
 struct Steps {
     /// Rules and senders as one core would do them, which nothing else contains.
     recover_one_core: Latency,
@@ -266,37 +300,49 @@ struct Steps {
     forkchoice: Latency,
 }
 
+/// A block that was made and committed.
+struct Made {
+    block: RollupBlock,
+    hash: B256,
+    fork: Fork,
+}
+
 impl Chain {
     async fn measure(
         &mut self,
-        transfers: u64,
+        kind: Kind,
         blocks: u64,
-        geth: Option<&Geth>,
+        geth: Option<&Arc<Geth>>,
     ) -> eyre::Result<Value> {
         let warm = Steps::new()?;
-        for _ in 0..WARM_UP {
-            self.advance(transfers, geth, &warm).await?;
-        }
+        self.take_turns(kind, WARM_UP, geth, &warm).await?;
         let steps = Steps::new()?;
-        let (mut ours, mut theirs) = (Duration::ZERO, Duration::ZERO);
-        for _ in 0..blocks {
-            let (mine, taken) = self.advance(transfers, geth, &steps).await?;
-            ours += mine;
-            theirs += taken;
-        }
-        let per_second = |span: Duration| (to_f64(transfers * blocks) / span.as_secs_f64()).round();
-        let ratio = steps.build.quantile_ms(0.5) / steps.new_payload.quantile_ms(0.5);
-        let geth = geth.map(|_| {
-            json!({
-                "new_payload": steps.new_payload.report(),
-                "forkchoice": steps.forkchoice.report(),
-                "transfers_per_second": per_second(theirs),
-                "transfers_per_second_with_conductor": per_second(ours + theirs),
-                "ratio": (ratio * 100.0).round() / 100.0,
-            })
-        });
+        self.take_turns(kind, blocks, geth, &steps).await?;
+        let geth = match geth {
+            Some(geth) => {
+                let per_second =
+                    |span: Duration| (to_f64(kind.count() * blocks) / span.as_secs_f64()).round();
+                let ready = per_second(self.feed_ready(kind, blocks, geth).await?);
+                let pipelined = per_second(self.feed_as_made(kind, blocks, geth).await?);
+                let ratio = steps.build.quantile_ms(0.5) / steps.new_payload.quantile_ms(0.5);
+                let round = |ratio: f64| (ratio * 100.0).round() / 100.0;
+                Some(json!({
+                    "new_payload": steps.new_payload.report(),
+                    "forkchoice": steps.forkchoice.report(),
+                    "ready_per_second": ready,
+                    "pipelined_per_second": pipelined,
+                    "pipelined_to_ready": round(pipelined / ready),
+                    "ratio": round(ratio),
+                }))
+            }
+            None => None,
+        };
+        let (name, count) = match kind {
+            Kind::Transfers(count) => ("transfers", count),
+            Kind::Calls(count) => ("calls", count),
+        };
         Ok(json!({
-            "transfers": transfers,
+            name: count,
             "recover_one_core": steps.recover_one_core.report(),
             "recover_execute": steps.execute.report(),
             "root": steps.root.report(),
@@ -306,45 +352,87 @@ impl Chain {
         }))
     }
 
-    /// Makes one block and lets geth execute it; gives the time of each.
-    async fn advance(
+    /// One block after the other, made by us and then taken by geth.
+    async fn take_turns(
         &mut self,
-        transfers: u64,
-        geth: Option<&Geth>,
+        kind: Kind,
+        blocks: u64,
+        geth: Option<&Arc<Geth>>,
         steps: &Steps,
-    ) -> eyre::Result<(Duration, Duration)> {
-        let items = self.transfers(transfers)?;
-        let base_fee = self.parent.0.base_fee_per_gas.unwrap_or_default();
-        let start = Instant::now();
-        for item in &items {
-            screen(item, &rules(), base_fee).map_err(|reason| eyre!("{}", reason.name()))?;
+    ) -> eyre::Result<()> {
+        for _ in 0..blocks {
+            let items = self.items(kind)?;
+            let base_fee = self.parent.0.base_fee_per_gas.unwrap_or_default();
+            let start = Instant::now();
+            for item in &items {
+                screen(item, &rules(), base_fee).map_err(|reason| eyre!("{}", reason.name()))?;
+            }
+            steps.recover_one_core.record(start);
+            let made = tokio::task::block_in_place(|| self.make(&items, steps))?;
+            if let Some(geth) = geth {
+                geth.take(&made, steps).await?;
+            }
         }
-        steps.recover_one_core.record(start);
+        Ok(())
+    }
 
+    /// How long geth takes for blocks that were all made before.
+    async fn feed_ready(&mut self, kind: Kind, blocks: u64, geth: &Geth) -> eyre::Result<Duration> {
+        let (steps, mut ready) = (Steps::new()?, Vec::new());
+        for _ in 0..blocks {
+            let items = self.items(kind)?;
+            ready.push(tokio::task::block_in_place(|| self.make(&items, &steps))?);
+        }
         let start = Instant::now();
-        let built = tokio::task::block_in_place(|| self.build(&items, steps))?;
+        for made in &ready {
+            geth.take(made, &steps).await?;
+        }
+        Ok(start.elapsed())
+    }
+
+    /// How long geth takes when each block is made while it works on the one before.
+    async fn feed_as_made(
+        &mut self,
+        kind: Kind,
+        blocks: u64,
+        geth: &Arc<Geth>,
+    ) -> eyre::Result<Duration> {
+        let steps = Steps::new()?;
+        let lists = (0..blocks).map(|_| self.items(kind));
+        let lists: Vec<_> = lists.collect::<eyre::Result<_>>()?;
+        let start = Instant::now();
+        let mut taking = JoinSet::new();
+        for items in &lists {
+            let made = tokio::task::block_in_place(|| self.make(items, &steps))?;
+            if let Some(taken) = taking.join_next().await {
+                taken??;
+            }
+            let (geth, steps) = (Arc::clone(geth), steps.clone());
+            taking.spawn(async move { geth.take(&made, &steps).await });
+        }
+        while let Some(taken) = taking.join_next().await {
+            taken??;
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Makes the next block and commits it.
+    fn make(&mut self, items: &[Bytes], steps: &Steps) -> eyre::Result<Made> {
         let BuiltBlock {
             hash,
             block,
             update,
-        } = built;
+        } = self.build(items, steps)?;
         let (committed, mut batch) = (Instant::now(), update.batch);
         let mut stored = hash.to_vec();
         alloy_rlp::Encodable::encode(&block, &mut stored);
         let number = block.header.number;
         batch.insert((Table::Blocks, number.to_be_bytes().to_vec()), Some(stored));
-        tokio::task::block_in_place(|| self.store.commit(batch))?;
+        self.store.commit(batch)?;
         steps.commit.record(committed);
-        let ours = start.elapsed();
-
-        let start = Instant::now();
-        if let Some(geth) = geth {
-            let fork = self.specification.fork_at(block.header.timestamp).fork;
-            geth.take(&block, hash, fork, steps).await?;
-        }
-        let theirs = start.elapsed();
-        self.parent = (block.header, hash);
-        Ok((ours, theirs))
+        let fork = self.specification.fork_at(block.header.timestamp).fork;
+        self.parent = (block.header.clone(), hash);
+        Ok(Made { block, hash, fork })
     }
 
     fn build(&self, items: &[Bytes], steps: &Steps) -> eyre::Result<BuiltBlock> {
@@ -365,7 +453,7 @@ impl Chain {
             let outcome = builder.execute(item, items[at + 1..].iter())?;
             ensure!(
                 matches!(outcome, Outcome::Included(_)),
-                "transfer {at} is not included: {outcome:?}"
+                "transaction {at} is not included: {outcome:?}"
             );
         }
         steps.execute.record(start);
@@ -376,21 +464,32 @@ impl Chain {
         Ok(built)
     }
 
-    /// Signed transfers to accounts all over the state.
-    fn transfers(&mut self, count: u64) -> eyre::Result<Vec<Bytes>> {
-        let transfer = |_| {
+    /// Signed transactions to accounts, or slots, all over the state.
+    fn items(&mut self, kind: Kind) -> eyre::Result<Vec<Bytes>> {
+        let item = |_| {
             let turn = usize::try_from(self.sent)? % self.senders.len();
-            let to = self.sent.wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.accounts.max(1);
+            let place = self.sent.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let (gas_limit, to, value, input) = match kind {
+                Kind::Transfers(_) => {
+                    let to = account(place % self.accounts.max(1));
+                    (TRANSFER_GAS, to, U256::from(1), Vec::new())
+                }
+                Kind::Calls(_) => {
+                    let slot = U256::from(place).to_be_bytes_vec();
+                    (CALL_GAS, contract(), U256::ZERO, slot)
+                }
+            };
             self.sent += 1;
             let (key, nonce) = &mut self.senders[turn];
             let mut tx = TxEip1559 {
                 chain_id: CHAIN_ID,
                 nonce: *nonce,
-                gas_limit: TRANSFER_GAS,
+                gas_limit,
                 max_fee_per_gas: 1_000_000_000_000,
                 max_priority_fee_per_gas: 1_000_000_000,
-                to: TxKind::Call(account(to)),
-                value: U256::from(1),
+                to: TxKind::Call(to),
+                value,
+                input: input.into(),
                 ..TxEip1559::default()
             };
             *nonce += 1;
@@ -398,7 +497,7 @@ impl Chain {
             let tx = TxEnvelope::from(tx.into_signed(signature));
             Ok(Bytes::from(tx.encoded_2718()))
         };
-        (0..count).map(transfer).collect()
+        (0..kind.count()).map(item).collect()
     }
 }
 

@@ -1,6 +1,8 @@
 //! Whole networks of real processes: CometBFT, geth and our services, from a wallet to the head.
 #![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
+mod crashes;
+mod engine;
 mod evidence;
 mod exit;
 mod fallback;

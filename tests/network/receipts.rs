@@ -6,77 +6,98 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use alloy_network::TransactionBuilder;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex, keccak256};
 use alloy_rpc_types_eth::TransactionReceipt;
+use alloy_signer_local::PrivateKeySigner;
 use counterpoint_core::action::{Action, SubmitData};
 use counterpoint_proto::conductor::{
     Receipt, SubscribeReceiptsRequest, conductor_client::ConductorClient, event::Event,
     subscribe_receipts_request::From as FromPlace,
 };
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
-use crate::support::{Network, raw_transfer, receipt, sequence, wait_for};
+use crate::support::{Network, receipt, sequence, sign_transfer, wait_for};
 
 /// Init code that logs once, and then creates nothing; and code that reverts at once.
 const LOGS: &str = "602a60005260076020600aa160006000f3";
 const REVERTS: &str = "60006000fd";
-/// Accounts that send, and transactions of each.
+/// Accounts that send for as long as the conductor is killed.
 const SENDERS: usize = 3;
+/// How long each waits between two of its transactions.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Receipts that come in between two kills.
+const MORE: usize = 15;
+/// Transactions for the last conductor alone, or for a client that is away.
 const EACH: u64 = 60;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn early_receipts_are_the_final_ones() {
     let mut network = Network::start(1, 1).await;
     let heard = Arc::new(Heard::default());
-    let listening = tokio::spawn(listen(
+    let mut listening = tokio::spawn(listen(
         network.info.rollups[0].conductor_grpc.clone(),
         network.info.rollups[0].el_rpc.clone(),
         Arc::clone(&heard),
     ));
+    let stop = Arc::new(AtomicBool::new(false));
     let mut sending = Vec::new();
     for account in 0..SENDERS {
-        let raw = sign_all(&network, account).await;
-        let url = network.info.rollups[0].composer_rpc.clone();
-        sending.push(tokio::spawn(send_all(url, raw)));
+        let sender = Sender::of(&network, account);
+        sending.push(tokio::spawn(sender.send_until(Arc::clone(&stop))));
     }
+    more_receipts(&heard, &mut listening).await;
     for _ in 0..3 {
-        let before = heard.count();
-        wait_for("more early receipts", || async {
-            (heard.count() > before + 15 || heard.count() as u64 >= SENDERS as u64 * EACH)
-                .then_some(())
-        })
-        .await;
         network.devnet.kill("alpha-conductor").await.unwrap();
         network.devnet.launch("alpha-conductor").await.unwrap();
+        // Of what ran before it listened again, the listener may never hear.
+        more_receipts(&heard, &mut listening).await;
     }
+    stop.store(true, Ordering::Relaxed);
     let mut hashes = Vec::new();
     for sending in sending {
         hashes.extend(sending.await.unwrap());
     }
-    // What runs now is in the memory of the last conductor.
-    let raw = sign_all(&network, SENDERS).await;
-    hashes.extend(send_all(network.info.rollups[0].composer_rpc.clone(), raw).await);
+    // What runs now is in the memory of the last conductor, and its listener is there.
+    let last = Sender::of(&network, SENDERS).send(EACH).await;
+    hashes.extend(last.clone());
     let geth = network.geth(0);
-    let mut same_by_rpc = 0;
     for hash in &hashes {
         let last = receipt(&geth, *hash).await;
-        if let Some(early) = heard.receipts.lock().unwrap().get(hash) {
-            check(early, &last);
+        if let Some(early) = heard.of(hash) {
+            check(&early, &last);
         }
-        same_by_rpc += u64::from(is_same_by_rpc(&network, *hash).await);
     }
-    let heard_of = heard.count();
-    assert!(heard_of * 2 > hashes.len(), "heard of {heard_of} only");
+    for hash in &last {
+        wait_for("the receipt of each of the last", || async {
+            assert!(!listening.is_finished(), "the listener has failed");
+            heard.of(hash)
+        })
+        .await;
+        assert!(is_same_by_rpc(&network, *hash).await, "{hash} is forgotten");
+    }
     assert!(
         heard.early.load(Ordering::Relaxed),
         "none came before geth had it"
     );
-    assert!(same_by_rpc >= EACH, "the conductor has {same_by_rpc} only");
     listening.abort();
     network.stop().await;
+}
+
+/// Waits until the listener has heard of so many more; fails as it fails.
+async fn more_receipts(heard: &Heard, listening: &mut JoinHandle<()>) {
+    let before = heard.count();
+    let more = wait_for("more early receipts", || async {
+        (heard.count() >= before + MORE).then_some(())
+    });
+    tokio::select! {
+        () = more => {}
+        ended = listening => ended.unwrap(),
+    }
 }
 
 /// Blocks are executed ahead of the client, and committed when it is back.
@@ -87,7 +108,11 @@ async fn receipts_come_while_the_client_is_away() {
     network.devnet.kill("alpha-geth").await.unwrap();
     let committed = head(&network).await;
     let rollup = network.info.rollups[0].clone();
-    let raw = sign_all(&network, 0).await;
+    let mut sender = Sender::of(&network, 0);
+    let mut raw = Vec::new();
+    for _ in 0..EACH {
+        raw.push(sender.sign().await);
+    }
     let data = raw.iter().map(|raw| raw.0.clone()).collect();
     let data = SubmitData::new(rollup.rollup_id, data).unwrap();
     let inclusion = sequence(&network, vec![Action::SubmitData(data)]).await;
@@ -132,6 +157,10 @@ struct Heard {
 impl Heard {
     fn count(&self) -> usize {
         self.receipts.lock().unwrap().len()
+    }
+
+    fn of(&self, hash: &B256) -> Option<Receipt> {
+        self.receipts.lock().unwrap().get(hash).cloned()
     }
 
     /// What is told again must be the same, but for the hash of the block.
@@ -179,21 +208,38 @@ async fn listen(conductor: String, geth: String, heard: Arc<Heard>) {
             }
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Transfers, creations that log, and creations that fail, in turn.
-async fn sign_all(network: &Network, account: usize) -> Vec<Bytes> {
-    let chain_id = network.info.rollups[0].evm_chain_id;
-    let mut all = Vec::new();
-    for nonce in 0..EACH {
-        let code = [None, Some(LOGS), Some(REVERTS)][(nonce % 3) as usize];
-        let raw = raw_transfer(
-            network,
-            chain_id,
-            account,
-            nonce,
+/// An account that sends transfers, creations that log, and creations that fail, in turn.
+struct Sender {
+    http: reqwest::Client,
+    url: String,
+    chain_id: u64,
+    signer: PrivateKeySigner,
+    nonce: u64,
+}
+
+impl Sender {
+    fn of(network: &Network, account: usize) -> Self {
+        let rollup = &network.info.rollups[0];
+        Self {
+            http: reqwest::Client::new(),
+            url: rollup.composer_rpc.clone(),
+            chain_id: rollup.evm_chain_id,
+            signer: network.signer(account),
+            nonce: 0,
+        }
+    }
+
+    async fn sign(&mut self) -> Bytes {
+        let code = [None, Some(LOGS), Some(REVERTS)][(self.nonce % 3) as usize];
+        let signer = self.signer.clone();
+        let raw = sign_transfer(
+            signer,
+            self.chain_id,
+            self.nonce,
             |mut request| match code {
                 None => request,
                 Some(code) => {
@@ -205,27 +251,41 @@ async fn sign_all(network: &Network, account: usize) -> Vec<Bytes> {
                 }
             },
         );
-        all.push(raw.await);
+        self.nonce += 1;
+        raw.await
     }
-    all
-}
 
-async fn send_all(url: String, all: Vec<Bytes>) -> Vec<B256> {
-    let http = reqwest::Client::new();
-    let mut hashes = Vec::new();
-    for raw in all {
+    /// Sends the next one until it is acknowledged.
+    async fn send_next(&mut self) -> B256 {
+        let raw = self.sign().await;
         let request = json!({
             "jsonrpc": "2.0", "id": 1, "method": "eth_sendRawTransaction", "params": [raw],
         });
         wait_for("an acknowledgement", || async {
-            let answer = http.post(&url).json(&request).send().await.ok()?;
+            let answer = self.http.post(&self.url).json(&request).send().await.ok()?;
             let answer: Value = answer.json().await.ok()?;
             answer.get("result").is_some().then_some(())
         })
         .await;
-        hashes.push(keccak256(&raw));
+        keccak256(&raw)
     }
-    hashes
+
+    async fn send(mut self, count: u64) -> Vec<B256> {
+        let mut hashes = Vec::new();
+        for _ in 0..count {
+            hashes.push(self.send_next().await);
+        }
+        hashes
+    }
+
+    async fn send_until(mut self, stop: Arc<AtomicBool>) -> Vec<B256> {
+        let mut hashes = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            hashes.push(self.send_next().await);
+            tokio::time::sleep(PAUSE).await;
+        }
+        hashes
+    }
 }
 
 async fn call(url: &str, method: &str, hash: B256) -> Value {

@@ -305,8 +305,18 @@ pub(crate) async fn raw_transfer(
     nonce: u64,
     change: impl FnOnce(TransactionRequest) -> TransactionRequest,
 ) -> Bytes {
+    sign_transfer(network.signer(account), chain_id, nonce, change).await
+}
+
+/// The same without a network.
+pub(crate) async fn sign_transfer(
+    signer: PrivateKeySigner,
+    chain_id: u64,
+    nonce: u64,
+    change: impl FnOnce(TransactionRequest) -> TransactionRequest,
+) -> Bytes {
     use alloy_eips::eip2718::Encodable2718;
-    let wallet = EthereumWallet::from(network.signer(account));
+    let wallet = EthereumWallet::from(signer);
     let request = TransactionRequest::default()
         .with_to(Address::repeat_byte(0x77))
         .with_value(U256::from(1))

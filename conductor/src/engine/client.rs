@@ -212,6 +212,10 @@ impl EngineClient {
             let reason = response.text().await.unwrap_or_default();
             return Err(EngineError::Unauthorized(reason.trim().to_owned()));
         }
+        // Whatever stands before the client says that it is not there.
+        if response.status().is_server_error() {
+            return Err(unreachable(&response.status()));
+        }
         let mut body = Vec::new();
         while let Some(chunk) = response
             .chunk()

@@ -15,6 +15,7 @@ mod commit;
 mod config;
 mod derivation;
 pub mod derive;
+mod doctor;
 pub mod engine;
 pub mod evm;
 mod exit;
@@ -34,6 +35,7 @@ mod verify;
 use std::process::ExitCode;
 
 pub use config::{Args, Command, Config};
+pub use doctor::Doctor;
 pub use snapshot::Snapshot;
 pub use verify::Range;
 
@@ -49,6 +51,10 @@ pub fn run(args: &Args) -> ExitCode {
         }
         Some(Command::Rebuild) => {
             let work = |config, _, shutdown| rebuild::work(config, shutdown);
+            counterpoint_service::run("conductor", file, args, work)
+        }
+        Some(Command::Doctor(doctor)) => {
+            let work = |config, _, shutdown| doctor::work(config, doctor, shutdown);
             counterpoint_service::run("conductor", file, args, work)
         }
         Some(Command::Snapshot(what)) => {

@@ -1,4 +1,4 @@
-//! A second conductor begins with the first one's state.
+//! A second conductor begins with the first one's state, and a doctor looks at it.
 
 use std::{fs, path::Path};
 
@@ -48,10 +48,25 @@ async fn a_conductor_goes_on_from_a_snapshot() {
     // All blocks, those of both conductors, are what the sequencer's order gives.
     let now = geth.get_block_number().await.unwrap();
     assert!(now > head, "{now} after {head}");
+    doctor_finds_what_is_wrong(&mut network).await;
     let to = now.to_string();
     let (code, text) = conductor(&network, &["verify", "--to", &to]).await;
     assert_eq!(code, Some(0), "{text}");
     network.stop().await;
+}
+
+async fn doctor_finds_what_is_wrong(network: &mut Network) {
+    let (code, text) = conductor(network, &["doctor"]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("ok      fork schedule"), "{text}");
+    assert!(!text.contains("unknown "), "{text}");
+    let jwt = network.layout().jwt(&network.info.rollups[0].name);
+    let secret = fs::read(&jwt).unwrap();
+    fs::write(&jwt, "0".repeat(64)).unwrap();
+    let (code, text) = conductor(network, &["doctor", "--output", "json"]).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("refuses the JWT"), "{text}");
+    fs::write(&jwt, secret).unwrap();
 }
 
 async fn transfer(network: &Network) {

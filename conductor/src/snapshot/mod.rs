@@ -304,15 +304,15 @@ impl Chain {
     }
 }
 
-/// Compares the chain with the client's and the head with the sequencer's lists.
-async fn witness(peers: &Peers, store: &dyn Store, chain: &Chain) -> eyre::Result<()> {
-    let latest = peers
-        .client
-        .block(None)
-        .await?
-        .map_or(0, |latest| latest.number);
+/// Compares the chain with the client's.
+async fn compare(
+    client: &impl ExecutionClient,
+    store: &dyn Store,
+    chain: &Chain,
+) -> eyre::Result<()> {
+    let latest = client.block(None).await?.map_or(0, |latest| latest.number);
     let common = chain.common(latest)?;
-    let theirs = peers.client.block(Some(common)).await?;
+    let theirs = client.block(Some(common)).await?;
     let theirs = theirs.ok_or_else(|| eyre!("the client has no block {common}"))?;
     let ours = chain.hash(store, common)?;
     ensure!(
@@ -320,6 +320,12 @@ async fn witness(peers: &Peers, store: &dyn Store, chain: &Chain) -> eyre::Resul
         "block {common} is {ours} here, the client has it as {}: one of them is not of this rollup",
         theirs.hash
     );
+    Ok(())
+}
+
+/// Compares the chain with the client's and the head with the sequencer's lists.
+async fn witness(peers: &Peers, store: &dyn Store, chain: &Chain) -> eyre::Result<()> {
+    compare(&peers.client, store, chain).await?;
     let last = read_block(store, chain.last)?.1.header;
     let before = match chain.last - 1 {
         0 => ExtraData::genesis(peers.rollup.first_height),

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::{
     chain_spec::dev_genesis,
+    engine::{BlockId, MockClient},
     evm::{Entry, MemStore, StoreError},
     testing::{CHAIN_ID, GENESIS_TIME, Rollup, config, paid, specification_in, trusted, whole},
 };
@@ -400,4 +401,40 @@ fn the_client_must_have_one_of_the_blocks() {
         assert_eq!(chain.common(latest).unwrap(), common);
     }
     assert_eq!(chain.hash(&MemStore::default(), 9).unwrap(), parent);
+}
+
+#[tokio::test]
+async fn a_chain_that_is_not_the_clients_is_refused() {
+    let (rollup, file) = exported();
+    let store = MemStore::default();
+    imported(&store, &file).unwrap();
+    let chain = Chain {
+        first: 1,
+        parent: specification_in(&MemStore::default())
+            .genesis_header()
+            .hash_slow(),
+        last: 4,
+        last_hash: rollup.progress.hash,
+    };
+    let client = MockClient::new();
+    compare(&client, &store, &chain).await.unwrap();
+    let later = Chain { first: 2, ..chain };
+    let behind = compare(&client, &store, &later).await.unwrap_err();
+    assert!(behind.to_string().contains("head is block 0"), "{behind}");
+    let parent = B256::ZERO;
+    let other = compare(&client, &store, &Chain { parent, ..chain }).await;
+    assert!(
+        other
+            .unwrap_err()
+            .to_string()
+            .contains("one of them is not of this rollup")
+    );
+
+    let (number, hash) = (4, rollup.progress.hash);
+    client.state().head = BlockId { number, hash };
+    compare(&client, &store, &chain).await.unwrap();
+    let hash = B256::ZERO;
+    client.state().head = BlockId { number, hash };
+    let other = compare(&client, &store, &chain).await.unwrap_err();
+    assert!(other.to_string().starts_with("block 4 is"), "{other}");
 }

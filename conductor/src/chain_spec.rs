@@ -26,8 +26,8 @@ use serde_json::json;
 use self::file::{Accounts, Digest};
 use crate::evm::{Batch, GenesisImport, Store, StoreError, Table, code};
 
-/// What the store remembers of the genesis state that it holds: digest of the accounts, root.
-const STATE: &[u8] = b"genesis_state";
+/// What the store remembers of the genesis state that it began with: digest of the accounts, root.
+pub(crate) const STATE: &[u8] = b"genesis_state";
 
 /// EIP-7002's contract; with real code any user could make a request and halt the rollup.
 const WITHDRAWAL_REQUESTS: Address = address!("00000961Ef480Eb55e80D19ad83579A64c007002");

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use counterpoint_service::{LogFormat, Settings};
 use serde::{Deserialize, Serialize};
 
-use crate::Range;
+use crate::{Doctor, Range, Snapshot};
 
 /// Drives one rollup's execution client from the sequencer's verified blocks.
 ///
@@ -83,7 +83,7 @@ pub struct Args {
 }
 
 /// What a conductor can do beside its service, with the same configuration.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Derive blocks once more, from the rollup's genesis on, and compare them with the client's.
     ///
@@ -101,6 +101,16 @@ pub enum Command {
     /// node of the sequencer has every list.
     #[command(after_help = "Example:\n  counterpoint conductor rebuild --config conductor.toml")]
     Rebuild,
+    /// Check that files, client and sequencer fit together, and say what to do where they do not.
+    ///
+    /// A conductor may run meanwhile. Exit code 0: all is well, as far as it can be told; 1: it is not.
+    #[command(
+        after_help = "Example:\n  counterpoint conductor doctor --config conductor.toml --output json"
+    )]
+    Doctor(Doctor),
+    /// Write the store to a file, or fill an empty store from one: a second node in minutes.
+    #[command(subcommand)]
+    Snapshot(Snapshot),
 }
 
 /// The configuration in force.

@@ -15,6 +15,7 @@ mod commit;
 mod config;
 mod derivation;
 pub mod derive;
+mod doctor;
 pub mod engine;
 pub mod evm;
 mod exit;
@@ -25,6 +26,7 @@ pub mod pending;
 pub mod progress;
 mod rebuild;
 pub mod receipts;
+mod snapshot;
 mod start;
 #[cfg(test)]
 mod testing;
@@ -33,13 +35,15 @@ mod verify;
 use std::process::ExitCode;
 
 pub use config::{Args, Command, Config};
+pub use doctor::Doctor;
+pub use snapshot::Snapshot;
 pub use verify::Range;
 
 /// Runs the service until SIGTERM or SIGINT, or what else was asked for until it is done.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
     let file = args.config.as_deref();
-    match args.command {
+    match args.command.clone() {
         None => counterpoint_service::run("conductor", file, args, node::work),
         Some(Command::Verify(range)) => {
             let work = |config, _, shutdown| verify::work(config, range, shutdown);
@@ -47,6 +51,14 @@ pub fn run(args: &Args) -> ExitCode {
         }
         Some(Command::Rebuild) => {
             let work = |config, _, shutdown| rebuild::work(config, shutdown);
+            counterpoint_service::run("conductor", file, args, work)
+        }
+        Some(Command::Doctor(doctor)) => {
+            let work = |config, _, shutdown| doctor::work(config, doctor, shutdown);
+            counterpoint_service::run("conductor", file, args, work)
+        }
+        Some(Command::Snapshot(what)) => {
+            let work = |config, _, shutdown| snapshot::work(config, what, shutdown);
             counterpoint_service::run("conductor", file, args, work)
         }
     }

@@ -96,6 +96,41 @@ impl Progress {
         Ok(record(store)?.and_then(|record| record.left))
     }
 
+    /// The number of a store's last block, and the digest of its chain specification.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    pub(crate) fn stored(store: &dyn Store) -> Result<Option<(u64, B256)>, StoreError> {
+        Ok(record(store)?.map(|record| (record.number, record.chain_spec_hash)))
+    }
+
+    /// What makes a store stand at `head`, all but the state and the blocks in between.
+    ///
+    /// # Errors
+    /// [`ProgressError`] if the block was not made by derivation's rules.
+    pub(crate) fn restored(
+        head: &RollupBlock,
+        specification: &Specification,
+        trusted: &TrustedState,
+    ) -> Result<Batch, ProgressError> {
+        let spec_hash = B256::new(*specification.chain_spec().hash().as_bytes());
+        let genesis = RollupBlock::uncle(specification.genesis_header().clone());
+        let mut batch = Batch::new();
+        stage_block(&mut batch, genesis.header.hash_slow(), &genesis);
+        let number = head.header.number;
+        let extra = ExtraData::decode(&head.header.extra_data)
+            .map_err(|source| ProgressError::ExtraData { number, source })?;
+        let progress = Self {
+            header: head.header.clone(),
+            hash: head.header.hash_slow(),
+            extra,
+            trusted: trusted.clone(),
+            left: None,
+        };
+        progress.stage(&mut batch, head, spec_hash)?;
+        Ok(batch)
+    }
+
     /// What a store says is trusted; nothing if it is empty.
     ///
     /// # Errors
@@ -192,9 +227,7 @@ impl Progress {
         chain_spec_hash: B256,
     ) -> Result<(), StoreError> {
         let number = self.header.number;
-        let mut stored = self.hash.to_vec();
-        block.encode(&mut stored);
-        batch.insert((Table::Blocks, number.to_be_bytes().to_vec()), Some(stored));
+        stage_block(batch, self.hash, block);
         let record = Record {
             number,
             chain_spec_hash,
@@ -211,6 +244,14 @@ impl Progress {
     pub fn cursor(&self) -> Cursor {
         self.extra.cursor
     }
+}
+
+/// Writes a block as [`read_block`] reads it.
+pub(crate) fn stage_block(batch: &mut Batch, hash: B256, block: &RollupBlock) {
+    let key = block.header.number.to_be_bytes().to_vec();
+    let mut stored = hash.to_vec();
+    block.encode(&mut stored);
+    batch.insert((Table::Blocks, key), Some(stored));
 }
 
 /// Reads a block that was executed before.

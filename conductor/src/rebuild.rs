@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
+use alloy_consensus::Header;
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::B256;
 use counterpoint_core::{cursor::ExtraData, light::TrustedState};
 use counterpoint_service::sequencer::Follower;
 use eyre::{WrapErr, eyre};
@@ -51,8 +51,14 @@ async fn rebuild(config: &Config) -> eyre::Result<()> {
         info!(number = tip.header.number, head, "the store lacks nothing");
         return Ok(());
     }
-    let proven = prove(&peers, head).await;
-    let proven = proven.wrap_err_with(|| format!("block {head} of the client"))?;
+    let last = theirs(&peers, head).await?.header;
+    let before = match head - 1 {
+        0 => ExtraData::genesis(first),
+        number => ExtraData::decode(&theirs(&peers, number).await?.header.extra_data)?,
+    };
+    let proven = prove(&peers, &before, &last).await;
+    proven.wrap_err_with(|| format!("block {head} of the client"))?;
+    let proven = last.hash_slow();
     while tip.header.number < head {
         let number = tip.header.number + 1;
         let theirs = theirs(&peers, number).await?;
@@ -139,15 +145,11 @@ fn execute(
     })
 }
 
-/// Compares the client's last block with the lists of all heights that it covers; gives its hash.
-async fn prove(peers: &Peers, head: u64) -> eyre::Result<B256> {
-    let last = theirs(peers, head).await?.header;
+/// Compares a block with the lists of all heights that it covers; `before` is told by its parent.
+pub(crate) async fn prove(peers: &Peers, before: &ExtraData, last: &Header) -> eyre::Result<()> {
     let extra = ExtraData::decode(&last.extra_data)?;
-    let before = match head - 1 {
-        0 => ExtraData::genesis(peers.rollup.first_height),
-        number => ExtraData::decode(&theirs(peers, number).await?.header.extra_data)?,
-    };
     let (first, end) = (before.next_opening, extra.next_opening);
+    eyre::ensure!(first < end, "covers no height: {first} to {end}");
     let (sequencer, id) = (peers.sequencer.clone(), peers.rollup.rollup_id);
     let mut follower = Follower::new(sequencer, id, peers.trusted.clone(), first);
     for height in first.get()..end.get() {
@@ -166,11 +168,13 @@ async fn prove(peers: &Peers, head: u64) -> eyre::Result<B256> {
         let same = env.prev_randao == last.mix_hash.0 && env.beacon_root == beacon_root.0;
         eyre::ensure!(!opens || same, "has other roots than height {height}");
     }
-    Ok(last.hash_slow())
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::B256;
+
     use super::*;
     use crate::{
         evm::MemStore,

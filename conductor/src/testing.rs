@@ -302,6 +302,11 @@ impl Rollup {
         balance(self.store.as_ref(), address)
     }
 
+    /// What is committed.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     /// Whether heights wait to be taken in.
     pub(crate) fn is_behind(&self) -> bool {
         self.fed < self.lists.len()

@@ -16,6 +16,7 @@ mod proxy;
 mod receipts;
 mod road;
 mod slots;
+mod snapshot;
 mod supervisor;
 mod support;
 mod trust;

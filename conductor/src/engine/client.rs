@@ -99,13 +99,13 @@ pub trait ExecutionClient: fmt::Debug + Send + Sync {
 
 /// The methods of a fork.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Methods {
-    pub(super) new_payload: &'static str,
-    pub(super) forkchoice: &'static str,
+pub(crate) struct Methods {
+    pub(crate) new_payload: &'static str,
+    pub(crate) forkchoice: &'static str,
 }
 
 /// Which method takes a fork's payloads; the client refuses any other.
-pub(super) fn methods(fork: Fork) -> Methods {
+pub(crate) fn methods(fork: Fork) -> Methods {
     let new_payload = match fork {
         Fork::Cancun => "engine_newPayloadV3",
         Fork::Prague | Fork::Osaka => "engine_newPayloadV4",
@@ -186,7 +186,8 @@ impl EngineClient {
         Ok(block.map(RollupBlock::from))
     }
 
-    async fn call<T: DeserializeOwned>(
+    /// Asks anything.
+    pub(crate) async fn call<T: DeserializeOwned>(
         &self,
         method: &'static str,
         params: Value,

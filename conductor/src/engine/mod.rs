@@ -5,6 +5,7 @@
 mod client;
 mod driver;
 
+pub(crate) use client::methods;
 pub use client::{BlockId, EngineClient, EngineError, ExecutionClient};
 #[cfg(test)]
 pub(crate) use driver::tests::{MockClient, Script};

@@ -10,11 +10,13 @@
 //! parallel; transactions are not.
 
 mod executor;
+mod restore;
 mod state;
 mod store;
 mod trie;
 
 pub use executor::{BlockBuilder, BlockInputs, BuiltBlock, ExecuteError, Outcome, RollupBlock};
+pub use restore::{RestoreError, StateRestore};
 #[cfg(test)]
 pub(crate) use state::balance;
 pub use state::{GenesisImport, StateUpdate, code};

@@ -22,8 +22,8 @@ const ACCOUNTS_AT_ONCE: usize = 128;
 pub(super) struct Account {
     nonce: u64,
     balance: U256,
-    storage_root: B256,
-    code_hash: B256,
+    pub(super) storage_root: B256,
+    pub(super) code_hash: B256,
 }
 
 /// Reads the state before a block, for the EVM and for what follows.
@@ -249,11 +249,11 @@ fn wipe_storage(
     Ok(())
 }
 
-fn account_node(path: &[u8]) -> Vec<u8> {
+pub(super) fn account_node(path: &[u8]) -> Vec<u8> {
     [b"a", path].concat()
 }
 
-fn storage_node(trie_key: &B256, path: &[u8]) -> Vec<u8> {
+pub(super) fn storage_node(trie_key: &B256, path: &[u8]) -> Vec<u8> {
     [b"s", trie_key.as_slice(), path].concat()
 }
 
@@ -272,9 +272,9 @@ pub struct GenesisImport<'a> {
 }
 
 /// Writes of an import that go to disk together, beside those of one account.
-const IMPORT_BATCH: usize = if cfg!(test) { 50 } else { 50_000 };
+pub(super) const IMPORT_BATCH: usize = if cfg!(test) { 50 } else { 50_000 };
 /// Bytes of code among them.
-const IMPORT_CODE_BYTES: usize = 16 << 20;
+pub(super) const IMPORT_CODE_BYTES: usize = 16 << 20;
 
 impl<'a> GenesisImport<'a> {
     /// Starts with no state at all.
@@ -282,15 +282,7 @@ impl<'a> GenesisImport<'a> {
     /// # Errors
     /// [`StoreError`] if the store is broken; the same for all methods.
     pub fn begin(store: &'a dyn Store) -> Result<Self, StoreError> {
-        for table in [
-            Table::Accounts,
-            Table::Slots,
-            Table::Code,
-            Table::Nodes,
-            Table::Import,
-        ] {
-            store.clear(table)?;
-        }
+        clear(store)?;
         let (batch, code_bytes) = (Batch::new(), 0);
         Ok(Self {
             store,
@@ -366,6 +358,19 @@ impl<'a> GenesisImport<'a> {
         store.clear(Table::Import)?;
         Ok(root)
     }
+}
+
+/// Removes all state, and the blocks that half a snapshot leaves.
+pub(super) fn clear(store: &dyn Store) -> Result<(), StoreError> {
+    let tables = [
+        Table::Accounts,
+        Table::Slots,
+        Table::Code,
+        Table::Nodes,
+        Table::Blocks,
+        Table::Import,
+    ];
+    tables.into_iter().try_for_each(|table| store.clear(table))
 }
 
 /// The code of an account; empty if there is none.

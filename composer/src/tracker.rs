@@ -2,7 +2,7 @@
 //!
 //! Every new block is asked for all its receipts at once. What is in none of them, though execution
 //! has passed its place, was skipped or executed before this tracker looked: it is asked for alone.
-//! So is what the conductor says that it skipped; its word alone ends nothing.
+//! So is what the conductor says that it skipped, since another copy of it may have run before.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

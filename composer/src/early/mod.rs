@@ -3,9 +3,9 @@
 //! ```text
 //! conductor ─ SubscribeReceipts ─▶ stream ─▶ Early ─▶ receipts, status, eth_sendRawTransactionSync
 //! ```
-//! This is only what is shown, and never on disk: the queue follows the client, so that nothing that
-//! a conductor says can lose a transaction or send it twice. The conductor is the operator's own and
-//! is believed; where the client has an answer, the client's counts.
+//! This is never on disk, and the queue follows the client, so that nothing that a conductor says can
+//! send a transaction twice. The conductor is the operator's own: it is believed about what it has
+//! skipped, and about the rest until the client has an answer.
 
 mod stream;
 

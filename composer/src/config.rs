@@ -103,6 +103,9 @@ pub struct RollupSettings {
     /// Its conductor's probes, which know why a transaction was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conductor_url: Option<String>,
+    /// Its conductor's gRPC, which knows receipts before the execution client does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conductor_grpc_url: Option<String>,
 }
 
 impl Settings for Config {

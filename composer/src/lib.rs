@@ -7,10 +7,12 @@
 //!           execution client      submitter ─ signed batch ─▶ sequencer
 //!                  ▲                   │ sequenced
 //!                  └──── receipts ── tracker
+//!           conductor ─ early receipts ─▶ early ─▶ rpc
 //! ```
 
 mod bundle;
 mod config;
+mod early;
 mod metric;
 mod queue;
 mod rpc;
@@ -35,7 +37,7 @@ use counterpoint_service::{
     sequencer::{Client, ClientError, Evidence, METRICS, TrustRoot},
 };
 use eyre::{WrapErr, bail};
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +45,7 @@ use tracing::{info, warn};
 
 use crate::{
     bundle::{Share, Shares},
+    early::{Early, Follower},
     queue::Queue,
     rpc::{Rollup, Served},
     submitter::Submitter,
@@ -109,7 +112,7 @@ async fn serve(
         "rollups: a name is listed twice"
     );
     let (mut rollups, mut shares) = (BTreeMap::new(), Shares::new());
-    let mut trackers = Vec::new();
+    let (mut trackers, mut followers) = (Vec::new(), Vec::new());
     for settings in &config.rollups {
         let (registered, trusted) = registered(&client, &settings.name, trust.state()).await?;
         if queue.open_batch().is_none() {
@@ -119,9 +122,15 @@ async fn serve(
         let upstream = Upstream::new(&settings.execution_url)?;
         let id = registered.rollup_id;
         shares.insert(id, Share::of(&registered));
-        trackers.push(Tracker::new(Arc::clone(&queue), id, upstream.clone()).run());
+        let early = Arc::new(Early::default());
+        if let Some(url) = &settings.conductor_grpc_url {
+            let (name, early) = (settings.name.clone(), Arc::clone(&early));
+            followers.push(Follower::new(name, url, early, upstream.clone())?.run());
+        }
+        let (shared, told) = (Arc::clone(&queue), Arc::clone(&early));
+        trackers.push(Tracker::new(shared, id, upstream.clone(), told).run());
         let conductor = settings.conductor_url.clone();
-        let rollup = Rollup::new(registered, Arc::clone(&queue), upstream, conductor);
+        let rollup = Rollup::new(registered, Arc::clone(&queue), upstream, early, conductor);
         rollups.insert(settings.name.clone(), Arc::new(rollup));
     }
     if let Some(default) = &config.default_rollup {
@@ -142,6 +151,7 @@ async fn serve(
         },
         submitter.run(),
         try_join_all(trackers),
+        async { Ok(join_all(followers).await) },
     )?;
     Ok(())
 }

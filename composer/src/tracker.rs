@@ -2,6 +2,7 @@
 //!
 //! Every new block is asked for all its receipts at once. What is in none of them, though execution
 //! has passed its place, was skipped or executed before this tracker looked: it is asked for alone.
+//! So is what the conductor says that it skipped, since another copy of it may have run before.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -11,6 +12,7 @@ use metrics::counter;
 use tracing::debug;
 
 use crate::{
+    early::Early,
     metric,
     queue::{Execution, LogError, Place, Queue, Stage},
     upstream::{Receipt, Upstream, UpstreamError},
@@ -31,6 +33,7 @@ pub(crate) struct Tracker {
     queue: Arc<Queue>,
     rollup: RollupId,
     upstream: Upstream,
+    early: Arc<Early>,
     /// The last block that was looked through.
     scanned: Option<u64>,
 }
@@ -38,11 +41,17 @@ pub(crate) struct Tracker {
 impl Tracker {
     /// A tracker for one rollup.
     #[must_use]
-    pub(crate) fn new(queue: Arc<Queue>, rollup: RollupId, upstream: Upstream) -> Self {
+    pub(crate) fn new(
+        queue: Arc<Queue>,
+        rollup: RollupId,
+        upstream: Upstream,
+        early: Arc<Early>,
+    ) -> Self {
         Self {
             queue,
             rollup,
             upstream,
+            early,
             scanned: None,
         }
     }
@@ -98,13 +107,12 @@ impl Tracker {
             }
             self.scanned = Some(number);
         }
-        let Some(progress) = head.progress.filter(|_| until == head.number) else {
-            return Ok(());
-        };
-        let passed = waiting
-            .into_iter()
-            .filter(|(_, (_, place))| passed(*place, progress.cursor));
-        for (hash, (seq, place)) in passed.take(MAX_ASKED) {
+        let progress = head.progress.filter(|_| until == head.number);
+        let decided = waiting.into_iter().filter(|(hash, (_, place))| {
+            progress.is_some_and(|progress| passed(*place, progress.cursor))
+                || self.early.skip(hash, *place).is_some()
+        });
+        for (hash, (seq, place)) in decided.take(MAX_ASKED) {
             match self.upstream.receipt(hash).await? {
                 Some(receipt) => self.executed(seq, place, &receipt).await?,
                 None => {
@@ -147,5 +155,52 @@ impl From<LogError> for RoundError {
 impl From<UpstreamError> for RoundError {
     fn from(error: UpstreamError) -> Self {
         Self::Upstream(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        early::testing::{Client, height_one, skip},
+        queue::testing::{checked, raw},
+    };
+
+    /// What becomes of a sequenced transaction that the conductor skipped at this index.
+    async fn round(index: u32, change: impl FnOnce(&Client, B256)) -> Stage {
+        let directory = tempfile::tempdir().unwrap();
+        let queue = Arc::new(Queue::open(directory.path()).unwrap());
+        let (rollup, client, early) = (
+            RollupId::from_name("alpha"),
+            Client::start(5).await,
+            Early::default(),
+        );
+        let tx = checked(rollup, raw(1, 0, 10));
+        let hash = *tx.tx.tx_hash();
+        queue.accept(tx, None).await.unwrap();
+        let places = vec![(0, Some(0))];
+        queue
+            .included(0, height_one().height, places)
+            .await
+            .unwrap();
+        let place = Place {
+            index,
+            ..height_one()
+        };
+        early.hear(vec![skip(hash, place, "nonce")]).unwrap();
+        change(&client, hash);
+        let upstream = Upstream::new(&client.url).unwrap();
+        let mut tracker = Tracker::new(Arc::clone(&queue), rollup, upstream, Arc::new(early));
+        assert!(tracker.round().await.is_ok());
+        queue.get(rollup, hash).unwrap().stage
+    }
+
+    #[tokio::test]
+    async fn what_the_conductor_skipped_is_finished_unless_the_client_has_it() {
+        assert_eq!(round(0, |_, _| ()).await, Stage::Skipped(height_one()));
+        let elsewhere = round(1, |_, _| ()).await;
+        assert_eq!(elsewhere, Stage::Sequenced(height_one()));
+        let had = round(0, |client, hash| client.executed(hash, 4)).await;
+        assert!(matches!(had, Stage::Executed(..)), "{had:?}");
     }
 }

@@ -139,6 +139,57 @@ async fn receipts_come_while_the_client_is_away() {
     network.stop().await;
 }
 
+/// A wallet that waits for its receipt has it long before the slot ends, and it is geth's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_gets_its_receipt_before_its_block() {
+    let change = |options: &mut counterpoint::devnet::Options| options.slot_secs = vec![10];
+    let network = Network::start_with(1, 1, change).await;
+    let rollup = network.info.rollups[0].clone();
+    let (mut early, mut hashes) = (0, Vec::new());
+    let mut sender = Sender::of(&network, 0);
+    for _ in 0..3 {
+        let raw = sender.sign().await;
+        let hash = keccak256(&raw);
+        let answer = network.rpc(0, "eth_sendRawTransactionSync", json!([raw, "0xea60"]));
+        let told = answer.await.unwrap();
+        let transaction = call(&rollup.composer_rpc, "eth_getTransactionByHash", hash).await;
+        let known = call(&rollup.el_rpc, "eth_getTransactionReceipt", hash).await;
+        early += u32::from(known.is_null() && told["blockHash"].is_null());
+        let status = network.status(0, hash).await;
+        assert_eq!(status["status"], "executed");
+        assert_eq!(hex_number(&told["blockNumber"]), status["blockNumber"]);
+        hashes.push((hash, told, transaction));
+    }
+    assert!(early > 0, "none came before its block");
+    for (hash, told, transaction) in hashes {
+        receipt(&network.geth(0), hash).await;
+        let theirs = call(&rollup.el_rpc, "eth_getTransactionReceipt", hash).await;
+        assert_eq!(with_block(told, &theirs), theirs);
+        let theirs = call(&rollup.el_rpc, "eth_getTransactionByHash", hash).await;
+        assert_eq!(with_block(transaction, &theirs), theirs);
+    }
+    network.stop().await;
+}
+
+fn hex_number(number: &Value) -> Value {
+    let digits = number.as_str().unwrap().trim_start_matches("0x");
+    json!(u64::from_str_radix(digits, 16).unwrap())
+}
+
+/// What was told of an open block, with the hash that the block got.
+fn with_block(mut told: Value, last: &Value) -> Value {
+    told["blockHash"] = last["blockHash"].clone();
+    for log in told
+        .get_mut("logs")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        log["blockHash"] = last["blockHash"].clone();
+    }
+    told
+}
+
 /// The last block that the conductor has committed.
 async fn head(network: &Network) -> u64 {
     let url = format!("{}/status", network.info.rollups[0].conductor_http);

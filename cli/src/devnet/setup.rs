@@ -522,6 +522,7 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
                 "name": rollup.name,
                 "execution_url": url(rollup.el_rpc),
                 "conductor_url": url(rollup.conductor_http),
+                "conductor_grpc_url": url(rollup.conductor_grpc),
             })
         })
         .collect();

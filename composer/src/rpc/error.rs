@@ -1,3 +1,6 @@
+use std::time::Duration;
+
+use alloy_primitives::B256;
 use serde_json::{Value, json};
 
 use crate::{queue::QueueError, upstream::UpstreamError};
@@ -33,6 +36,20 @@ impl RpcError {
     /// What geth says of a transaction that it does not take.
     pub(crate) fn transaction(reason: impl Into<String>) -> Self {
         Self::new(-32_000, reason)
+    }
+
+    /// What EIP-7966 and geth say when nothing became of a transaction in time.
+    pub(crate) fn timeout(hash: B256, waited: Duration) -> Self {
+        let message = format!(
+            "The transaction was added to the transaction pool but wasn't processed in {waited:?}"
+        );
+        Self(json!({ "code": 4, "message": message, "data": hash }))
+    }
+
+    /// EIP-7966's code for a transaction that was taken in, and is in no block.
+    pub(crate) fn skipped(hash: B256, reason: &str) -> Self {
+        let message = format!("The transaction was ordered but not processed: {reason}");
+        Self(json!({ "code": 5, "message": message, "data": hash }))
     }
 
     /// Something here is broken; the wallet is not at fault.

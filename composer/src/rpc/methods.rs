@@ -1,25 +1,29 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use alloy_consensus::Transaction as _;
-use alloy_primitives::{Address, B256, Bytes};
+use alloy_primitives::{Address, B256, Bytes, U64};
 use counterpoint_core::registry::RollupConfig;
 use metrics::{counter, histogram};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::{
+    sync::{Mutex, Semaphore, watch},
+    time::{Instant, sleep, timeout_at},
+};
 
 use super::{
     error::RpcError,
     validate::{check_balance, check_fees, check_lag, check_nonce, check_replacement, decode},
 };
 use crate::{
+    early::{Early, Included},
     metric,
-    queue::{Checked, Item, Queue, QueueError, Stage},
-    upstream::Upstream,
+    queue::{Checked, Item, Place, Queue, QueueError, Stage},
+    upstream::{Upstream, UpstreamError},
 };
 
 /// Reads that the execution client answers. Everything else is refused, whatever its name.
-const PASSED_ON: [&str; 34] = [
+const PASSED_ON: [&str; 33] = [
     "eth_accounts",
     "eth_blobBaseFee",
     "eth_blockNumber",
@@ -44,7 +48,6 @@ const PASSED_ON: [&str; 34] = [
     "eth_getStorageAt",
     "eth_getTransactionByBlockHashAndIndex",
     "eth_getTransactionByBlockNumberAndIndex",
-    "eth_getTransactionReceipt",
     "eth_getUncleCountByBlockHash",
     "eth_getUncleCountByBlockNumber",
     "eth_maxPriorityFeePerGas",
@@ -62,16 +65,26 @@ const STRIPES: usize = 256;
 /// Most transactions that are being checked or written, of one rollup.
 const MAX_INTAKE: usize = 4_096;
 
+/// Most calls that wait for a receipt, of one rollup.
+const MAX_WAITING: usize = 4_096;
+/// How long a call waits for a receipt if it does not say, and at most; as geth does.
+const WAIT: Duration = Duration::from_secs(20);
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// Pause between two looks at what the conductor does not tell.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// One rollup, as wallets see it.
 #[derive(Debug)]
 pub(crate) struct Rollup {
     config: RollupConfig,
     queue: Arc<Queue>,
     upstream: Upstream,
+    early: Arc<Early>,
     conductor: Option<String>,
     http: reqwest::Client,
     senders: [Mutex<()>; STRIPES],
     intake: Arc<Semaphore>,
+    waiting: Semaphore,
 }
 
 impl Rollup {
@@ -79,16 +92,19 @@ impl Rollup {
         config: RollupConfig,
         queue: Arc<Queue>,
         upstream: Upstream,
+        early: Arc<Early>,
         conductor: Option<String>,
     ) -> Self {
         Self {
             config,
             queue,
             upstream,
+            early,
             conductor,
             http: reqwest::Client::new(),
             senders: [const { Mutex::const_new(()) }; STRIPES],
             intake: Arc::new(Semaphore::new(MAX_INTAKE)),
+            waiting: Semaphore::new(MAX_WAITING),
         }
     }
 
@@ -109,8 +125,10 @@ impl Rollup {
                 let (raw,): (Bytes,) = parse(params)?;
                 Ok(json!(self.send(raw).await?))
             }
+            "eth_sendRawTransactionSync" => self.send_and_wait(&params).await,
             "eth_getTransactionCount" => self.transaction_count(params).await,
             "eth_getTransactionByHash" => self.transaction(params).await,
+            "eth_getTransactionReceipt" => self.receipt(params).await,
             "counterpoint_getTransactionStatus" => {
                 let (hash,): (B256,) = parse(params)?;
                 Ok(self.status(hash).await)
@@ -187,6 +205,80 @@ impl Rollup {
         Ok(hash)
     }
 
+    /// EIP-7966: takes a transaction in, and answers with its receipt as soon as there is one.
+    async fn send_and_wait(self: &Arc<Self>, params: &Value) -> Result<Value, RpcError> {
+        let argument = |at| params.get(at).cloned().unwrap_or_default();
+        let raw: Bytes = parse(argument(0))?;
+        let wait = wait(argument(1));
+        let deadline = Instant::now() + wait;
+        let _seat = self
+            .waiting
+            .try_acquire()
+            .map_err(|_| RpcError::overloaded("too many calls wait for a receipt"))?;
+        let told = self.early.watch();
+        let hash = self.send(raw).await?;
+        let outcome = timeout_at(deadline, self.outcome(hash, told)).await;
+        outcome.unwrap_or_else(|_| Err(RpcError::timeout(hash, wait)))
+    }
+
+    /// The receipt of a transaction that was taken in, or why there is none.
+    async fn outcome(&self, hash: B256, mut told: watch::Receiver<()>) -> Result<Value, RpcError> {
+        loop {
+            told.mark_unchanged();
+            if let Some(included) = self.early.receipt(&hash) {
+                return shown(included.receipt);
+            }
+            let item = self.queue.get(self.config.rollup_id, hash);
+            match item.as_ref().map(|item| item.stage) {
+                Some(Stage::Skipped(place)) => {
+                    let reason = self.skip_reason(hash, place).await;
+                    let reason = reason.as_deref().unwrap_or("it was skipped");
+                    return Err(RpcError::skipped(hash, reason));
+                }
+                Some(Stage::Sequenced(place)) => {
+                    if let Some(reason) = self.early.skip(&hash, place) {
+                        return Err(RpcError::skipped(hash, &reason));
+                    }
+                }
+                None if self.queue.was_replaced(&hash) => {
+                    return Err(RpcError::skipped(hash, "replaced"));
+                }
+                None | Some(Stage::Executed(..)) => {
+                    let receipt = self.receipt(json!([hash])).await.unwrap_or_default();
+                    if !receipt.is_null() {
+                        return Ok(receipt);
+                    }
+                }
+                Some(Stage::Queued | Stage::Batched(_)) => {}
+            }
+            tokio::select! {
+                _ = told.changed() => {}
+                () = sleep(LOOK) => {}
+            }
+        }
+    }
+
+    /// The client's receipt; before it has one, what the conductor has told.
+    async fn receipt(&self, params: Value) -> Result<Value, RpcError> {
+        let known = self
+            .upstream
+            .call("eth_getTransactionReceipt", &params)
+            .await;
+        if is_known(&known) {
+            return Ok(known?);
+        }
+        match self.told(params) {
+            Some(included) => shown(included.receipt),
+            None => Ok(known?),
+        }
+    }
+
+    /// What the conductor has told of the transaction that a call asks for.
+    fn told(&self, params: Value) -> Option<Included> {
+        let (hash,): (B256,) = parse(params).ok()?;
+        self.early.receipt(&hash)
+    }
+
     async fn transaction_count(&self, params: Value) -> Result<Value, RpcError> {
         let pending = params.get(1).and_then(Value::as_str) == Some("pending");
         if !pending {
@@ -205,40 +297,58 @@ impl Rollup {
 
     async fn transaction(&self, params: Value) -> Result<Value, RpcError> {
         let (hash,): (B256,) = parse(params.clone())?;
-        let executed = self
+        let known = self
             .upstream
             .call("eth_getTransactionByHash", &params)
-            .await?;
-        if !executed.is_null() {
-            return Ok(executed);
+            .await;
+        if is_known(&known) {
+            return Ok(known?);
         }
-        let known = self.queue.get(self.config.rollup_id, hash);
-        let pending = known.filter(|item| !matches!(item.stage, Stage::Skipped(_)));
-        let Some(item) = pending else {
-            return Ok(Value::Null);
+        let item = self.queue.get(self.config.rollup_id, hash);
+        let Some(item) = item.filter(|item| !self.is_skipped(item)) else {
+            return Ok(known?);
         };
         let inner = alloy_consensus::transaction::Recovered::new_unchecked(item.tx, item.sender);
-        let (block_hash, block_number, transaction_index, effective_gas_price) = Default::default();
-        let pending = alloy_rpc_types_eth::Transaction {
+        let told = self.early.receipt(&hash);
+        let receipt = told.as_ref().map(|told| &told.receipt);
+        shown(alloy_rpc_types_eth::Transaction {
             inner,
-            block_hash,
-            block_number,
-            transaction_index,
-            effective_gas_price,
-            block_timestamp: None,
-        };
-        serde_json::to_value(pending).map_err(RpcError::internal)
+            block_hash: receipt.and_then(|receipt| receipt.block_hash),
+            block_number: receipt.and_then(|receipt| receipt.block_number),
+            transaction_index: receipt.and_then(|receipt| receipt.transaction_index),
+            effective_gas_price: receipt.map(|receipt| receipt.effective_gas_price),
+            block_timestamp: told.as_ref().map(|told| told.timestamp),
+        })
+    }
+
+    fn is_skipped(&self, item: &Item) -> bool {
+        match item.stage {
+            Stage::Skipped(_) => true,
+            Stage::Sequenced(place) => self.early.skip(item.tx.tx_hash(), place).is_some(),
+            Stage::Queued | Stage::Batched(_) | Stage::Executed(..) => false,
+        }
     }
 
     /// Where a transaction stands, as far as this composer knows.
     async fn status(&self, hash: B256) -> Value {
+        if let Some(told) = self.early.receipt(&hash) {
+            return json!({
+                "hash": hash, "status": "executed",
+                "height": told.place.height, "index": told.place.index,
+                "blockNumber": told.block_number, "success": told.receipt.status(),
+            });
+        }
         let Some(item) = self.queue.get(self.config.rollup_id, hash) else {
             if self.queue.was_replaced(&hash) {
                 return json!({ "hash": hash, "status": "rejected", "reason": "replaced" });
             }
             return json!({ "hash": hash, "status": "unknown" });
         };
-        match item.stage {
+        let stage = match item.stage {
+            Stage::Sequenced(place) if self.is_skipped(&item) => Stage::Skipped(place),
+            stage => stage,
+        };
+        match stage {
             Stage::Queued => json!({ "hash": hash, "status": "queued" }),
             Stage::Batched(nonce) => {
                 json!({ "hash": hash, "status": "submitted", "batch": nonce })
@@ -255,28 +365,57 @@ impl Rollup {
             Stage::Skipped(place) => json!({
                 "hash": hash, "status": "rejected",
                 "height": place.height, "index": place.index,
-                "reason": self.skip_reason(hash).await,
+                "reason": self.skip_reason(hash, place).await,
             }),
         }
     }
 
     /// Why the conductor skipped a transaction, if it still knows.
-    async fn skip_reason(&self, hash: B256) -> Option<String> {
+    async fn skip_reason(&self, hash: B256, place: Place) -> Option<String> {
         #[derive(Deserialize)]
         struct Skip {
             reason: Option<String>,
+        }
+        if let Some(reason) = self.early.skip(&hash, place) {
+            return Some(reason);
         }
         let url = format!("{}/skips/{hash}", self.conductor.as_ref()?);
         let answer = self
             .http
             .get(url)
-            .timeout(std::time::Duration::from_secs(2))
+            .timeout(Duration::from_secs(2))
             .send()
             .await;
         answer.ok()?.json::<Skip>().await.ok()?.reason
     }
 }
 
+/// How long a call wants to wait, in milliseconds, as a number or in hexadecimal; what is not a time
+/// within bounds is not heard, as EIP-7966 asks.
+fn wait(asked: Value) -> Duration {
+    let millis = match &asked {
+        Value::Number(number) => number.as_u64(),
+        _ => serde_json::from_value::<U64>(asked)
+            .ok()
+            .map(|asked| asked.to()),
+    };
+    let wait = millis.map(Duration::from_millis);
+    let within = wait.filter(|wait| !wait.is_zero() && *wait <= MAX_WAIT);
+    within.unwrap_or(WAIT)
+}
+
+/// Whether the client has what it was asked for.
+fn is_known(answer: &Result<Value, UpstreamError>) -> bool {
+    answer.as_ref().is_ok_and(|answer| !answer.is_null())
+}
+
+fn shown(value: impl Serialize) -> Result<Value, RpcError> {
+    serde_json::to_value(value).map_err(RpcError::internal)
+}
+
 fn parse<T: DeserializeOwned>(params: Value) -> Result<T, RpcError> {
     serde_json::from_value(params).map_err(RpcError::invalid_params)
 }
+
+#[cfg(test)]
+mod tests;

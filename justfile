@@ -41,6 +41,11 @@ storm steps="50" seed=`date +%s`:
     COUNTERPOINT_STORM_STEPS={{steps}} COUNTERPOINT_STORM_SEED={{seed}} \
         cargo test --workspace --test network partitions -- --nocapture
 
+# Random blocks against real geth; a seed repeats its choices.
+differential transactions="10000" seed=`date +%s`:
+    COUNTERPOINT_DIFFERENTIAL_TRANSACTIONS={{transactions}} COUNTERPOINT_DIFFERENTIAL_SEED={{seed}} \
+        cargo test --workspace --test network differential::geth_agrees -- --nocapture
+
 # The figures of docs/performance.md.
 bench:
     docs/bench.sh

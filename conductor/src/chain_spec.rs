@@ -211,6 +211,19 @@ impl Specification {
         &self.header
     }
 
+    /// The forks that blocks are made under, in order: not those that another replaces at genesis.
+    pub fn forks(&self) -> impl Iterator<Item = Fork> {
+        let starts = self.spec.forks.iter();
+        let ends = starts.clone().skip(1).map(|(_, time)| *time);
+        let ends = ends.chain([u64::MAX]);
+        let lasts = |(fork, from, until): (Fork, u64, u64)| {
+            (until > from.max(self.header.timestamp)).then_some(fork)
+        };
+        starts
+            .zip(ends)
+            .filter_map(move |((fork, from), until)| lasts((*fork, *from, until)))
+    }
+
     /// The fork that is active at a timestamp.
     #[must_use]
     pub fn fork_at(&self, timestamp: u64) -> ActiveFork {
@@ -301,6 +314,17 @@ fn check(genesis: &Genesis, store: &dyn Store) -> Result<(), GenesisError> {
         "config.cancunTime",
         "must be active at genesis",
     )?;
+    let prague = config.prague_time.unwrap_or(u64::MAX);
+    require(
+        prague >= config.cancun_time.unwrap_or_default(),
+        "config.pragueTime",
+        "must not be before cancunTime",
+    )?;
+    require(
+        config.osaka_time.is_none_or(|osaka| osaka >= prague),
+        "config.osakaTime",
+        "must not be before pragueTime, nor without it",
+    )?;
     let later = config.amsterdam_time.is_none() && config.bogota_time.is_none();
     require(
         later,
@@ -313,6 +337,12 @@ fn check(genesis: &Genesis, store: &dyn Store) -> Result<(), GenesisError> {
         genesis.number.unwrap_or_default() == 0,
         "number",
         "must be 0",
+    )?;
+    let fee = genesis.base_fee_per_gas.unwrap_or_default();
+    require(
+        u64::try_from(fee).is_ok(),
+        "baseFeePerGas",
+        "must be below 2^64",
     )?;
     let code = |address: &Address| code(store, address);
     require(
@@ -445,7 +475,36 @@ mod tests {
             |g| g.config.amsterdam_time = Some(u64::MAX),
             "config.amsterdamTime must be absent: the fork is not supported",
         );
+        check(
+            |g| g.config.bogota_time = Some(u64::MAX),
+            "config.amsterdamTime must be absent: the fork is not supported",
+        );
+        check(
+            |g| (g.config.cancun_time, g.config.prague_time) = (Some(900), Some(899)),
+            "config.pragueTime must not be before cancunTime",
+        );
+        check(
+            |g| (g.config.prague_time, g.config.osaka_time) = (None, Some(2_000)),
+            "config.osakaTime must not be before pragueTime, nor without it",
+        );
+        check(
+            |g| (g.config.prague_time, g.config.osaka_time) = (Some(2_000), Some(1_999)),
+            "config.osakaTime must not be before pragueTime, nor without it",
+        );
         check(|g| g.excess_blob_gas = Some(1), "excessBlobGas must be 0");
+        check(|g| g.number = Some(1), "number must be 0");
+        check(
+            |g| g.base_fee_per_gas = Some(1 << 64),
+            "baseFeePerGas must be below 2^64",
+        );
+        check(
+            |g| g.config.blob_schedule.retain(|fork, _| fork == "cancun"),
+            "config.blobSchedule.prague must be there, with target, max and baseFeeUpdateFraction",
+        );
+        check(
+            |g| drop(g.alloc.remove(&BEACON_ROOTS_ADDRESS)),
+            "alloc.0x000F3df6D732807Ef1319fB7B8bB8522d0Beac02 must have the code of EIP-4788",
+        );
         check(
             |g| g.config.blob_schedule.clear(),
             "config.blobSchedule.cancun must be there, with target, max and baseFeeUpdateFraction",
@@ -461,6 +520,11 @@ mod tests {
         check(
             real,
             "alloc.0x00000961Ef480Eb55e80D19ad83579A64c007002 must have exactly the code 0x00: \
+             real requests would halt the rollup",
+        );
+        check(
+            |g| drop(g.alloc.remove(&CONSOLIDATION_REQUESTS)),
+            "alloc.0x0000BBdDc7CE488642fb579F8B00f3a590007251 must have exactly the code 0x00: \
              real requests would halt the rollup",
         );
         let deposits = |g: &mut Genesis| {
@@ -519,6 +583,12 @@ mod tests {
         assert_eq!(specification.fork_at(2_000).fork, Fork::Osaka);
         let forks = [(Fork::Cancun, 0), (Fork::Prague, 0), (Fork::Osaka, 2_000)];
         assert_eq!(specification.chain_spec().forks, forks);
+        // No block is ever made under Cancun.
+        let used: Vec<Fork> = specification.forks().collect();
+        assert_eq!(used, [Fork::Prague, Fork::Osaka]);
+        genesis.config.prague_time = Some(1_001);
+        let later = Specification::new(&genesis, &MemStore::default()).unwrap();
+        assert_eq!(later.forks().count(), 3);
     }
 
     proptest! {

@@ -227,4 +227,6 @@ pub fn inputs(env: &RollupEnv, config: &RollupConfig, items: &[RollupItem]) -> B
 }
 
 #[cfg(test)]
+mod edges;
+#[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config,
     chain_spec::Specification,
-    engine::{EngineClient, EngineError, methods},
+    engine::{EngineClient, EngineError, FORKCHOICE, new_payload},
     evm::{DiskStore, Store},
 };
 
@@ -310,15 +310,13 @@ fn judge_genesis(told: &Value, specification: &Specification) -> Finding {
 
 /// All methods that the rollup's forks will ever need.
 fn judge_methods(told: &Value, specification: &Specification) -> Finding {
-    let forks = specification.chain_spec().forks.iter();
-    let needed = forks.map(|(fork, _)| methods(*fork));
-    let needed = needed.flat_map(|methods| [methods.new_payload, methods.forkchoice]);
+    let needed = specification.forks().map(new_payload).chain([FORKCHOICE]);
     let known = |name: &str| {
         let told = told.as_array().into_iter().flatten();
         told.map(text).any(|told| told == name)
     };
-    let missing: Vec<_> = needed.filter(|name| !known(name)).collect();
-    match missing.first() {
+    let mut missing = needed.filter(|name| !known(name));
+    match missing.next() {
         None => Ok("all that the forks need".into()),
         Some(first) => Err((
             format!("the client does not know {first}"),

@@ -15,7 +15,7 @@ use crate::{
     Config,
     board::{Board, CLIENT},
     chain_spec::Specification,
-    engine::{EngineClient, EngineError, ExecutionClient},
+    engine::{EngineClient, EngineError, ExecutionClient, FORKCHOICE, new_payload},
     evm::Store,
     progress::Progress,
 };
@@ -178,11 +178,13 @@ async fn check_client(
         chain_id == expected,
         "the client has chain id {chain_id}, not {expected}"
     );
-    let known = methods.iter().any(|method| method == "engine_newPayloadV4");
-    eyre::ensure!(
-        known,
-        "the client does not know engine_newPayloadV4: install a newer one"
-    );
+    for wanted in specification.forks().map(new_payload).chain([FORKCHOICE]) {
+        let known = methods.iter().any(|method| method == wanted);
+        eyre::ensure!(
+            known,
+            "the client does not know {wanted}: install a newer one"
+        );
+    }
     let genesis = genesis.ok_or_else(|| eyre!("the client has no genesis block: run its init"))?;
     let expected = B256::new(*specification.chain_spec().genesis_hash.as_bytes());
     eyre::ensure!(

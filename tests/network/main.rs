@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
 mod crashes;
+mod differential;
 mod engine;
 mod evidence;
 mod exit;

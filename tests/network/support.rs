@@ -270,7 +270,7 @@ impl Network {
     }
 }
 
-fn say(step: &str) {
+pub(crate) fn say(step: &str) {
     eprintln!("network: {step}");
 }
 

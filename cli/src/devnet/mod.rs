@@ -3,6 +3,7 @@
 //! [`plan`] decides it, [`setup`] writes it down, [`process`] runs its parts, [`control`] lets
 //! another terminal look and interfere.
 
+pub mod clients;
 pub mod control;
 pub mod info;
 pub mod plan;
@@ -412,7 +413,12 @@ fn specs(
         let name = format!("{}-conductor", rollup.name);
         specs.push(service_spec("conductor", name, layout, program));
         let name = format!("{}-geth", rollup.name);
-        specs.push(spec(name, geth, geth_args(rollup, layout), layout));
+        specs.push(spec(
+            name,
+            geth,
+            layout.geth(rollup).args(Some(rollup.el_rpc)),
+            layout,
+        ));
     }
     specs
 }
@@ -455,37 +461,4 @@ fn spec(name: String, program: &Path, args: Vec<String>, layout: &Layout) -> Spe
         args,
         log,
     }
-}
-
-/// geth as a rollup needs it: no peers, no pool, and blocks that survive a crash.
-pub(crate) fn geth_args(rollup: &plan::RollupPlan, layout: &Layout) -> Vec<String> {
-    let path = |path: PathBuf| path.display().to_string();
-    let pairs = [
-        ("--datadir", path(layout.geth_data(&rollup.name))),
-        ("--config", path(layout.geth_config())),
-        ("--networkid", rollup.evm_chain_id.to_string()),
-        ("--state.scheme", "hash".into()),
-        ("--gcmode", "archive".into()),
-        ("--syncmode", "full".into()),
-        ("--maxpeers", "0".into()),
-        ("--nat", "none".into()),
-        ("--cache", "64".into()),
-        ("--miner.gaslimit", "30000000".into()),
-        ("--txpool.pricelimit", u64::MAX.to_string()),
-        ("--authrpc.addr", "127.0.0.1".into()),
-        ("--authrpc.port", rollup.engine.to_string()),
-        ("--authrpc.jwtsecret", path(layout.jwt(&rollup.name))),
-        ("--http.addr", "127.0.0.1".into()),
-        ("--http.port", rollup.el_rpc.to_string()),
-        ("--http.api", "eth,net,web3".into()),
-    ];
-    let flags = ["--nodiscover", "--ipcdisable", "--http"].map(str::to_owned);
-    flags
-        .into_iter()
-        .chain(
-            pairs
-                .into_iter()
-                .flat_map(|(flag, value)| [flag.into(), value]),
-        )
-        .collect()
 }

@@ -4,7 +4,6 @@ use std::{
     fs,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    process::Command,
     time::{Duration, SystemTime},
 };
 
@@ -22,10 +21,11 @@ use counterpoint_core::{
     registry::{RollupConfig, RollupStatus},
     slot::SlotSecs,
 };
-use eyre::{OptionExt, WrapErr, bail};
+use eyre::{OptionExt, WrapErr};
 use serde_json::json;
 use tendermint::Time;
 
+use super::clients::Geth;
 use super::plan::{Detours, Plan, RollupPlan, ValidatorPlan, accounts, address, url};
 use crate::keys;
 
@@ -106,10 +106,16 @@ impl Layout {
         self.dir.join(rollup).join("geth-data")
     }
 
-    /// geth's file that keeps it from listening to peers; a flag alone does not.
+    /// A rollup's geth.
     #[must_use]
-    pub fn geth_config(&self) -> PathBuf {
-        self.dir.join("p2p-off.toml")
+    pub fn geth(&self, rollup: &RollupPlan) -> Geth {
+        Geth {
+            data: self.geth_data(&rollup.name),
+            jwt: self.jwt(&rollup.name),
+            chain_id: rollup.evm_chain_id,
+            gas_limit: GAS_LIMIT,
+            engine: rollup.engine,
+        }
     }
 
     /// The composer's sequencer account.
@@ -188,7 +194,7 @@ fn write_rollup(
     fs::write(&path, serde_json::to_vec_pretty(&genesis)?)?;
     let specification = Specification::load(&path, &MemStore::default())?;
     write_secret(&layout.jwt(&rollup.name), &hex::encode(keys::random()?))?;
-    init_geth(geth, &layout.geth_data(&rollup.name), &path)?;
+    layout.geth(rollup).init(geth, &path)?;
     Ok(RollupConfig {
         rollup_id: RollupId::from_name(&rollup.name),
         name: rollup.name.clone(),
@@ -209,22 +215,6 @@ fn write_rollup(
         attesters: Vec::new(),
         status: RollupStatus::Active,
     })
-}
-
-pub(crate) fn init_geth(geth: &Path, data: &Path, genesis: &Path) -> eyre::Result<()> {
-    let output = Command::new(geth)
-        .args(["init", "--state.scheme", "hash", "--datadir"])
-        .arg(data)
-        .arg(genesis)
-        .output()
-        .wrap_err_with(|| format!("failed to run {}", geth.display()))?;
-    if !output.status.success() {
-        bail!(
-            "geth init failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(())
 }
 
 /// An ed25519 key in CometBFT's files.
@@ -555,12 +545,7 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
         });
         write_config(layout, &format!("{}-conductor", rollup.name), &config)?;
     }
-    write_geth_config(layout)
-}
-
-pub(crate) fn write_geth_config(layout: &Layout) -> eyre::Result<()> {
-    let off = "[Node.P2P]\nListenAddr = \"\"\nMaxPeers = 0\nNoDiscovery = true\nNoDial = true\n";
-    Ok(fs::write(layout.geth_config(), off)?)
+    Ok(())
 }
 
 fn write_app_config(plan: &Plan, layout: &Layout, node: &ValidatorPlan) -> eyre::Result<()> {

@@ -102,6 +102,10 @@ async fn nothing_that_follows_an_invalid_block_is_handed_in_or_written() {
 async fn a_client_that_is_ahead_must_have_the_same_blocks() {
     let mut fixture = Fixture::new();
     fixture.committer.client_head = 1;
+    fixture.committer.driver.client().state().head = BlockId {
+        number: 1,
+        hash: B256::repeat_byte(9),
+    };
     let halt = fixture.run(1).await.unwrap_err().to_string();
     assert!(
         halt.starts_with("execution client has block 1 as"),

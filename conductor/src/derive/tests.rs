@@ -66,6 +66,10 @@ fn bytes_that_are_no_transaction_are_skipped() {
     );
     check(&[0x05, 0xc0], Err(SkipReason::Type));
     check(&[0x7f], Err(SkipReason::Type));
+    check(&[0x00], Err(SkipReason::Type));
+    check(&[0xbf], Err(SkipReason::Type));
+    check(&[0xc0], Err(SkipReason::Decode));
+    check(&[0x02], Err(SkipReason::Decode));
     let good = sign(1, transfer(0)).to_vec();
     check(&[&good[..], &[0]].concat(), Err(SkipReason::Decode));
     check(&good[..good.len() - 1], Err(SkipReason::Decode));
@@ -79,6 +83,7 @@ fn rules_hold_at_their_edges() {
         sign(1, tx)
     };
     check(&with(&|tx| tx.chain_id += 1), Err(SkipReason::ChainId));
+    check(&with(&|tx| tx.chain_id -= 1), Err(SkipReason::ChainId));
     check(&with(&|tx| tx.gas_limit = 25_000), Ok(()));
     check(
         &with(&|tx| tx.gas_limit = 25_001),
@@ -116,8 +121,12 @@ fn a_high_s_is_no_signature() {
 
 #[test]
 fn waiting_has_a_limit() {
-    let stale = |waited: u64| is_stale(Slot::new(10_000 + waited), Slot::new(10_000), 2);
-    assert!(!stale(482) && stale(483));
+    for slot_secs in [1, 2, 5, 12] {
+        let stale =
+            |waited: u64| is_stale(Slot::new(10_000 + waited), Slot::new(10_000), slot_secs);
+        let longest = 480 + u64::from(slot_secs);
+        assert!(!stale(longest) && stale(longest + 1), "{slot_secs}");
+    }
     assert!(!is_stale(Slot::new(5), Slot::new(10_000), 1));
 }
 

@@ -14,6 +14,8 @@ use crate::evm::RollupBlock;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest answer, in bytes; those that we ask for are short.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// How much of an answer that makes no sense is shown.
+const MAX_EXCERPT_BYTES: usize = 200;
 
 /// A block of the client, as far as we look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,9 @@ pub trait ExecutionClient: fmt::Debug + Send + Sync {
         number: Option<u64>,
     ) -> impl Future<Output = Result<Option<BlockId>, EngineError>> + Send;
 
+    /// The last block that it calls finalized, if it has called one so.
+    fn finalized(&self) -> impl Future<Output = Result<Option<BlockId>, EngineError>> + Send;
+
     /// EIP-155 chain id.
     fn chain_id(&self) -> impl Future<Output = Result<u64, EngineError>> + Send;
 
@@ -97,22 +102,14 @@ pub trait ExecutionClient: fmt::Debug + Send + Sync {
     fn capabilities(&self) -> impl Future<Output = Result<Vec<String>, EngineError>> + Send;
 }
 
-/// The methods of a fork.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Methods {
-    pub(crate) new_payload: &'static str,
-    pub(crate) forkchoice: &'static str,
-}
+/// Moves the head, in all forks.
+pub(crate) const FORKCHOICE: &str = "engine_forkchoiceUpdatedV3";
 
 /// Which method takes a fork's payloads; the client refuses any other.
-pub(crate) fn methods(fork: Fork) -> Methods {
-    let new_payload = match fork {
+pub(crate) fn new_payload(fork: Fork) -> &'static str {
+    match fork {
         Fork::Cancun => "engine_newPayloadV3",
         Fork::Prague | Fork::Osaka => "engine_newPayloadV4",
-    };
-    Methods {
-        new_payload,
-        forkchoice: "engine_forkchoiceUpdatedV3",
     }
 }
 
@@ -209,14 +206,6 @@ impl EngineClient {
             .send()
             .await
             .map_err(|error| unreachable(&error))?;
-        if response.status() == reqwest::StatusCode::UNAUTHORIZED {
-            let reason = response.text().await.unwrap_or_default();
-            return Err(EngineError::Unauthorized(reason.trim().to_owned()));
-        }
-        // Whatever stands before the client says that it is not there.
-        if response.status().is_server_error() {
-            return Err(unreachable(&response.status()));
-        }
         let mut body = Vec::new();
         while let Some(chunk) = response
             .chunk()
@@ -228,8 +217,32 @@ impl EngineClient {
             }
             body.extend_from_slice(&chunk);
         }
-        read_answer(method, &body)
+        let status = response.status();
+        if status == reqwest::StatusCode::UNAUTHORIZED {
+            return Err(EngineError::Unauthorized(excerpt(&body)));
+        }
+        // Some clients send errors of JSON-RPC with a status of their own.
+        let answer = read_answer(method, &body);
+        if !status.is_success() && !matches!(answer, Err(EngineError::Rpc { .. })) {
+            return Err(unreachable(&format_args!("{status}: {}", excerpt(&body))));
+        }
+        answer
     }
+
+    async fn block_at(&self, tag: &str) -> Result<Option<BlockId>, EngineError> {
+        let params = json!([tag, false]);
+        let block: Option<Block> = self.call("eth_getBlockByNumber", params).await?;
+        Ok(block.map(|block| BlockId {
+            number: block.number.to(),
+            hash: block.hash,
+        }))
+    }
+}
+
+/// The start of a text that may be anything.
+fn excerpt(body: &[u8]) -> String {
+    let start = body.get(..MAX_EXCERPT_BYTES).unwrap_or(body);
+    String::from_utf8_lossy(start).trim().to_owned()
 }
 
 /// What a body of JSON-RPC says.
@@ -262,24 +275,24 @@ impl ExecutionClient for EngineClient {
         if fork >= Fork::Prague {
             params.push(json!(Vec::<Bytes>::new()));
         }
-        self.call(methods(fork).new_payload, Value::Array(params))
-            .await
+        self.call(new_payload(fork), Value::Array(params)).await
     }
 
     async fn forkchoice(&self, state: ForkchoiceState) -> Result<ForkchoiceUpdated, EngineError> {
-        self.call(methods(Fork::Prague).forkchoice, json!([state, null]))
-            .await
+        self.call(FORKCHOICE, json!([state, null])).await
     }
 
     async fn block(&self, number: Option<u64>) -> Result<Option<BlockId>, EngineError> {
         let tag = number.map_or_else(|| "latest".to_owned(), |number| format!("{number:#x}"));
-        let block: Option<Block> = self
-            .call("eth_getBlockByNumber", json!([tag, false]))
-            .await?;
-        Ok(block.map(|block| BlockId {
-            number: block.number.to(),
-            hash: block.hash,
-        }))
+        self.block_at(&tag).await
+    }
+
+    async fn finalized(&self) -> Result<Option<BlockId>, EngineError> {
+        match self.block_at("finalized").await {
+            // Clients answer with an error where they have none.
+            Err(EngineError::Rpc { .. }) => Ok(None),
+            answer => answer,
+        }
     }
 
     async fn chain_id(&self) -> Result<u64, EngineError> {
@@ -288,11 +301,11 @@ impl ExecutionClient for EngineClient {
     }
 
     async fn capabilities(&self) -> Result<Vec<String>, EngineError> {
-        self.call(
-            "engine_exchangeCapabilities",
-            json!([["engine_newPayloadV4"]]),
-        )
-        .await
+        let forks = [Fork::Cancun, Fork::Prague];
+        let ours = forks.map(new_payload).into_iter().chain([FORKCHOICE]);
+        let ours: Vec<_> = ours.collect();
+        self.call("engine_exchangeCapabilities", json!([ours]))
+            .await
     }
 }
 
@@ -303,55 +316,4 @@ struct Block {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const STATUS: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"status":"INVALID","latestValidHash":"0x0101010101010101010101010101010101010101010101010101010101010101","validationError":"bad root"}}"#;
-    const ERROR: &str =
-        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-38002,"message":"unknown safe"}}"#;
-
-    #[test]
-    fn answers_are_told_apart() {
-        let status: PayloadStatus = read_answer("m", STATUS.as_bytes()).unwrap();
-        assert!(status.is_invalid());
-        let refused = read_answer::<PayloadStatus>("m", ERROR.as_bytes()).unwrap_err();
-        assert_eq!(refused.to_string(), "m: error -38002: unknown safe");
-        for garbage in [
-            "",
-            "null",
-            "[]",
-            "{}",
-            "{\"result\":7}",
-            &"[".repeat(10_000),
-        ] {
-            let broken = read_answer::<PayloadStatus>("m", garbage.as_bytes());
-            assert!(
-                matches!(broken, Err(EngineError::Malformed { .. })),
-                "{garbage}"
-            );
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn damaged_answers_never_panic(
-            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
-            length: prop::sample::Index,
-        ) {
-            for answer in [STATUS, ERROR] {
-                let mut body = answer.as_bytes().to_vec();
-                for (at, byte) in &damage {
-                    let at = at.index(body.len());
-                    body[at] = *byte;
-                }
-                for body in [&body[..], &body[..length.index(body.len())]] {
-                    let _ = read_answer::<PayloadStatus>("m", body);
-                    let _ = read_answer::<ForkchoiceUpdated>("m", body);
-                    let _ = read_answer::<Option<Block>>("m", body);
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -2,36 +2,44 @@
 //!
 //! The head only moves forward, one block at a time, and safe and finalized move with it: a BFT
 //! decision is final. A client may come back with fewer blocks than it had; then its ancestors are
-//! sent again. VALID does not prove that a block was executed, so after a recovery the head is read
-//! back.
+//! sent again. VALID does not prove that a block was executed, so the head is read back: a block is
+//! done when it is there.
 
 use std::time::Duration;
 
 use alloy_primitives::B256;
-use alloy_rpc_types_engine::{ForkchoiceState, PayloadStatusEnum};
+use alloy_rpc_types_engine::{ForkchoiceState, PayloadStatus, PayloadStatusEnum};
 use tracing::{debug, info, warn};
 
-use super::{BlockId, EngineError, ExecutionClient, client::methods};
+use super::{BlockId, EngineError, ExecutionClient, client::new_payload};
 use crate::{chain_spec::Specification, evm::RollupBlock};
 
 /// First pause before a client is asked again; it doubles up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// How often a client may take all it lacks without moving its head before we call it jammed.
+/// How often a client may take blocks without moving its head to them before we call it jammed.
 const JAM_ROUNDS: u32 = 8;
+/// The Engine API's code for a safe or finalized block that the client does not know.
+const UNKNOWN_FINALIZED: i64 = -38_002;
 
 /// Why a rollup is halted.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
     /// The client calls our block invalid: one of us is wrong, and nothing may change until
     /// somebody knows who.
-    #[error("execution client calls block {number} ({hash}) invalid: {reason}")]
+    #[error(
+        "execution client calls block {number} ({hash}) invalid{}: {reason}",
+        earlier(*.latest_valid)
+    )]
     Invalid {
         /// The block's number.
         number: u64,
         /// The block's hash.
         hash: B256,
+        /// The last block that it calls valid, if that is not the parent: then it objects to an
+        /// ancestor.
+        latest_valid: Option<B256>,
         /// What the client said.
         reason: String,
     },
@@ -62,6 +70,10 @@ pub enum DriverError {
     Source(#[source] crate::evm::StoreError),
 }
 
+fn earlier(latest_valid: Option<B256>) -> String {
+    latest_valid.map_or_else(String::new, |hash| format!(", and all after {hash}"))
+}
+
 /// Whether the client has the block, or must be given earlier ones first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -69,6 +81,8 @@ pub enum Progress {
     Done,
     /// The client lacks ancestors.
     NeedsAncestors,
+    /// The client takes the block, and its head is this one.
+    Elsewhere(BlockId),
 }
 
 /// Hands blocks to one client, in order.
@@ -123,52 +137,109 @@ impl<C: ExecutionClient> Driver<C> {
         block: &RollupBlock,
         source: BlockSource<'_>,
     ) -> Result<(), DriverError> {
+        let number = block.header.number;
         let mut pause = MIN_PAUSE;
+        let mut stuck = 0;
         loop {
             match self.try_submit(hash, block).await {
                 Ok(Progress::Done) => return Ok(()),
-                Ok(Progress::NeedsAncestors) => {
-                    self.resend(block.header.number, source).await?;
-                    back_off(&mut pause).await;
+                Ok(Progress::NeedsAncestors) => self.check_parent(block).await?,
+                Ok(Progress::Elsewhere(head)) if stuck >= JAM_ROUNDS => {
+                    self.check_parent(block).await?;
+                    return Err(stuck_at(head, number, hash));
                 }
-                Err(error) => wait_or_halt(error, &mut pause).await?,
+                Ok(Progress::Elsewhere(_)) => stuck += 1,
+                Err(failure) => {
+                    wait_or_halt(failure, &mut pause).await?;
+                    continue;
+                }
             }
+            self.resend(number, source).await?;
+            back_off(&mut pause).await;
         }
     }
 
-    /// One round of newPayload and forkchoiceUpdated. Blocks only come in the order of numbers, so
-    /// head, safe and finalized move forward together.
+    /// A client on another branch can never get to the block.
+    async fn check_parent(&self, block: &RollupBlock) -> Result<(), DriverError> {
+        let number = block.header.number.saturating_sub(1);
+        let ours = block.header.parent_hash;
+        match self.block(Some(number)).await? {
+            Some(BlockId { hash: theirs, .. }) if theirs != ours => Err(DriverError::Divergence {
+                number,
+                theirs,
+                ours,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     async fn try_submit(&self, hash: B256, block: &RollupBlock) -> Result<Progress, Failure> {
         let number = block.header.number;
-        let judge = |status: PayloadStatusEnum| match status {
-            PayloadStatusEnum::Valid => Ok(Progress::Done),
-            PayloadStatusEnum::Syncing | PayloadStatusEnum::Accepted => {
-                Ok(Progress::NeedsAncestors)
-            }
-            PayloadStatusEnum::Invalid {
-                validation_error: reason,
-            } => Err(Failure::Halt(DriverError::Invalid {
-                number,
-                hash,
-                reason,
-            })),
+        match self.try_hand_in(hash, block).await {
+            // A client that knows the block and refuses to move to it may be there all the same.
+            Ok(Progress::Done) | Err(Failure::Forkchoice(_)) => self.read_back(number, hash).await,
+            other => other,
+        }
+    }
+
+    /// Whether the client's head is the block, or came from it.
+    async fn read_back(&self, number: u64, hash: B256) -> Result<Progress, Failure> {
+        let lost = || EngineError::Malformed {
+            method: "eth_getBlockByNumber",
+            reason: "there is no latest block".into(),
         };
+        let head = self.client.block(None).await?.ok_or_else(lost)?;
+        let ours = if head.number > number {
+            self.client.block(Some(number)).await?
+        } else {
+            Some(head)
+        };
+        if ours.is_some_and(|block| block.hash == hash) {
+            return Ok(Progress::Done);
+        }
+        Ok(Progress::Elsewhere(head))
+    }
+
+    /// Hands in a block and asks the client to move there.
+    async fn try_hand_in(&self, hash: B256, block: &RollupBlock) -> Result<Progress, Failure> {
+        let number = block.header.number;
         let fork = self.specification.fork_at(block.header.timestamp).fork;
-        debug!(number, method = methods(fork).new_payload, "submitting");
+        debug!(number, method = new_payload(fork), "submitting");
         let status = self.client.new_payload(block, hash, fork).await?;
-        if judge(status.status)? == Progress::NeedsAncestors {
+        if judge(block, hash, status)? == Progress::NeedsAncestors {
             return Ok(Progress::NeedsAncestors);
         }
-        let state = ForkchoiceState {
-            head_block_hash: hash,
-            safe_block_hash: hash,
-            finalized_block_hash: hash,
-        };
-        let updated = match self.client.forkchoice(state).await {
+        let updated = match self.forkchoice(hash).await {
             Err(error @ EngineError::Rpc { .. }) => return Err(Failure::of_forkchoice(error)),
             updated => updated?,
         };
-        judge(updated.payload_status.status)
+        judge(block, hash, updated)
+    }
+
+    /// Moves head, safe and finalized to a block. A client that cannot finalize it yet moves its
+    /// head alone: what it has finalized stays as it says, and is never taken back to none.
+    async fn forkchoice(&self, head: B256) -> Result<PayloadStatus, EngineError> {
+        let choose = |finalized: B256| {
+            self.client.forkchoice(ForkchoiceState {
+                head_block_hash: head,
+                safe_block_hash: finalized,
+                finalized_block_hash: finalized,
+            })
+        };
+        let unknown = match choose(head).await {
+            Err(
+                error @ EngineError::Rpc {
+                    code: UNKNOWN_FINALIZED,
+                    ..
+                },
+            ) => error,
+            updated => return Ok(updated?.payload_status),
+        };
+        let Some(theirs) = self.client.finalized().await? else {
+            return Err(unknown);
+        };
+        choose(theirs.hash).await?;
+        Ok(choose(head).await?.payload_status)
     }
 
     /// Sends every block that the client lacks below `until`, oldest first.
@@ -217,13 +288,49 @@ impl<C: ExecutionClient> Driver<C> {
     ) -> Result<(), Failure> {
         for number in from..until {
             let (hash, block) = source(number).map_err(DriverError::Source)?;
-            match self.try_submit(hash, &block).await {
+            match self.try_hand_in(hash, &block).await {
                 Ok(_) | Err(Failure::Forkchoice(_)) => {}
                 Err(failure) => return Err(failure),
             }
         }
         Ok(())
     }
+}
+
+/// What a status says of a block.
+fn judge(block: &RollupBlock, hash: B256, status: PayloadStatus) -> Result<Progress, Failure> {
+    let number = block.header.number;
+    let latest_valid = status.latest_valid_hash;
+    match status.status {
+        PayloadStatusEnum::Valid if latest_valid.is_some_and(|valid| valid != hash) => {
+            let reason = format!("VALID up to {latest_valid:?}, asked for {hash}");
+            let method = "engine_newPayload";
+            Err(EngineError::Malformed { method, reason }.into())
+        }
+        PayloadStatusEnum::Valid => Ok(Progress::Done),
+        PayloadStatusEnum::Syncing | PayloadStatusEnum::Accepted => Ok(Progress::NeedsAncestors),
+        PayloadStatusEnum::Invalid {
+            validation_error: reason,
+        } => Err(Failure::Halt(DriverError::Invalid {
+            number,
+            hash,
+            latest_valid: latest_valid.filter(|valid| *valid != block.header.parent_hash),
+            reason,
+        })),
+    }
+}
+
+/// What it means that a client takes a block again and again and has another head.
+fn stuck_at(head: BlockId, number: u64, ours: B256) -> DriverError {
+    if head.number == number {
+        let theirs = head.hash;
+        return DriverError::Divergence {
+            number,
+            theirs,
+            ours,
+        };
+    }
+    DriverError::Jammed { at: head.number }
 }
 
 /// What ends one round: a halt, or a client that must be asked again.

@@ -5,8 +5,8 @@
 mod client;
 mod driver;
 
-pub(crate) use client::methods;
 pub use client::{BlockId, EngineClient, EngineError, ExecutionClient};
+pub(crate) use client::{FORKCHOICE, new_payload};
 #[cfg(test)]
 pub(crate) use driver::tests::{MockClient, Script};
 pub use driver::{Driver, DriverError, Progress};

@@ -13,10 +13,8 @@ use eyre::{WrapErr, ensure, eyre};
 use serde_json::{Value, json};
 
 use crate::devnet::{
-    Abci, Application, Detours, Devnet, Mempool, Options,
-    plan::MAX_BLOCK_BYTES,
-    setup::{Layout, init_geth},
-    tools,
+    Abci, Application, Detours, Devnet, Mempool, Options, clients::init_geth,
+    plan::MAX_BLOCK_BYTES, setup::Layout, tools,
 };
 
 /// How long the way back may take.

@@ -33,7 +33,6 @@ use tokio::task::JoinSet;
 use super::load::Latency;
 use crate::{
     devnet::{
-        geth_args,
         plan::{RollupPlan, url},
         process::{Process, Spec},
         setup::{self, GENESIS_MARGIN_SECS, Layout},
@@ -212,8 +211,6 @@ struct Geth {
 impl Geth {
     async fn start(args: &ConductorArgs, layout: &Layout, genesis: &Path) -> eyre::Result<Self> {
         let program = tools::GETH.install(&|step| eprintln!("{step}"))?;
-        setup::init_geth(&program, &layout.geth_data(ROLLUP), genesis)?;
-        setup::write_geth_config(layout)?;
         setup::write_secret(&layout.jwt(ROLLUP), &hex::encode(keys::random()?))?;
         let port = || TcpListener::bind("127.0.0.1:0")?.local_addr();
         let rollup = RollupPlan {
@@ -226,11 +223,14 @@ impl Geth {
             conductor_grpc: 0,
             conductor_rpc: 0,
         };
+        let geth = layout.geth(&rollup);
+        geth.init(&program, genesis)?;
         let cache = ["--cache".to_owned(), args.cache_mb.to_string()];
         let spec = Spec {
             name: "geth".into(),
             program,
-            args: geth_args(&rollup, layout)
+            args: geth
+                .args(Some(rollup.el_rpc))
                 .into_iter()
                 .chain(cache)
                 .collect(),

@@ -14,8 +14,13 @@ use crate::{evm::StoreError, testing::specification};
 #[derive(Clone, Debug)]
 pub(crate) enum Script {
     Say(PayloadStatusEnum),
+    /// The same with a `latestValidHash`.
+    SayUpTo(PayloadStatusEnum, B256),
     Fail(i64),
     HangUp,
+    Work,
+    /// Works, and hangs up before the answer.
+    WorkAndHangUp,
 }
 
 /// A client that keeps to the Engine API, except where its script says otherwise.
@@ -24,14 +29,63 @@ pub(crate) struct MockClient(Mutex<State>);
 
 #[derive(Debug)]
 pub(crate) struct State {
-    known: BTreeMap<B256, u64>,
+    /// Blocks by hash: number and parent.
+    known: BTreeMap<B256, (u64, B256)>,
     pub(crate) head: BlockId,
+    finalized: Option<BlockId>,
     pub(crate) payloads: Vec<u64>,
     forkchoices: Vec<ForkchoiceState>,
     pub(crate) on_payload: VecDeque<Script>,
     on_forkchoice: VecDeque<Script>,
     /// Says VALID and executes nothing.
     jammed: bool,
+}
+
+impl State {
+    /// The block of a number below the head.
+    fn canonical(&self, number: u64) -> Option<BlockId> {
+        let mut at = self.head;
+        while at.number > number {
+            let hash = self.known.get(&at.hash)?.1;
+            at = BlockId {
+                number: at.number - 1,
+                hash,
+            };
+        }
+        (at.number == number).then_some(at)
+    }
+
+    fn take_payload(&mut self, block: &RollupBlock, hash: B256) -> PayloadStatusEnum {
+        let (number, parent) = (block.header.number, block.header.parent_hash);
+        if !self.known.contains_key(&parent) {
+            return PayloadStatusEnum::Syncing;
+        }
+        self.known.insert(hash, (number, parent));
+        PayloadStatusEnum::Valid
+    }
+
+    fn choose(&mut self, choice: ForkchoiceState) -> PayloadStatusEnum {
+        let hash = choice.head_block_hash;
+        let Some((number, _)) = self.known.get(&hash).copied() else {
+            return PayloadStatusEnum::Syncing;
+        };
+        let place = |hash: B256| self.known.get(&hash).map(|(number, _)| *number);
+        let (safe, finalized) = (
+            place(choice.safe_block_hash),
+            place(choice.finalized_block_hash),
+        );
+        if !self.jammed {
+            assert!(safe >= finalized && finalized.is_some(), "{choice:?}");
+            let before = self.finalized.map(|before| before.number);
+            assert!(finalized >= before, "{choice:?} after {before:?}");
+            self.head = BlockId { number, hash };
+            self.finalized = finalized.map(|number| BlockId {
+                number,
+                hash: choice.finalized_block_hash,
+            });
+        }
+        PayloadStatusEnum::Valid
+    }
 }
 
 impl MockClient {
@@ -41,8 +95,9 @@ impl MockClient {
             hash: specification().genesis_header().hash_slow(),
         };
         Self(Mutex::new(State {
-            known: BTreeMap::from([(genesis.hash, 0)]),
+            known: BTreeMap::from([(genesis.hash, (0, B256::ZERO))]),
             head: genesis,
+            finalized: None,
             payloads: Vec::new(),
             forkchoices: Vec::new(),
             on_payload: VecDeque::new(),
@@ -56,18 +111,29 @@ impl MockClient {
     }
 }
 
-fn follow(script: Script) -> Result<PayloadStatus, EngineError> {
-    match script {
+/// Answers as the script says, or by doing the work.
+fn follow(
+    script: Option<Script>,
+    work: impl FnOnce() -> PayloadStatusEnum,
+) -> Result<PayloadStatus, EngineError> {
+    let hung_up = || EngineError::Unreachable {
+        url: "http://client".into(),
+        reason: "hung up".into(),
+    };
+    match script.unwrap_or(Script::Work) {
         Script::Say(status) => Ok(PayloadStatus::from_status(status)),
+        Script::SayUpTo(status, latest) => Ok(PayloadStatus::new(status, Some(latest))),
         Script::Fail(code) => Err(EngineError::Rpc {
             method: "engine_newPayloadV4",
             code,
             message: "scripted".into(),
         }),
-        Script::HangUp => Err(EngineError::Unreachable {
-            url: "http://client".into(),
-            reason: "hung up".into(),
-        }),
+        Script::HangUp => Err(hung_up()),
+        Script::Work => Ok(PayloadStatus::from_status(work())),
+        Script::WorkAndHangUp => {
+            work();
+            Err(hung_up())
+        }
     }
 }
 
@@ -80,39 +146,24 @@ impl ExecutionClient for MockClient {
     ) -> Result<PayloadStatus, EngineError> {
         let mut state = self.state();
         state.payloads.push(block.header.number);
-        if let Some(script) = state.on_payload.pop_front() {
-            return follow(script);
-        }
-        if !state.known.contains_key(&block.header.parent_hash) {
-            return follow(Script::Say(PayloadStatusEnum::Syncing));
-        }
-        state.known.insert(hash, block.header.number);
-        follow(Script::Say(PayloadStatusEnum::Valid))
+        let script = state.on_payload.pop_front();
+        follow(script, || state.take_payload(block, hash))
     }
 
     async fn forkchoice(&self, choice: ForkchoiceState) -> Result<ForkchoiceUpdated, EngineError> {
         let mut state = self.state();
         state.forkchoices.push(choice);
-        if let Some(script) = state.on_forkchoice.pop_front() {
-            return follow(script).map(ForkchoiceUpdated::new);
-        }
-        let hash = choice.head_block_hash;
-        let status = match state.known.get(&hash).copied() {
-            Some(number) => {
-                if !state.jammed {
-                    state.head = BlockId { number, hash };
-                }
-                PayloadStatusEnum::Valid
-            }
-            None => PayloadStatusEnum::Syncing,
-        };
-        follow(Script::Say(status)).map(ForkchoiceUpdated::new)
+        let script = state.on_forkchoice.pop_front();
+        follow(script, || state.choose(choice)).map(ForkchoiceUpdated::new)
     }
 
     async fn block(&self, number: Option<u64>) -> Result<Option<BlockId>, EngineError> {
-        let head = self.state().head;
-        let number = number.unwrap_or(head.number);
-        Ok(Some(BlockId { number, ..head }))
+        let state = self.state();
+        Ok(state.canonical(number.unwrap_or(state.head.number)))
+    }
+
+    async fn finalized(&self) -> Result<Option<BlockId>, EngineError> {
+        Ok(self.state().finalized)
     }
 
     async fn chain_id(&self) -> Result<u64, EngineError> {
@@ -249,4 +300,190 @@ async fn a_client_that_syncs_for_ever_is_asked_slowly() {
         (20..50).contains(&payloads),
         "asked {payloads} times in a minute"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn valid_for_nothing_is_no_progress() {
+    let driver = driver();
+    submit(&driver, 1).await.unwrap();
+    driver.client.state().jammed = true;
+    let error = submit(&driver, 2).await.unwrap_err();
+    assert!(matches!(error, DriverError::Jammed { at: 1 }), "{error}");
+    driver.client.state().jammed = false;
+    submit(&driver, 2).await.unwrap();
+    assert_eq!(driver.client.state().head.number, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_lies_once_is_asked_until_the_block_is_there() {
+    let valid = || Script::Say(PayloadStatusEnum::Valid);
+    let driver = driver();
+    // Neither is true: the block is unknown, and the head stays.
+    driver.client.state().on_payload = vec![valid()].into();
+    driver.client.state().on_forkchoice = vec![valid(), valid()].into();
+    submit(&driver, 1).await.unwrap();
+    let state = driver.client.state();
+    assert_eq!((state.head.number, state.head.hash), (1, block(1).0));
+    assert_eq!(state.payloads, [1, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn valid_up_to_another_block_is_not_believed() {
+    let driver = driver();
+    let other = Script::SayUpTo(PayloadStatusEnum::Valid, B256::repeat_byte(9));
+    driver.client.state().on_payload = vec![other.clone()].into();
+    driver.client.state().on_forkchoice = vec![other].into();
+    submit(&driver, 1).await.unwrap();
+    let state = driver.client.state();
+    assert_eq!(state.payloads.len(), 3);
+    assert_eq!(state.head.hash, block(1).0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_lost_changes_nothing() {
+    let driver = driver();
+    driver.client.state().on_payload = vec![Script::WorkAndHangUp].into();
+    driver.client.state().on_forkchoice = vec![Script::WorkAndHangUp].into();
+    submit(&driver, 1).await.unwrap();
+    submit(&driver, 2).await.unwrap();
+    let state = driver.client.state();
+    assert_eq!(state.payloads, [1, 1, 1, 2]);
+    assert_eq!(state.head.number, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn invalid_once_and_valid_after_a_restart_is_the_same_block() {
+    let driver = driver();
+    let status = PayloadStatusEnum::Invalid {
+        validation_error: "out of memory".into(),
+    };
+    let parent = block(1).1.header.parent_hash;
+    driver.client.state().on_payload = vec![Script::SayUpTo(status.clone(), parent)].into();
+    let error = submit(&driver, 1).await.unwrap_err().to_string();
+    assert!(error.ends_with("invalid: out of memory"), "{error}");
+    submit(&driver, 1).await.unwrap();
+    submit(&driver, 2).await.unwrap();
+    assert_eq!(driver.client.state().head.hash, block(2).0);
+    // It objects to a block before: that is the one to look at.
+    driver.client.state().on_payload = vec![Script::SayUpTo(status, block(1).0)].into();
+    let error = submit(&driver, 3).await.unwrap_err().to_string();
+    let expected = format!("invalid, and all after {}: out of memory", block(1).0);
+    assert!(error.ends_with(&expected), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_on_another_branch_halts() {
+    let foreign = BlockId {
+        number: 1,
+        hash: B256::repeat_byte(9),
+    };
+    let driver = driver();
+    let genesis = driver.client.state().head.hash;
+    driver
+        .client
+        .state()
+        .known
+        .insert(foreign.hash, (1, genesis));
+    driver.client.state().head = foreign;
+    // It stays there whatever it is told.
+    driver.client.state().jammed = true;
+    let error = submit(&driver, 1).await.unwrap_err();
+    let expected = format!(
+        "{}",
+        DriverError::Divergence {
+            number: 1,
+            theirs: foreign.hash,
+            ours: block(1).0,
+        }
+    );
+    assert_eq!(error.to_string(), expected);
+    // A block on top of ours it can never take.
+    let error = submit(&driver, 2).await.unwrap_err();
+    assert_eq!(error.to_string(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_leaves_another_branch_for_a_sibling() {
+    let driver = driver();
+    let (genesis, foreign) = (driver.client.state().head.hash, B256::repeat_byte(9));
+    driver.client.state().known.insert(foreign, (1, genesis));
+    driver.client.state().head = BlockId {
+        number: 1,
+        hash: foreign,
+    };
+    submit(&driver, 1).await.unwrap();
+    assert_eq!(driver.client.state().head.hash, block(1).0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_cannot_finalize_yet_is_finalized_behind_its_head() {
+    let driver = driver();
+    submit(&driver, 1).await.unwrap();
+    driver.client.state().on_forkchoice = vec![Script::Fail(-38_002)].into();
+    submit(&driver, 2).await.unwrap();
+    let state = driver.client.state();
+    let (one, two) = (block(1).0, block(2).0);
+    let told = state.forkchoices.iter().map(|told| {
+        assert_eq!(told.safe_block_hash, told.finalized_block_hash);
+        (told.head_block_hash, told.finalized_block_hash)
+    });
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [(one, one), (two, two), (two, one), (two, two)]
+    );
+    assert_eq!(state.payloads, [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_to_move_does_not_matter_where_the_head_is_ours() {
+    let driver = driver();
+    submit(&driver, 1).await.unwrap();
+    // As geth does where it has the block and more.
+    driver.client.state().on_forkchoice = vec![Script::Fail(-38_006)].into();
+    submit(&driver, 1).await.unwrap();
+    driver.client.state().on_forkchoice = vec![Script::Fail(-38_006); 100].into();
+    let error = submit(&driver, 2).await.unwrap_err();
+    assert!(matches!(error, DriverError::Jammed { at: 1 }), "{error}");
+}
+
+proptest::proptest! {
+    /// Whatever a client that loses nothing says on the way: each block is there once, in order.
+    /// The client itself demands that what is finalized never goes back and never is none.
+    #[test]
+    fn blocks_come_in_order_whatever_is_said(
+        payload in proptest::collection::vec(0_usize..7, 0..20),
+        forkchoice in proptest::collection::vec(0_usize..7, 0..20),
+    ) {
+        let script = |choice: usize| match choice {
+            0 => Script::Say(PayloadStatusEnum::Valid),
+            1 => Script::Say(PayloadStatusEnum::Syncing),
+            2 => Script::Say(PayloadStatusEnum::Accepted),
+            3 => Script::Fail(-38_002),
+            4 => Script::HangUp,
+            5 => Script::WorkAndHangUp,
+            _ => Script::Work,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let driver = driver();
+            {
+                let mut state = driver.client.state();
+                state.on_payload = payload.into_iter().map(script).collect();
+                state.on_forkchoice = forkchoice.into_iter().map(script).collect();
+            }
+            for number in 1..=4 {
+                match submit(&driver, number).await {
+                    // A client that keeps lying so long is given up, and has lost nothing.
+                    Err(DriverError::Jammed { .. }) => return,
+                    submitted => submitted.unwrap(),
+                }
+                let state = driver.client.state();
+                assert_eq!((state.head.number, state.head.hash), (number, block(number).0));
+            }
+        });
+    }
 }

@@ -20,6 +20,9 @@ const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// How often a client may take all it lacks without moving its head before we call it jammed.
 const JAM_ROUNDS: u32 = 8;
+/// How often a client that lacks nothing may say that it does, which takes half a minute: it could
+/// be busy with itself.
+const SYNC_ROUNDS: u32 = 20;
 
 /// Why a rollup is halted.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +50,7 @@ pub enum DriverError {
     },
     /// The client takes blocks and does not execute them.
     #[error(
-        "execution client accepts blocks and stays at {at}: it is jammed after a crash; \
+        "execution client is given blocks and stays at {at}: it is jammed after a crash; \
          stop it, remove its chain data, initialise it with the rollup's genesis and start it again"
     )]
     Jammed {
@@ -123,15 +126,25 @@ impl<C: ExecutionClient> Driver<C> {
         block: &RollupBlock,
         source: BlockSource<'_>,
     ) -> Result<(), DriverError> {
+        let number = block.header.number;
         let mut pause = MIN_PAUSE;
+        let mut stuck = 0;
         loop {
             match self.try_submit(hash, block).await {
                 Ok(Progress::Done) => return Ok(()),
+                Ok(Progress::NeedsAncestors) if stuck >= SYNC_ROUNDS => {
+                    let at = number.saturating_sub(1);
+                    return Err(DriverError::Jammed { at });
+                }
                 Ok(Progress::NeedsAncestors) => {
-                    self.resend(block.header.number, source).await?;
+                    stuck += 1;
+                    self.resend(number, source).await?;
                     back_off(&mut pause).await;
                 }
-                Err(error) => wait_or_halt(error, &mut pause).await?,
+                Err(error) => {
+                    stuck = 0;
+                    wait_or_halt(error, &mut pause).await?;
+                }
             }
         }
     }

@@ -41,6 +41,13 @@ storm steps="50" seed=`date +%s`:
     COUNTERPOINT_STORM_STEPS={{steps}} COUNTERPOINT_STORM_SEED={{seed}} \
         cargo test --workspace --test network partitions -- --nocapture
 
+# kill -9 of conductor and client at every step, and wiped and damaged stores, again and again.
+crashes rounds="10":
+    for round in $(seq {{rounds}}); do \
+        cargo test --workspace --test network crashes && \
+        cargo test --workspace --lib evm::store || exit 1; \
+    done
+
 # The figures of docs/performance.md.
 bench:
     docs/bench.sh

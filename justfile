@@ -46,6 +46,13 @@ differential transactions="10000" seed=`date +%s`:
     COUNTERPOINT_DIFFERENTIAL_TRANSACTIONS={{transactions}} COUNTERPOINT_DIFFERENTIAL_SEED={{seed}} \
         cargo test --workspace --test network differential::geth_agrees -- --nocapture
 
+# kill -9 of conductor and client at every step, and wiped and damaged stores, again and again.
+crashes rounds="10":
+    for round in $(seq {{rounds}}); do \
+        cargo test --workspace --test network crashes && \
+        cargo test --workspace --lib evm::store || exit 1; \
+    done
+
 # The figures of docs/performance.md.
 bench:
     docs/bench.sh

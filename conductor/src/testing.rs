@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
+use alloy_genesis::Genesis;
 use alloy_network::TxSignerSync;
 use alloy_primitives::{Address, Signature, TxKind, U256, utils::Unit};
 use alloy_signer_local::PrivateKeySigner;
@@ -19,7 +20,7 @@ use counterpoint_core::{
 use crate::{
     assembly::{Assembler, AssemblyError, Closed},
     chain_spec::{Specification, dev_genesis},
-    evm::{MemStore, Store, balance},
+    evm::{MemStore, Store, StoreError, balance},
     pending::Pending,
     progress::Progress,
     receipts::{Event, Receipts, Skip, Told},
@@ -39,10 +40,18 @@ pub(crate) fn specification() -> Specification {
 }
 
 pub(crate) fn specification_in(store: &dyn Store) -> Specification {
+    Specification::new(&genesis(), store).unwrap()
+}
+
+fn genesis() -> Genesis {
     let balance = U256::from(1_000) * Unit::ETHER.wei();
     let alloc = (1..=3).map(|seed| (wallet(seed).address(), balance));
-    let genesis = dev_genesis(CHAIN_ID, 30_000_000, GENESIS_TIME, alloc).unwrap();
-    Specification::new(&genesis, store).unwrap()
+    dev_genesis(CHAIN_ID, 30_000_000, GENESIS_TIME, alloc).unwrap()
+}
+
+/// Heights from one to another, as a place among lists.
+fn heights(from: Height, to: Height) -> usize {
+    usize::try_from(to.get() - from.get()).unwrap()
 }
 
 /// Four transfers fill a block of this rollup.
@@ -160,18 +169,19 @@ pub(crate) struct Rollup {
 
 impl Rollup {
     pub(crate) fn new() -> Self {
-        let store: Arc<dyn Store> = Arc::new(MemStore::default());
-        let (specification, config) = (specification_in(store.as_ref()), config());
-        let progress = Progress::open(
-            store.as_ref(),
-            &specification,
-            config.first_height,
-            &trusted(),
-        );
-        let progress = progress.unwrap();
+        Self::open(Arc::new(MemStore::default())).unwrap()
+    }
+
+    /// Goes on from what is in a store.
+    pub(crate) fn open(store: Arc<dyn Store>) -> eyre::Result<Self> {
+        let config = config();
+        let specification = Specification::new(&genesis(), store.as_ref())?;
+        let first = config.first_height;
+        let progress = Progress::open(store.as_ref(), &specification, first, &trusted())?;
         let pending = Arc::new(Pending::new(Arc::clone(&store)));
         let (receipts, assembler) = start(&pending, &specification, &progress);
-        Self {
+        let fed = heights(first, progress.cursor().height);
+        Ok(Self {
             config,
             progress,
             env_version: ENV_VERSION,
@@ -183,9 +193,9 @@ impl Rollup {
             depth: 0,
             assembler,
             lists: Vec::new(),
-            fed: 0,
+            fed,
             limit: usize::MAX,
-        }
+        })
     }
 
     /// Keeps at most `limit` bytes of items that wait, also after restarts.
@@ -241,6 +251,13 @@ impl Rollup {
 
     /// Takes in the next height, and commits the block that it closes.
     pub(crate) fn feed(&mut self) -> Result<Option<Closed>, AssemblyError> {
+        let closed = self.execute()?;
+        self.commit().unwrap();
+        Ok(closed)
+    }
+
+    /// Takes in the next height; the block that it closes waits.
+    pub(crate) fn execute(&mut self) -> Result<Option<Closed>, AssemblyError> {
         let list = self.list(self.fed);
         let (config, progress) = (&self.config, &self.progress);
         self.assembler
@@ -258,11 +275,16 @@ impl Rollup {
             self.progress = progress;
             self.waiting += 1;
         }
+        Ok(closed)
+    }
+
+    /// Commits the blocks that have waited long enough.
+    pub(crate) fn commit(&mut self) -> Result<(), StoreError> {
         while self.waiting > self.depth {
-            self.pending.commit_oldest().unwrap();
+            self.pending.commit_oldest()?;
             self.waiting -= 1;
         }
-        Ok(closed)
+        Ok(())
     }
 
     /// Sequences one height and takes it in.
@@ -294,7 +316,7 @@ impl Rollup {
         self.waiting = 0;
         (self.receipts, self.assembler) = start(&self.pending, &self.specification, &self.progress);
         self.assembler.limit(self.limit);
-        self.fed = usize::try_from(cursor.height.get() - FIRST_HEIGHT).unwrap();
+        self.fed = heights(first, cursor.height);
     }
 
     /// What an account holds after the last block.

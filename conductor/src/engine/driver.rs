@@ -22,6 +22,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 const JAM_ROUNDS: u32 = 8;
 /// The Engine API's code for a safe or finalized block that the client does not know.
 const UNKNOWN_FINALIZED: i64 = -38_002;
+/// How often a client that lacks nothing may say that it does, which takes half a minute: it could
+/// be busy with itself.
+const SYNC_ROUNDS: u32 = 20;
 
 /// Why a rollup is halted.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +58,7 @@ pub enum DriverError {
     },
     /// The client takes blocks and does not execute them.
     #[error(
-        "execution client accepts blocks and stays at {at}: it is jammed after a crash; \
+        "execution client is given blocks and stays at {at}: it is jammed after a crash; \
          stop it, remove its chain data, initialise it with the rollup's genesis and start it again"
     )]
     Jammed {
@@ -139,17 +142,26 @@ impl<C: ExecutionClient> Driver<C> {
     ) -> Result<(), DriverError> {
         let number = block.header.number;
         let mut pause = MIN_PAUSE;
-        let mut stuck = 0;
+        let (mut stuck, mut syncing) = (0, 0);
         loop {
             match self.try_submit(hash, block).await {
                 Ok(Progress::Done) => return Ok(()),
-                Ok(Progress::NeedsAncestors) => self.check_parent(block).await?,
+                Ok(Progress::NeedsAncestors) if syncing >= SYNC_ROUNDS => {
+                    self.check_parent(block).await?;
+                    let at = number.saturating_sub(1);
+                    return Err(DriverError::Jammed { at });
+                }
+                Ok(Progress::NeedsAncestors) => {
+                    syncing += 1;
+                    self.check_parent(block).await?;
+                }
                 Ok(Progress::Elsewhere(head)) if stuck >= JAM_ROUNDS => {
                     self.check_parent(block).await?;
                     return Err(stuck_at(head, number, hash));
                 }
                 Ok(Progress::Elsewhere(_)) => stuck += 1,
                 Err(failure) => {
+                    syncing = 0;
                     wait_or_halt(failure, &mut pause).await?;
                     continue;
                 }

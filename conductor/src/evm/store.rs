@@ -2,7 +2,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     path::Path,
-    sync::{PoisonError, RwLock},
+    sync::{Mutex, PoisonError, RwLock},
 };
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -152,10 +152,22 @@ impl Store for MemStore {
 /// Writes of one table that are kept in memory before they are sorted into files.
 const MEMTABLE_BYTES: u64 = 16 << 20;
 
+/// What helps when the disk has not kept what it was given.
+const ANEW: &str = "if the disk has lost data, empty data_dir, and run `conductor rebuild`, or start \
+                    the conductor, which derives every block again if a node has all lists";
+
+/// Where every table keeps the number of the last commit; it sorts behind all other keys.
+const MARK: [u8; 96] = [0xff; 96];
+
 /// A store on disk.
+///
+/// Every commit leaves its number in every table. A disk that loses what it was given may keep newer
+/// writes of one table than of another; such a store is recognised, and never used.
 pub struct DiskStore {
     database: Database,
     tables: BTreeMap<Table, Keyspace>,
+    /// The number of the last commit.
+    commits: Mutex<u64>,
 }
 
 impl fmt::Debug for DiskStore {
@@ -180,7 +192,7 @@ impl DiskStore {
                 fjall::Error::Locked => {
                     at(&"in use by another process: give every conductor a data_dir of its own")
                 }
-                error => at(&error),
+                error => at(&format_args!("{error}; {ANEW}")),
             })?;
         let open = |table: Table| {
             let options = || {
@@ -195,10 +207,37 @@ impl DiskStore {
             .into_iter()
             .map(open)
             .collect::<Result<_, StoreError>>()?;
-        Ok(Self {
+        let store = Self {
             tables,
             database: database.clone(),
-        })
+            commits: Mutex::new(0),
+        };
+        store
+            .check_marks()
+            .map_err(|StoreError(error)| at(&error))?;
+        Ok(store)
+    }
+
+    /// Demands that all tables are of the same commit. What no block was built upon is forgotten
+    /// instead: it can be imported again.
+    fn check_marks(&self) -> Result<(), StoreError> {
+        let mut marks = BTreeMap::new();
+        for (table, keyspace) in &self.tables {
+            let mark = keyspace.get(MARK).map_err(unreadable)?;
+            let mark = mark.and_then(|mark| <[u8; 8]>::try_from(mark.as_ref()).ok());
+            marks.insert(table.name(), mark.map_or(0, u64::from_be_bytes));
+        }
+        let last = marks.values().copied().max().unwrap_or_default();
+        *self.commits.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        if marks.values().all(|mark| *mark == last) {
+            return Ok(());
+        }
+        if !self.scan(Table::Blocks, &[], 1)?.is_empty() {
+            let torn = "tables are not of the same commit";
+            return Err(StoreError(format!("{torn}, {marks:?}; {ANEW}")));
+        }
+        let known = self.keys(Table::Meta, &[])?.into_iter();
+        self.commit(known.map(|key| ((Table::Meta, key), None)).collect())
     }
 
     fn table(&self, table: Table) -> Result<&Keyspace, StoreError> {
@@ -208,25 +247,29 @@ impl DiskStore {
     }
 }
 
+fn unreadable(error: impl fmt::Display) -> StoreError {
+    StoreError(format!("cannot be read: {error}; {ANEW}"))
+}
+
 impl Store for DiskStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let value = self.table(table)?.get(key).map_err(StoreError::new)?;
+        let value = self.table(table)?.get(key).map_err(unreadable)?;
         Ok(value.map(|value| value.to_vec()))
     }
 
     fn keys(&self, table: Table, prefix: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
         let entries = self.table(table)?.prefix(prefix);
-        entries
-            .map(|entry| Ok(entry.key().map_err(StoreError::new)?.to_vec()))
+        let keys = entries.map(|entry| Ok(entry.key().map_err(unreadable)?.to_vec()));
+        keys.filter(|key| !key.as_ref().is_ok_and(|key| *key == MARK))
             .collect()
     }
 
     fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
-        let entries = self.table(table)?.range(from..).take(limit);
+        let entries = self.table(table)?.range(from..&MARK[..]).take(limit);
         let entry =
             |(key, value): (fjall::UserKey, fjall::UserValue)| (key.to_vec(), value.to_vec());
         entries
-            .map(|found| found.into_inner().map(entry).map_err(StoreError::new))
+            .map(|found| found.into_inner().map(entry).map_err(unreadable))
             .collect()
     }
 
@@ -243,6 +286,19 @@ impl Store for DiskStore {
                 None => writes.remove(keyspace, key),
             }
         }
-        writes.commit().map_err(StoreError::new)
+        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = commits.saturating_add(1);
+        for keyspace in self.tables.values() {
+            writes.insert(keyspace, MARK, number.to_be_bytes());
+        }
+        let failed = |error| format!("cannot be written: {error}; make room, and start again");
+        writes
+            .commit()
+            .map_err(|error| StoreError::new(failed(error)))?;
+        *commits = number;
+        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,6 +130,10 @@ async fn compare(
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::Bytes;
+    use alloy_rpc_types_engine::ForkchoiceState;
+    use counterpoint_core::chain_spec::Fork;
+
     use super::*;
     use crate::{
         engine::MockClient,
@@ -142,8 +146,16 @@ mod tests {
         let closed = rollup.push(whole(vec![])).unwrap().unwrap();
         let (tip, block, _) = Progress::after(closed, &specification()).unwrap();
         let directory = tempfile::tempdir().unwrap();
-        // It has its genesis under every number.
+        let mut other = block.clone();
+        other.header.extra_data = Bytes::new();
+        let head = other.header.hash_slow();
         let client = MockClient::new();
+        client
+            .new_payload(&other, head, Fork::Prague)
+            .await
+            .unwrap();
+        let state = ForkchoiceState::same_hash(head);
+        client.forkchoice(state).await.unwrap();
         let differs = compare(directory.path(), &client, &tip, &block).await;
         let differs = differs.unwrap_err().to_string();
         assert!(

@@ -115,7 +115,7 @@ async fn serve(
     let (mut trackers, mut followers) = (Vec::new(), Vec::new());
     for settings in &config.rollups {
         let (registered, trusted) = registered(&client, &settings.name, trust.state()).await?;
-        if queue.open_batch().is_none() {
+        if queue.open_batches().is_empty() {
             // What is on its way may be in a block below this one.
             trust.advance(trusted)?;
         }

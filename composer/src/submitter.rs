@@ -1,10 +1,18 @@
-//! From the queue to the sequencer: one account, one batch at a time, exactly once.
+//! From the queue to the sequencer: one account, a few batches at a time, exactly once.
 //!
 //! A batch is signed, written down, and only then sent. It is never dissolved: until its inclusion
 //! is *verified*, the same nonce and items are signed again with a later `valid_until`. Whichever
 //! version gets into a block, only one can, because they share a nonce.
+//!
+//! Batches on their way have consecutive nonces, so they are ordered as they were signed, and the
+//! oldest is always looked for first: what is trusted never passes a batch that is still to be
+//! found. A sender is in one of them only.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use counterpoint_core::{
@@ -14,7 +22,7 @@ use counterpoint_core::{
     primitive::{Amount, Hash, Height, Nonce, RollupId},
     transaction::{SignedTransaction, TransactionBody},
 };
-use counterpoint_proto::sequencer::{GetInfoResponse, get_transaction_response::Status};
+use counterpoint_proto::sequencer::get_transaction_response::Status;
 use counterpoint_service::{
     Readiness,
     sequencer::{Client, ClientError, Inclusion, VerifyError, verify_inclusion, verify_list},
@@ -43,12 +51,16 @@ const VALID_HEIGHTS: u64 = 100;
 const QUIET: Duration = Duration::from_secs(24 * 3_600);
 /// How far ahead of the tip the sequencer lets `valid_until` lie.
 const MAX_VALID_HEIGHTS: u64 = 600;
+/// Most batches on their way: as many as begin until a block of 200 ms and its proof are here.
+const MAX_OPEN: usize = 6;
+/// Time between the beginnings of two batches, so that many transactions share one.
+const SPACING: Duration = Duration::from_millis(50);
 /// How long a young batch waits for company.
 const LINGER: Duration = Duration::from_millis(5);
 /// Pause between two looks for a batch.
 const POLL: Duration = Duration::from_millis(20);
-/// Looks after which a batch is sent again.
-const RESEND_AFTER: u32 = 50;
+/// Time after which a batch is sent again.
+const RESEND_AFTER: Duration = Duration::from_secs(1);
 /// The sequencer's code for a nonce that is not the account's next one.
 const NONCE_USED: u32 = 3;
 /// Pause after a failure.
@@ -66,6 +78,18 @@ pub(crate) struct Submitter {
     key: SecretKey,
     shares: Shares,
     readiness: Readiness,
+    /// When the last batch began.
+    begun: Option<Instant>,
+    /// What was sent of the batches on their way, by nonce.
+    sent: BTreeMap<u64, Sent>,
+}
+
+/// When a batch was sent, and whether it was refused the last time.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    first: Instant,
+    last: Instant,
+    refused: bool,
 }
 
 impl Submitter {
@@ -86,6 +110,8 @@ impl Submitter {
             key,
             shares,
             readiness,
+            begun: None,
+            sent: BTreeMap::new(),
         }
     }
 
@@ -95,11 +121,8 @@ impl Submitter {
     /// The queue cannot be written any more.
     pub(crate) async fn run(mut self) -> eyre::Result<()> {
         loop {
-            let step = match self.queue.open_batch() {
-                Some(batch) => self.settle(batch).await,
-                None => self.begin().await,
-            };
-            match step {
+            match self.step().await {
+                Ok(()) if self.is_refused() => {}
                 Ok(()) => self.readiness.met(SEQUENCER),
                 Err(Failure::Fatal(error)) => return Err(error),
                 Err(Failure::Passing(error)) => {
@@ -114,28 +137,68 @@ impl Submitter {
         }
     }
 
-    /// Signs the next batch.
-    async fn begin(&mut self) -> Result<(), Failure> {
-        let (info, nonce) = self.look().await?;
+    /// Sends what there is to send, and looks for what was sent.
+    async fn step(&mut self) -> Result<(), Failure> {
+        if self.queue.open_batches().is_empty() {
+            self.idle().await?;
+        }
+        self.begin().await?;
+        while self.settle().await? {}
+        let pause = tokio::time::sleep(POLL);
+        if self.may_begin() {
+            tokio::select! {
+                () = self.queue.changed() => {}
+                () = pause => {}
+            }
+        } else {
+            pause.await;
+        }
+        Ok(())
+    }
+
+    fn may_begin(&self) -> bool {
+        let spaced = self.begun.is_none_or(|begun| begun.elapsed() >= SPACING);
+        spaced && !self.is_refused() && self.queue.open_batches().len() < MAX_OPEN
+    }
+
+    fn is_refused(&self) -> bool {
+        self.sent.values().any(|sent| sent.refused)
+    }
+
+    /// Waits for work while no batch is on its way.
+    async fn idle(&mut self) -> Result<(), Failure> {
+        self.look().await?;
         // Ready before the first transaction comes.
         self.readiness.met(SEQUENCER);
-        if tokio::time::timeout(QUIET, self.queue.wait())
-            .await
-            .is_err()
-        {
-            return self.renew_trust().await;
+        let work = tokio::time::timeout(QUIET, self.queue.wait()).await;
+        if work.is_err() {
+            self.renew_trust().await?;
         }
+        Ok(())
+    }
+
+    /// Signs and sends the next batch, if there may be one.
+    async fn begin(&mut self) -> Result<(), Failure> {
+        if !(self.may_begin() && self.queue.has_queued()) {
+            return Ok(());
+        }
+        self.begun = Some(Instant::now());
         tokio::time::sleep(LINGER).await;
-        let nonce = self.queue.next_nonce().unwrap_or(nonce);
-        let info = self.client.info().await.unwrap_or(info);
+        let height = self.client.info().await?.height;
+        let nonce = match self.queue.next_nonce() {
+            Some(nonce) => nonce,
+            None => self.look().await?,
+        };
         let shares = &self.shares;
         let items = self
             .queue
             .take(nonce, |waiting| fill(waiting, shares))
             .await;
         if items.is_empty() {
-            // All that waits is for rollups that are not served any more.
-            tokio::time::sleep(RETRY).await;
+            if self.queue.open_batches().is_empty() {
+                // All that waits is for rollups that are not served any more.
+                tokio::time::sleep(RETRY).await;
+            }
             return Ok(());
         }
         debug!(nonce, items = items.len(), "batch");
@@ -146,8 +209,8 @@ impl Submitter {
             hashes: Vec::new(),
             newest: Bytes::new(),
         };
-        self.sign(batch, &items, info.height).await?;
-        Ok(())
+        let batch = self.sign(batch, &items, height).await?;
+        self.send(&batch).await
     }
 
     /// Verifies a header of now, since what is trusted must not grow too old. Only while no batch is
@@ -162,11 +225,9 @@ impl Submitter {
         Ok(())
     }
 
-    /// The chain's tip and the nonce after all that the account has sent; checks on the way whether
-    /// it can pay.
-    async fn look(&self) -> Result<(GetInfoResponse, u64), Failure> {
+    /// The nonce after all that the account has sent; checks on the way whether it can pay.
+    async fn look(&self) -> Result<u64, Failure> {
         let address = self.key.public_key().address();
-        let info = self.client.info().await?;
         let account = self.client.account(&address).await?;
         let balance: Amount = account.balance.parse().unwrap_or_default();
         let units = u64::try_from(balance.get()).unwrap_or(u64::MAX);
@@ -177,7 +238,7 @@ impl Submitter {
         } else {
             self.readiness.met(FUNDS);
         }
-        Ok((info, account.pending_nonce))
+        Ok(account.pending_nonce)
     }
 
     /// Signs a version of a batch that is valid from `height` on, and writes it down.
@@ -201,35 +262,59 @@ impl Submitter {
         Ok(batch)
     }
 
-    /// Sends a batch until one of its versions is verifiably in a block.
-    async fn settle(&mut self, mut batch: Batch) -> Result<(), Failure> {
-        let started = std::time::Instant::now();
-        loop {
-            self.send(&batch.newest).await?;
-            for _ in 0..RESEND_AFTER {
-                for hash in &batch.hashes {
-                    if let Some((inclusion, trusted)) = self.find(hash).await? {
-                        histogram!(metric::INCLUSION_SECONDS).record(started.elapsed());
-                        let lost = self.place(&batch, &inclusion).await?;
-                        // Only now: nothing below what is trusted can be verified any more.
-                        self.trust.advance(trusted).map_err(Failure::Fatal)?;
-                        return all_placed(batch.nonce, &inclusion, lost);
-                    }
+    /// Looks for the oldest batch, and sends again what was not seen for long. Gives whether the
+    /// oldest was found, so that the next one may be, too.
+    async fn settle(&mut self) -> Result<bool, Failure> {
+        let open = self.queue.open_batches();
+        let Some(oldest) = open.first() else {
+            return Ok(false);
+        };
+        for hash in &oldest.hashes {
+            if let Some((inclusion, trusted)) = self.find(hash).await? {
+                if let Some(sent) = self.sent.remove(&oldest.nonce) {
+                    histogram!(metric::INCLUSION_SECONDS).record(sent.first.elapsed());
                 }
-                tokio::time::sleep(POLL).await;
-            }
-            let height = self.client.info().await?.height;
-            if !is_valid_at(&batch.newest, height) {
-                info!(nonce = batch.nonce, "batch expired, signing it again");
-                let items = self.queue.items(&batch.seqs);
-                batch = self.sign(batch, &items, height).await?;
+                let lost = self.place(oldest, &inclusion).await?;
+                // Only now: nothing below what is trusted can be verified any more.
+                self.trust.advance(trusted).map_err(Failure::Fatal)?;
+                all_placed(oldest.nonce, &inclusion, lost)?;
+                return Ok(true);
             }
         }
+        for batch in open {
+            self.send_again(batch).await?;
+        }
+        Ok(false)
     }
 
-    async fn send(&self, variant: &Bytes) -> Result<(), Failure> {
-        let (node, answer) = self.client.submit_to_any(variant.clone()).await?;
-        if answer.code != 0 {
+    /// Sends a batch that was not sent for long, signed again if it has expired.
+    async fn send_again(&mut self, mut batch: Batch) -> Result<(), Failure> {
+        let sent = self.sent.get(&batch.nonce);
+        if sent.is_some_and(|sent| sent.last.elapsed() < RESEND_AFTER) {
+            return Ok(());
+        }
+        let height = self.client.info().await?.height;
+        if !is_valid_at(&batch.newest, height) {
+            info!(nonce = batch.nonce, "batch expired, signing it again");
+            let items = self.queue.items(&batch.seqs);
+            batch = self.sign(batch, &items, height).await?;
+        }
+        self.send(&batch).await
+    }
+
+    async fn send(&mut self, batch: &Batch) -> Result<(), Failure> {
+        let last = Instant::now();
+        let version = batch.newest.clone();
+        let (node, answer) = self.client.submit_to_any(version).await?;
+        let refused = answer.code != 0;
+        let first = self.sent.get(&batch.nonce).map_or(last, |sent| sent.first);
+        let sent = Sent {
+            first,
+            last,
+            refused,
+        };
+        self.sent.insert(batch.nonce, sent);
+        if refused {
             // It may be in a block already: only a proof ends the search.
             let (code, log) = (answer.code, answer.log);
             warn!(code, log, "sequencer refused a batch");
@@ -240,8 +325,8 @@ impl Submitter {
                 self.client
                     .failed(node, &"it does not know where a batch is");
             }
-            self.look().await?;
         }
+        self.look().await?;
         Ok(())
     }
 

@@ -17,26 +17,36 @@ use serde_json::json;
 use crate::support::{Network, PATIENCE, nodes_agree, raw_transfer, receipt};
 
 /// The processes that die in turn, some of them together, and how long they stay dead.
-const VICTIMS: [(&[&str], u64); 10] = [
+const VICTIMS: [(&[&str], u64); 13] = [
     (&["val-0-app"], 2), // The one that every client asks first.
+    (&["composer"], 0),
     (&["val-1-app"], 2),
+    (&["composer", "val-0-app"], 1),
     (&["val-2-cometbft"], 2),
     (&["composer"], 1),
     (&["alpha-conductor"], 1),
     (&["alpha-geth"], 2),
+    (&["composer"], 0),
     (&["beta-geth"], 1),
     (&["val-0-cometbft"], 2),
     (&["val-3-app", "val-3-cometbft"], 1),
     (&["beta-conductor", "beta-geth", "composer"], 1),
 ];
 
+/// The accounts that send on each rollup: several batches are on their way when a process dies.
+const SENDERS: std::ops::Range<usize> = 2..5;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_and_nothing_runs_twice() {
     let mut network = Network::start(4, 2).await;
     let stop = Arc::new(AtomicBool::new(false));
-    let traffic: Vec<_> = (0..2)
-        .map(|rollup| tokio::spawn(send_until(Sender::of(&network, rollup), Arc::clone(&stop))))
-        .collect();
+    let traffic = [0, 1].map(|rollup| {
+        let send = |account| {
+            let sender = Sender::of(&network, rollup, account);
+            tokio::spawn(send_until(sender, Arc::clone(&stop)))
+        };
+        SENDERS.map(send).collect::<Vec<_>>()
+    });
     for (names, seconds) in VICTIMS {
         tokio::time::sleep(Duration::from_secs(2)).await;
         eprintln!("kill -9 {}", names.join(", "));
@@ -51,12 +61,12 @@ async fn nothing_acknowledged_is_lost_and_nothing_runs_twice() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     stop.store(true, Ordering::Relaxed);
     for (rollup, traffic) in traffic.into_iter().enumerate() {
-        let acknowledged = traffic.await.unwrap();
-        assert!(
-            acknowledged.len() > 10,
-            "only {} were acknowledged",
-            acknowledged.len()
-        );
+        let mut acknowledged = Vec::new();
+        for sender in traffic {
+            let sent = sender.await.unwrap();
+            assert!(sent.len() > 10, "only {} were acknowledged", sent.len());
+            acknowledged.extend(sent);
+        }
         all_ran_once(&network, rollup, &acknowledged).await;
     }
     nodes_agree(&network).await;
@@ -71,9 +81,9 @@ struct Sender {
 }
 
 impl Sender {
-    fn of(network: &Network, rollup: usize) -> Self {
+    fn of(network: &Network, rollup: usize, account: usize) -> Self {
         let chain_id = network.info.rollups[rollup].evm_chain_id;
-        let sign = |nonce| raw_transfer(network, chain_id, 3, nonce, |request| request);
+        let sign = |nonce| raw_transfer(network, chain_id, account, nonce, |request| request);
         let sign_all = async {
             let mut raw = Vec::new();
             for nonce in 0..400 {

@@ -63,7 +63,8 @@ enum Record {
         height: u64,
         places: Vec<(u64, Option<u32>)>,
     },
-    /// What compaction keeps beside the transactions themselves.
+    /// What compaction keeps beside the transactions themselves. Of the batches on their way it has
+    /// the oldest; the others follow it as they were signed.
     Kept {
         next_nonce: Option<u64>,
         open: Option<Batch>,
@@ -197,7 +198,10 @@ struct State {
     by_hash: HashMap<(RollupId, B256), u64>,
     by_sender: HashMap<(RollupId, Address), BTreeMap<u64, u64>>,
     queued: BTreeSet<u64>,
-    open: Option<Batch>,
+    /// Batches whose inclusion is not verified yet, by nonce.
+    open: BTreeMap<u64, Batch>,
+    /// How many transactions of a sender are in batches.
+    batched: HashMap<(RollupId, Address), usize>,
     next_nonce: Option<u64>,
     next_seq: u64,
     bytes: usize,
@@ -295,13 +299,21 @@ impl Queue {
 
     /// Waits until something is queued.
     pub(crate) async fn wait(&self) {
-        while self.state().queued.is_empty() {
-            self.changed.notified().await;
+        while !self.has_queued() {
+            self.changed().await;
         }
+    }
+
+    /// Waits until there is more to send, or a place for it.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Moves what `fill` chooses of the waiting transactions, oldest first, into the batch with
     /// this nonce. It must be signed next: only then does a restart know of it.
+    ///
+    /// A sender with transactions in another batch waits for it: should that one fail, the later
+    /// ones would be ordered before the earlier ones.
     pub(crate) async fn take(
         &self,
         nonce: u64,
@@ -309,7 +321,9 @@ impl Queue {
     ) -> Vec<Item> {
         let _alone = self.appending.write().await;
         let mut state = self.state();
-        let mut waiting = state.queued.iter().filter_map(|seq| state.items.get(seq));
+        let waiting = state.queued.iter().filter_map(|seq| state.items.get(seq));
+        let mut waiting =
+            waiting.filter(|item| !state.batched.contains_key(&(item.rollup, item.sender)));
         let taken = fill(&mut waiting);
         for item in &taken {
             state.set_stage(item.seq, Stage::Batched(nonce));
@@ -355,10 +369,16 @@ impl Queue {
         Ok(())
     }
 
-    /// The batch whose inclusion is not verified yet.
+    /// The batches whose inclusion is not verified yet, in the order of their nonces.
     #[must_use]
-    pub(crate) fn open_batch(&self) -> Option<Batch> {
-        self.state().open.clone()
+    pub(crate) fn open_batches(&self) -> Vec<Batch> {
+        self.state().open.values().cloned().collect()
+    }
+
+    /// Whether anything is queued.
+    #[must_use]
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.state().queued.is_empty()
     }
 
     /// The nonce after all batches, if there ever was one.
@@ -554,8 +574,8 @@ impl State {
                     });
                     self.set_stage(seq, stage);
                 }
-                self.open = self.open.take().filter(|batch| batch.nonce != nonce);
-                self.next_nonce = Some(nonce + 1);
+                self.open.remove(&nonce);
+                self.follow(nonce);
             }
             Record::Kept {
                 next_nonce,
@@ -575,8 +595,13 @@ impl State {
         for seq in &batch.seqs {
             self.set_stage(*seq, Stage::Batched(batch.nonce));
         }
-        self.next_nonce = Some(batch.nonce + 1);
-        self.open = Some(batch);
+        self.follow(batch.nonce);
+        self.open.insert(batch.nonce, batch);
+    }
+
+    /// The next batch comes after the one with this nonce, and after all others.
+    fn follow(&mut self, nonce: u64) {
+        self.next_nonce = self.next_nonce.max(nonce.checked_add(1));
     }
 
     fn insert(&mut self, seq: u64, checked: Checked) {
@@ -625,11 +650,30 @@ impl State {
         let Some(item) = self.items.get_mut(&seq) else {
             return;
         };
-        item.stage = stage;
+        let sender = (item.rollup, item.sender);
+        let before = std::mem::replace(&mut item.stage, stage);
+        self.count_batched(sender, before, stage);
         if stage == Stage::Queued {
             self.queued.insert(seq);
         } else {
             self.queued.remove(&seq);
+        }
+    }
+
+    fn count_batched(&mut self, sender: (RollupId, Address), before: Stage, after: Stage) {
+        let is_batched = |stage| matches!(stage, Stage::Batched(_));
+        match (is_batched(before), is_batched(after)) {
+            (false, true) => *self.batched.entry(sender).or_default() += 1,
+            (true, false) => {
+                let Some(count) = self.batched.get_mut(&sender) else {
+                    return;
+                };
+                *count -= 1;
+                if *count == 0 {
+                    self.batched.remove(&sender);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -680,12 +724,14 @@ impl State {
             Stage::Sequenced(place) => Some((item.seq, place)),
             _ => None,
         });
+        let mut open = self.open.values().cloned();
         let kept = Record::Kept {
             next_nonce: self.next_nonce,
-            open: self.open.clone(),
+            open: open.next(),
             placed: placed.collect(),
         };
-        accepted.chain([kept]).collect()
+        let signed = open.map(Record::Signed);
+        accepted.chain([kept]).chain(signed).collect()
     }
 }
 

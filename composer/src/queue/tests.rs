@@ -26,7 +26,7 @@ fn batch(nonce: u64, seqs: &[u64], versions: &[&'static str]) -> Batch {
 #[derive(Debug, PartialEq)]
 struct Essence {
     queued: Vec<u64>,
-    open: Option<Batch>,
+    open: Vec<Batch>,
     next_nonce: Option<u64>,
     sequenced: Vec<(u64, Place)>,
 }
@@ -36,7 +36,7 @@ fn essence(queue: &Queue) -> Essence {
     let sequenced = queue.sequenced(alpha(), usize::MAX).into_iter();
     Essence {
         queued,
-        open: queue.open_batch(),
+        open: queue.open_batches(),
         next_nonce: queue.next_nonce(),
         sequenced: sequenced.map(|(seq, _, place)| (seq, place)).collect(),
     }
@@ -66,8 +66,10 @@ async fn every_step_survives_a_restart() {
         queue = Queue::open(directory.path()).unwrap();
         assert_eq!(essence(&queue), before, "after step {step}");
     }
-    let batch = queue.open_batch().unwrap();
-    assert_eq!((batch.nonce, batch.seqs), (8, vec![1, 2]));
+    let [batch] = &queue.open_batches()[..] else {
+        panic!("not one batch");
+    };
+    assert_eq!((batch.nonce, &batch.seqs[..]), (8, &[1, 2][..]));
     assert_eq!(
         queue.sequenced(alpha(), 9)[0].2,
         Place {
@@ -75,6 +77,61 @@ async fn every_step_survives_a_restart() {
             index: 4
         }
     );
+}
+
+#[tokio::test]
+async fn several_batches_are_on_their_way_and_survive_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut queue = Queue::open(directory.path()).unwrap();
+    for signer in 1..=4 {
+        queue.accept(tx(signer, 0, 10), None).await.unwrap();
+    }
+    for step in 0..7 {
+        match step {
+            0 => queue.signed(batch(7, &[0], &["first"])).await.unwrap(),
+            1 => queue.signed(batch(8, &[1], &["second"])).await.unwrap(),
+            2 => queue.signed(batch(9, &[2], &["third"])).await.unwrap(),
+            3 | 6 => queue.compact().await.unwrap(),
+            4 => {
+                let again = batch(8, &[1], &["second", "again"]);
+                queue.signed(again).await.unwrap();
+            }
+            _ => {
+                let places = vec![(0, Some(4))];
+                queue.included(7, Height::new(9), places).await.unwrap();
+            }
+        }
+        let before = essence(&queue);
+        drop(queue);
+        queue = Queue::open(directory.path()).unwrap();
+        assert_eq!(essence(&queue), before, "after step {step}");
+    }
+    let open = queue.open_batches();
+    let nonces: Vec<u64> = open.iter().map(|batch| batch.nonce).collect();
+    assert_eq!((nonces, open[0].hashes.len()), (vec![8, 9], 2));
+    assert_eq!(
+        (queue.next_nonce(), essence(&queue).queued),
+        (Some(10), vec![3])
+    );
+}
+
+#[tokio::test]
+async fn a_sender_is_in_one_batch_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Queue::open(directory.path()).unwrap();
+    queue.accept(tx(1, 0, 10), None).await.unwrap();
+    assert_eq!(take_all(&queue, 5).await, vec![0]);
+    queue.signed(batch(5, &[0], &["first"])).await.unwrap();
+    queue.accept(tx(1, 1, 10), None).await.unwrap();
+    queue.accept(tx(2, 0, 10), None).await.unwrap();
+    assert_eq!(take_all(&queue, 6).await, vec![2]);
+    queue.signed(batch(6, &[2], &["second"])).await.unwrap();
+    drop(queue);
+    let queue = Queue::open(directory.path()).unwrap();
+    assert!(take_all(&queue, 7).await.is_empty(), "after a restart, too");
+    let failed = vec![(0, None)];
+    queue.included(5, Height::new(3), failed).await.unwrap();
+    assert_eq!(take_all(&queue, 7).await, vec![0, 1], "in order");
 }
 
 #[tokio::test]

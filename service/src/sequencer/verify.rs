@@ -160,8 +160,8 @@ pub struct Inclusion {
     pub log: String,
 }
 
-/// Verifies that a block above what is `trusted` holds the transaction `hash`, and trusts its
-/// header from then on; on `Err` nothing changes.
+/// Verifies that the block of what is `trusted`, or one above, holds the transaction `hash`, and
+/// trusts its header from then on; on `Err` nothing changes.
 ///
 /// # Errors
 /// [`VerifyError`] if header or path do not hold.
@@ -171,7 +171,7 @@ pub fn verify_inclusion(
     included: &Included,
 ) -> Result<Inclusion, VerifyError> {
     let mut next = trusted.clone();
-    let header = verify_header(
+    let header = recognise_or_verify(
         &mut next,
         Height::new(included.height),
         &included.signed_header,
@@ -199,11 +199,8 @@ pub fn verify_record<T: borsh::BorshDeserialize>(
 ) -> Result<(Option<T>, Height), VerifyError> {
     let mut next = trusted.clone();
     let height = Height::new(answer.height.saturating_add(1));
-    let header = if height == trusted.height() {
-        trusted.recognise(&decode_signed_header(&answer.signed_header)?)?
-    } else {
-        verify_header(&mut next, height, &answer.signed_header, &answer.validators)?
-    };
+    let (header, validators) = (&answer.signed_header, &answer.validators);
+    let header = recognise_or_verify(&mut next, height, header, validators)?;
     let proof = StateProof::decode(&answer.borsh_proof)?;
     let record = proof.verify_record(key, &header.app_hash())?;
     *trusted = next;
@@ -217,6 +214,19 @@ pub(super) fn verify_pivot(
     answer: &GetHeaderResponse,
 ) -> Result<VerifiedHeader, VerifyError> {
     verify_header(trusted, height, &answer.signed_header, &answer.validators)
+}
+
+/// The trusted header itself, or one above.
+fn recognise_or_verify(
+    trusted: &mut TrustedState,
+    expected: Height,
+    signed_header: &[u8],
+    validators: &[u8],
+) -> Result<VerifiedHeader, VerifyError> {
+    if expected == trusted.height() {
+        return Ok(trusted.recognise(&decode_signed_header(signed_header)?)?);
+    }
+    verify_header(trusted, expected, signed_header, validators)
 }
 
 fn verify_header(

@@ -274,7 +274,11 @@ impl Store for DiskStore {
     }
 
     fn clear(&self, table: Table) -> Result<(), StoreError> {
-        self.table(table)?.clear().map_err(StoreError::new)
+        let commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let keyspace = self.table(table)?;
+        keyspace.clear().map_err(StoreError::new)?;
+        let marked = keyspace.insert(MARK, commits.to_be_bytes());
+        marked.map_err(StoreError::new)
     }
 
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {

@@ -230,6 +230,16 @@ fn a_store_that_lost_its_end_goes_on_from_an_earlier_block() {
 }
 
 #[test]
+fn a_table_can_be_cleared_beside_blocks() {
+    let directory = tempdir().unwrap();
+    let (store, mut rollup) = open(directory.path()).unwrap();
+    advance(&mut rollup, STORED).unwrap();
+    store.clear(Table::Import).unwrap();
+    drop((store, rollup));
+    assert_eq!(go_on(directory.path()).unwrap(), (STORED, expected()));
+}
+
+#[test]
 fn half_a_state_without_blocks_is_forgotten() {
     let directory = tempdir().unwrap();
     let store = DiskStore::open(directory.path(), CACHE_BYTES).unwrap();

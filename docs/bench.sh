@@ -20,6 +20,9 @@ sequencer 1-validator-4mb --block-bytes 4000000
 sequencer 1-validator-110b --block-bytes 4000000 --item-bytes 110
 sequencer 4-validators-1mb --validators 4 --block-bytes 1000000
 sequencer 4-validators-4mb --validators 4 --block-bytes 4000000
+sequencer 4-validators-110b --validators 4 --block-bytes 4000000 --item-bytes 110
+sequencer 1-validator-1kib --block-bytes 1000000 --tx-bytes 1024 --item-bytes 110
+sequencer 1-validator-1mib --block-bytes 4000000 --tx-bytes 1047552
 
 echo "== blocks" >&2
 cargo bench --package counterpoint-app --bench blocks > "$results/blocks.jsonl"

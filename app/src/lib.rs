@@ -200,8 +200,8 @@ async fn work(
         async {
             let served = serve_abci(abci.run(shutdown.clone())).await;
             served.wrap_err("abci")?;
-            let written = consensus.settle();
-            written.map_err(|error| eyre::eyre!("abci: {error}"))
+            let written = consensus.settle().map_err(|error| eyre::eyre!(error));
+            written.wrap_err("abci")
         },
         async {
             let incoming =

@@ -21,7 +21,7 @@ use crate::{
     pending::Pending,
     progress::Progress,
     receipts::{self, Receipts},
-    start::{Peers, meet},
+    start::meet,
 };
 
 pub(crate) async fn work(
@@ -54,19 +54,13 @@ async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -
     }
     let peers = meet(config, board, store.as_ref()).await?;
     let progress = peers.progress(store.as_ref())?;
-    let Peers {
-        specification,
-        trusted: _,
-        sequencer,
-        client,
-        rollup,
-    } = peers;
+    let (source, client) = peers.split(board.readiness.clone());
     info!(head = progress.header.number, hash = %progress.hash, "starting from");
     let pending = Arc::new(Pending::new(Arc::clone(&store)));
     let mut committer = Committer {
         store,
         pending: Arc::clone(&pending),
-        driver: Driver::new(client, specification.clone()),
+        driver: Driver::new(client, source.specification.clone()),
         client_head: 0,
         data_dir: config.data_dir.clone(),
         board: board.clone(),
@@ -75,12 +69,6 @@ async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -
     let receipts = Arc::new(Receipts::after(progress.header.number, &progress.extra));
     board.attach(Arc::clone(&receipts));
     let serving = serve(config, Arc::clone(&receipts), shutdown.clone());
-    let source = Source {
-        specification,
-        rollup,
-        sequencer,
-        readiness: board.readiness.clone(),
-    };
     let pipeline = Pipeline {
         source,
         pending,

@@ -15,6 +15,7 @@ use crate::{
     Config,
     board::{Board, CLIENT},
     chain_spec::Specification,
+    derivation::Source,
     engine::{EngineClient, EngineError, ExecutionClient, FORKCHOICE, new_payload},
     evm::Store,
     progress::Progress,
@@ -46,6 +47,17 @@ impl Peers {
         );
         progress.trusted = self.trusted.clone();
         Ok(progress)
+    }
+
+    /// Where blocks come from, and who takes them.
+    pub(crate) fn split(self, readiness: Readiness) -> (Source, EngineClient) {
+        let source = Source {
+            specification: self.specification,
+            rollup: self.rollup,
+            sequencer: self.sequencer,
+            readiness,
+        };
+        (source, self.client)
     }
 }
 

@@ -13,12 +13,12 @@ use crate::{
     Config,
     board::Board,
     commit::keep_evidence,
-    derivation::{Derivation, Source},
+    derivation::Derivation,
     engine::{DriverError, ExecutionClient},
     evm::{DiskStore, RollupBlock, Store},
     progress::Progress,
     receipts::Receipts,
-    start::{Peers, meet},
+    start::meet,
 };
 
 /// How many blocks pass from one line in the log to the next.
@@ -66,25 +66,14 @@ async fn verify(config: &Config, range: Range, store: Arc<dyn Store>) -> eyre::R
     let board = Board::new();
     let peers = meet(config, &board, store.as_ref()).await?;
     let mut tip = peers.progress(store.as_ref())?;
-    let Peers {
-        specification,
-        trusted: _,
-        sequencer,
-        client,
-        rollup,
-    } = peers;
+    let (source, client) = peers.split(board.readiness.clone());
+    let specification = source.specification.clone();
     let head = client.block(None).await?.map_or(0, |head| head.number);
     let to = range.to;
     eyre::ensure!(
         to <= head,
         "--to is {to}, the client has blocks up to {head}"
     );
-    let source = Source {
-        specification: specification.clone(),
-        rollup,
-        sequencer,
-        readiness: board.readiness,
-    };
     let receipts = Arc::new(Receipts::after(0, &tip.extra));
     let mut derivation = Derivation::new(source, Arc::clone(&store), &tip, receipts);
     while tip.header.number < range.to {

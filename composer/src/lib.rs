@@ -1,18 +1,19 @@
 //! A wallet's way into the sequencer.
 //!
 //! ```text
-//! wallet ─ JSON-RPC ─▶ rpc ─checked─▶ queue (fsync, then acknowledged)
-//!            reads │                   │  ▲
-//!                  ▼                   ▼  │ verified inclusion
-//!           execution client      submitter ─ signed batch ─▶ sequencer
-//!                  ▲                   │ sequenced
-//!                  └──── receipts ── tracker
+//! wallet ─ JSON-RPC ─▶ rpc ─▶ intake ─checked─▶ queue (fsync, then acknowledged)
+//!            reads │                              │  ▲
+//!                  ▼                              ▼  │ verified inclusion
+//!           execution client                 submitter ─ signed batch ─▶ sequencer
+//!                  ▲                              │ sequenced
+//!                  └─────────── receipts ───── tracker
 //!           conductor ─ early receipts ─▶ early ─▶ rpc
 //! ```
 
 mod bundle;
 mod config;
 mod early;
+mod intake;
 mod metric;
 mod queue;
 mod rpc;

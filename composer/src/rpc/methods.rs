@@ -1,24 +1,19 @@
 use std::{sync::Arc, time::Duration};
 
-use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, Bytes, U64};
 use counterpoint_core::registry::RollupConfig;
-use metrics::{counter, histogram};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::{
-    sync::{Mutex, Semaphore, watch},
+    sync::{Semaphore, watch},
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{
-    error::RpcError,
-    validate::{check_balance, check_fees, check_lag, check_nonce, check_replacement, decode},
-};
+use super::error::RpcError;
 use crate::{
     early::{Early, Included},
-    metric,
-    queue::{Checked, Item, Place, Queue, QueueError, Stage},
+    intake::Intake,
+    queue::{Item, Place, Queue, Stage},
     upstream::{Upstream, UpstreamError},
 };
 
@@ -59,12 +54,6 @@ const PASSED_ON: [&str; 33] = [
     "web3_sha3",
 ];
 
-/// Senders whose transactions are checked at the same time; one sender's never are. As many as a
-/// byte has values.
-const STRIPES: usize = 256;
-/// Most transactions that are being checked or written, of one rollup.
-const MAX_INTAKE: usize = 4_096;
-
 /// Most calls that wait for a receipt, of one rollup.
 const MAX_WAITING: usize = 4_096;
 /// How long a call waits for a receipt if it does not say, and at most; as geth does.
@@ -82,8 +71,7 @@ pub(crate) struct Rollup {
     early: Arc<Early>,
     conductor: Option<String>,
     http: reqwest::Client,
-    senders: [Mutex<()>; STRIPES],
-    intake: Arc<Semaphore>,
+    intake: Arc<Intake>,
     waiting: Semaphore,
 }
 
@@ -95,15 +83,15 @@ impl Rollup {
         early: Arc<Early>,
         conductor: Option<String>,
     ) -> Self {
+        let intake = Intake::new(config.clone(), Arc::clone(&queue), upstream.clone());
         Self {
+            intake: Arc::new(intake),
             config,
             queue,
             upstream,
             early,
             conductor,
             http: reqwest::Client::new(),
-            senders: [const { Mutex::const_new(()) }; STRIPES],
-            intake: Arc::new(Semaphore::new(MAX_INTAKE)),
             waiting: Semaphore::new(MAX_WAITING),
         }
     }
@@ -123,7 +111,7 @@ impl Rollup {
             ))),
             "eth_sendRawTransaction" => {
                 let (raw,): (Bytes,) = parse(params)?;
-                Ok(json!(self.send(raw).await?))
+                Ok(json!(self.intake.send(raw).await?))
             }
             "eth_sendRawTransactionSync" => self.send_and_wait(&params).await,
             "eth_getTransactionCount" => self.transaction_count(params).await,
@@ -140,71 +128,6 @@ impl Rollup {
         }
     }
 
-    /// Acknowledges a transaction once it is on disk. Sent again, it is acknowledged again.
-    ///
-    /// It is a task of its own: a wallet that hangs up must not stop it half-way.
-    async fn send(self: &Arc<Self>, raw: Bytes) -> Result<B256, RpcError> {
-        let started = std::time::Instant::now();
-        let seat = Arc::clone(&self.intake)
-            .try_acquire_owned()
-            .map_err(|_| RpcError::overloaded("the composer is overloaded, try again later"))?;
-        let rollup = Arc::clone(self);
-        let task = tokio::spawn(async move {
-            let _seat = seat;
-            rollup.try_send(&raw).await
-        });
-        let sent = task
-            .await
-            .unwrap_or_else(|panic| Err(RpcError::internal(panic)));
-        let outcome = if sent.is_ok() { "accepted" } else { "refused" };
-        counter!(metric::RECEIVED, "outcome" => outcome).increment(1);
-        histogram!(metric::ACKNOWLEDGE_SECONDS).record(started.elapsed());
-        sent
-    }
-
-    async fn try_send(&self, raw: &[u8]) -> Result<B256, RpcError> {
-        let (tx, sender) = decode(raw, &self.config)?;
-        let (hash, rollup) = (*tx.tx_hash(), self.config.rollup_id);
-        // The last byte of an address, whose greatest value is the last place.
-        let _sender = self.senders[usize::from(sender[19])].lock().await;
-        let known = self.queue.get(rollup, hash);
-        if known.is_some_and(|item| !matches!(item.stage, Stage::Skipped(_))) {
-            self.queue.barrier().await.map_err(RpcError::internal)?;
-            return Ok(hash);
-        }
-        let head = self.upstream.recent_head().await?;
-        check_lag(&head, &self.config)?;
-        check_fees(&tx, sender, head.next_base_fee, &self.config)?;
-        let account = self.upstream.account(sender).await?;
-        let pending = self.queue.pending_nonce(rollup, sender, account.nonce);
-        check_nonce(tx.nonce(), account.nonce, pending)?;
-        let replaces = match self.queue.by_nonce(rollup, sender, tx.nonce()) {
-            None => None,
-            Some(Item {
-                stage: Stage::Queued,
-                tx: old,
-                seq,
-                ..
-            }) => {
-                check_replacement(&tx, &old)?;
-                Some(seq)
-            }
-            Some(_) => return Err(QueueError::TooLate.into()),
-        };
-        let queued = self
-            .queue
-            .pending_cost(rollup, sender, account.nonce, replaces);
-        check_balance(&tx, account.balance, queued)?;
-        let checked = Checked {
-            rollup,
-            raw: bytes::Bytes::copy_from_slice(raw),
-            tx,
-            sender,
-        };
-        self.queue.accept(checked, replaces).await?;
-        Ok(hash)
-    }
-
     /// EIP-7966: takes a transaction in, and answers with its receipt as soon as there is one.
     async fn send_and_wait(self: &Arc<Self>, params: &Value) -> Result<Value, RpcError> {
         let argument = |at| params.get(at).cloned().unwrap_or_default();
@@ -216,7 +139,7 @@ impl Rollup {
             .try_acquire()
             .map_err(|_| RpcError::overloaded("too many calls wait for a receipt"))?;
         let told = self.early.watch();
-        let hash = self.send(raw).await?;
+        let hash = self.intake.send(raw).await?;
         let outcome = timeout_at(deadline, self.outcome(hash, told)).await;
         outcome.unwrap_or_else(|_| Err(RpcError::timeout(hash, wait)))
     }

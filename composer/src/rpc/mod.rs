@@ -2,7 +2,6 @@
 
 mod error;
 mod methods;
-mod validate;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,7 +11,7 @@ use axum::{
     extract::{DefaultBodyLimit, Path, State},
     routing::post,
 };
-use error::RpcError;
+pub(crate) use error::RpcError;
 use futures::{StreamExt, stream};
 pub(crate) use methods::Rollup;
 use serde::Deserialize;

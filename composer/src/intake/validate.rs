@@ -7,8 +7,7 @@ use alloy_eips::eip2718::{Decodable2718, Encodable2718};
 use alloy_primitives::{Address, U256};
 use counterpoint_core::{action::SubmitData, registry::RollupConfig};
 
-use super::error::RpcError;
-use crate::{queue::cost, upstream::Head};
+use crate::{queue::cost, rpc::RpcError, upstream::Head};
 
 /// Slots that a rollup's execution may lag.
 const MAX_LAG_SLOTS: u64 = 5;

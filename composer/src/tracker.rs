@@ -177,7 +177,7 @@ mod tests {
         );
         let tx = checked(rollup, raw(1, 0, 10));
         let hash = *tx.tx.tx_hash();
-        queue.accept(tx, None).await.unwrap();
+        queue.put(tx, None).await.unwrap();
         let places = vec![(0, Some(0))];
         queue
             .included(0, height_one().height, places)

@@ -1,7 +1,7 @@
 //! A rollup's execution client, asked by JSON-RPC in bounded time.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -10,12 +10,16 @@ use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use counterpoint_core::cursor::ExtraData;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the last block is taken for the last.
+/// How long an answer may take that intake waits for: a wallet is told soon.
+const INTAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the last block is taken for the last without asking again.
 const HEAD_AGE: Duration = Duration::from_millis(200);
+/// How long it is while the client is being asked again.
+const MAX_HEAD_AGE: Duration = Duration::from_secs(2);
 /// Longest answer, in bytes.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
 
@@ -38,8 +42,22 @@ pub(crate) enum UpstreamError {
 pub(crate) struct Upstream {
     http: reqwest::Client,
     url: String,
-    /// Asked for by every sender, so it is kept for a moment.
-    head: Arc<Mutex<Option<Asked>>>,
+    heads: Arc<Heads>,
+}
+
+/// The last executed block: asked for by every sender, so it is kept for a moment.
+#[derive(Debug, Default)]
+struct Heads {
+    kept: Mutex<Kept>,
+    /// Held by who asks: answers are remembered in the order in which they were given.
+    asking: AsyncMutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    last: Option<Asked>,
+    /// The greatest number ever seen.
+    known: u64,
 }
 
 /// What intake must know of a sender.
@@ -103,7 +121,7 @@ impl Upstream {
         Ok(Self {
             http,
             url: url.to_owned(),
-            head: Arc::default(),
+            heads: Arc::default(),
         })
     }
 
@@ -112,16 +130,16 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`] says whether the client or the call is at fault.
     pub(crate) async fn call(&self, method: &str, params: &Value) -> Result<Value, UpstreamError> {
-        let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let mut answer = self.post(&request).await?;
-        if let Some(error) = answer.get_mut("error").filter(|error| !error.is_null()) {
-            return Err(UpstreamError::Rpc(error.take()));
-        }
-        let missing = || UpstreamError::Malformed("no result".into());
-        answer
-            .get_mut("result")
-            .map(Value::take)
-            .ok_or_else(missing)
+        self.call_within(TIMEOUT, method, params).await
+    }
+
+    async fn call_within(
+        &self,
+        timeout: Duration,
+        method: &str,
+        params: &Value,
+    ) -> Result<Value, UpstreamError> {
+        result(self.post(&request(method, params), timeout).await?)
     }
 
     async fn read<T: DeserializeOwned>(
@@ -129,15 +147,15 @@ impl Upstream {
         method: &str,
         params: Value,
     ) -> Result<T, UpstreamError> {
-        let answer = self.call(method, &params).await?;
-        serde_json::from_value(answer).map_err(|error| UpstreamError::Malformed(error.to_string()))
+        decode(self.call(method, &params).await?)
     }
 
-    async fn post(&self, request: &Value) -> Result<Value, UpstreamError> {
+    async fn post(&self, request: &Value, timeout: Duration) -> Result<Value, UpstreamError> {
         let unreachable = |error: reqwest::Error| UpstreamError::Unreachable(error.to_string());
         let mut response = self
             .http
             .post(&self.url)
+            .timeout(timeout)
             .json(request)
             .send()
             .await
@@ -152,19 +170,43 @@ impl Upstream {
         serde_json::from_slice(&body).map_err(|error| UpstreamError::Malformed(error.to_string()))
     }
 
-    /// A sender's account after the last executed block.
+    /// Accounts after the last executed block, all by one request.
     ///
     /// # Errors
     /// [`UpstreamError`] if the client does not say.
-    pub(crate) async fn account(&self, address: Address) -> Result<Account, UpstreamError> {
-        let (nonce, balance) = tokio::try_join!(
-            self.read::<U64>("eth_getTransactionCount", json!([address, "latest"])),
-            self.read::<U256>("eth_getBalance", json!([address, "latest"])),
-        )?;
-        Ok(Account {
-            nonce: nonce.to(),
-            balance,
-        })
+    pub(crate) async fn accounts(
+        &self,
+        addresses: &[Address],
+    ) -> Result<Vec<Account>, UpstreamError> {
+        let calls = addresses.iter().flat_map(|address| {
+            let params = json!([address, "latest"]);
+            ["eth_getTransactionCount", "eth_getBalance"].map(|method| request(method, &params))
+        });
+        let calls = calls.enumerate().map(|(id, mut call)| {
+            call["id"] = json!(id);
+            call
+        });
+        let answer = self
+            .post(&Value::Array(calls.collect()), INTAKE_TIMEOUT)
+            .await?;
+        let Value::Array(mut answers) = answer else {
+            return Err(refusal(answer));
+        };
+        // A server may answer the calls of a batch in any order.
+        answers.sort_by_key(|answer| answer["id"].as_u64());
+        if answers.len() != 2 * addresses.len() {
+            return Err(UpstreamError::Malformed("some calls have no answer".into()));
+        }
+        let mut answers = answers.into_iter().map(result);
+        let mut next = || answers.next().unwrap_or(Ok(Value::Null));
+        let account = |_| {
+            let (nonce, balance): (U64, U256) = (decode(next()?)?, decode(next()?)?);
+            Ok(Account {
+                nonce: nonce.to(),
+                balance,
+            })
+        };
+        addresses.iter().map(account).collect()
     }
 
     /// A transaction's receipt, if it was executed.
@@ -184,21 +226,32 @@ impl Upstream {
         self.read("eth_getBlockReceipts", json!([number])).await
     }
 
-    /// The last executed block, at most [`HEAD_AGE`] ago.
+    /// The last executed block, of a moment ago. While the client is slow it may be older, up to
+    /// [`MAX_HEAD_AGE`]; a failure counts as long.
     ///
     /// # Errors
     /// [`UpstreamError`] if the client does not say.
     pub(crate) async fn recent_head(&self) -> Result<Head, UpstreamError> {
-        let mut kept = self.head.lock().await;
-        match kept.as_ref() {
-            Some((since, head)) if since.elapsed() < HEAD_AGE => head.clone(),
-            _ => {
-                // A failure is kept too: a client that hangs is not asked by one after the other.
-                let head = self.head().await;
-                *kept = Some((Instant::now(), head.clone()));
-                head
+        let kept = self.kept().last.clone();
+        match kept {
+            Some((since, head)) if since.elapsed() < HEAD_AGE => return head,
+            Some((since, head)) if since.elapsed() < MAX_HEAD_AGE => {
+                let upstream = self.clone();
+                tokio::spawn(async move {
+                    if let Ok(_turn) = upstream.heads.asking.try_lock() {
+                        let _ = upstream.ask_head().await;
+                    }
+                });
+                return head;
             }
+            _ => {}
         }
+        let _turn = self.heads.asking.lock().await;
+        match self.kept().last.clone() {
+            Some((since, head)) if since.elapsed() < HEAD_AGE => return head,
+            _ => {}
+        }
+        self.ask_head().await
     }
 
     /// The last executed block.
@@ -206,8 +259,35 @@ impl Upstream {
     /// # Errors
     /// [`UpstreamError`] if the client does not say.
     pub(crate) async fn head(&self) -> Result<Head, UpstreamError> {
+        let _turn = self.heads.asking.lock().await;
+        self.ask_head().await
+    }
+
+    /// The number of the newest block that the client ever told of.
+    #[must_use]
+    pub(crate) fn known_head(&self) -> u64 {
+        self.kept().known
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        let kept = self.heads.kept.lock();
+        kept.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn ask_head(&self) -> Result<Head, UpstreamError> {
+        let head = self.try_ask_head().await;
+        let mut kept = self.kept();
+        if let Ok(head) = &head {
+            kept.known = kept.known.max(head.number);
+        }
+        kept.last = Some((Instant::now(), head.clone()));
+        head
+    }
+
+    async fn try_ask_head(&self) -> Result<Head, UpstreamError> {
         let latest = json!(["latest", false]);
-        let header: Header = self.read("eth_getBlockByNumber", latest).await?;
+        let header = self.call_within(INTAKE_TIMEOUT, "eth_getBlockByNumber", &latest);
+        let header: Header = decode(header.await?)?;
         let next_base_fee = calc_next_block_base_fee(
             header.gas_used.to(),
             header.gas_limit.to(),
@@ -221,4 +301,27 @@ impl Upstream {
             progress: ExtraData::decode(&header.extra_data).ok(),
         })
     }
+}
+
+fn request(method: &str, params: &Value) -> Value {
+    json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })
+}
+
+/// The result of an answer, or its error.
+fn result(mut answer: Value) -> Result<Value, UpstreamError> {
+    match answer.get_mut("result").map(Value::take) {
+        Some(result) if answer.get("error").is_none_or(Value::is_null) => Ok(result),
+        _ => Err(refusal(answer)),
+    }
+}
+
+fn refusal(mut answer: Value) -> UpstreamError {
+    match answer.get_mut("error").map(Value::take) {
+        Some(error) if !error.is_null() => UpstreamError::Rpc(error),
+        _ => UpstreamError::Malformed("no result".into()),
+    }
+}
+
+fn decode<T: DeserializeOwned>(value: Value) -> Result<T, UpstreamError> {
+    serde_json::from_value(value).map_err(|error| UpstreamError::Malformed(error.to_string()))
 }

@@ -3,12 +3,15 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use alloy_primitives::{Address, B256};
-use axum::{Json, Router, extract::State, routing::post};
+use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
 use counterpoint_core::primitive::Height;
 use counterpoint_proto::conductor::{
     self as proto, Event, GetReceiptRequest, GetReceiptResponse, SubscribeReceiptsRequest,
@@ -100,15 +103,25 @@ pub(crate) struct Client {
 }
 
 struct Known {
-    head: u64,
+    head: AtomicU64,
     receipts: Mutex<BTreeMap<String, Value>>,
+    /// Nonces and balances of those that do not have the usual ones.
+    accounts: Mutex<BTreeMap<Address, (u64, u64)>>,
+    /// Requests, and accounts asked for.
+    asked: Mutex<(usize, Vec<Address>)>,
+    away: AtomicBool,
 }
 
 impl Client {
     /// One whose last block is `head`.
     pub(crate) async fn start(head: u64) -> Self {
-        let receipts = Mutex::default();
-        let known = Arc::new(Known { head, receipts });
+        let known = Arc::new(Known {
+            head: AtomicU64::new(head),
+            receipts: Mutex::default(),
+            accounts: Mutex::default(),
+            asked: Mutex::default(),
+            away: AtomicBool::new(false),
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::clone(&known);
@@ -125,17 +138,65 @@ impl Client {
         let mut receipts = self.known.receipts.lock().unwrap();
         receipts.insert(hash.to_string(), receipt);
     }
+
+    /// Another block, after which an account has this nonce and balance.
+    pub(crate) fn advance(&self, address: Address, nonce: u64, balance: u64) {
+        let mut accounts = self.known.accounts.lock().unwrap();
+        accounts.insert(address, (nonce, balance));
+        self.known.head.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether it answers at all.
+    pub(crate) fn set_away(&self, away: bool) {
+        self.known.away.store(away, Ordering::SeqCst);
+    }
+
+    /// How many requests for accounts there were, and each account asked for.
+    pub(crate) fn asked(&self) -> (usize, Vec<Address>) {
+        self.known.asked.lock().unwrap().clone()
+    }
 }
 
-async fn answer(State(known): State<Arc<Known>>, Json(call): Json<Value>) -> Json<Value> {
+async fn answer(
+    State(known): State<Arc<Known>>,
+    Json(request): Json<Value>,
+) -> Result<Json<Value>, StatusCode> {
+    if known.away.load(Ordering::SeqCst) {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let Value::Array(calls) = request else {
+        return Ok(Json(answer_one(&known, &request)));
+    };
+    known.asked.lock().unwrap().0 += 1;
+    let answers = calls.iter().map(|call| answer_one(&known, call));
+    // In any order, as the specification lets it.
+    Ok(Json(Value::Array(answers.rev().collect())))
+}
+
+fn answer_one(known: &Known, call: &Value) -> Value {
+    let address = || {
+        call["params"][0]
+            .as_str()
+            .unwrap()
+            .parse::<Address>()
+            .unwrap()
+    };
+    let account = || {
+        let accounts = known.accounts.lock().unwrap();
+        accounts.get(&address()).copied().unwrap_or((0, u64::MAX))
+    };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let result = match call["method"].as_str().unwrap() {
         "eth_getBlockByNumber" => json!({
-            "number": format!("{:#x}", known.head), "timestamp": format!("{:#x}", now.as_secs()),
+            "number": format!("{:#x}", known.head.load(Ordering::SeqCst)),
+            "timestamp": format!("{:#x}", now.as_secs()),
             "gasUsed": "0x0", "gasLimit": "0x1c9c380", "baseFeePerGas": "0x7", "extraData": "0x",
         }),
-        "eth_getTransactionCount" => json!("0x0"),
-        "eth_getBalance" => json!("0xffffffffffffffff"),
+        "eth_getTransactionCount" => {
+            known.asked.lock().unwrap().1.push(address());
+            json!(format!("{:#x}", account().0))
+        }
+        "eth_getBalance" => json!(format!("{:#x}", account().1)),
         "eth_getTransactionReceipt" => {
             let hash = call["params"][0].as_str().unwrap();
             let receipts = known.receipts.lock().unwrap();
@@ -143,7 +204,7 @@ async fn answer(State(known): State<Arc<Known>>, Json(call): Json<Value>) -> Jso
         }
         _ => Value::Null,
     };
-    Json(json!({ "jsonrpc": "2.0", "id": 1, "result": result }))
+    json!({ "jsonrpc": "2.0", "id": call["id"], "result": result })
 }
 
 /// What one subscription gets: an error at once, or messages and how they end.

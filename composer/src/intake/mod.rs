@@ -1,29 +1,44 @@
-//! From a raw transaction to an acknowledgement: checked against the rollup's rules and the sender's
-//! account, and in the queue on disk.
+//! From raw transactions to acknowledgements: checked against the rollup's rules and the senders'
+//! accounts, and in the queue on disk.
+//!
+//! ```text
+//! group ─▶ seats, size, type ─▶ known? decode, rules, signatures ─▶ accounts ─▶ judged, on disk together
+//!          └──── at once ───┘   └───────── worker threads ───────┘  └─ kept ─┘  └─ the queue's lock ──┘
+//! ```
+//! What is cheap comes first, so that a flood of garbage costs little. The calls of one JSON-RPC batch
+//! are a group: its signatures are one job, its accounts one question, its records one append.
 
+mod accounts;
 mod validate;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet, num::NonZero, sync::Arc, thread::available_parallelism, time::Instant,
+};
 
-use alloy_consensus::Transaction as _;
-use alloy_primitives::{B256, Bytes};
+use accounts::Accounts;
+use alloy_primitives::{Address, B256, Bytes, keccak256};
 use counterpoint_core::registry::RollupConfig;
 use metrics::{counter, histogram};
-use tokio::sync::{Mutex, Semaphore};
-use validate::{check_balance, check_fees, check_lag, check_nonce, check_replacement, decode};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+};
+use validate::{Refusal, check_envelope, check_fees, check_lag, decode, judge, recover};
 
 use crate::{
     metric,
-    queue::{Checked, Item, Queue, QueueError, Stage},
+    queue::{Checked, Queue, Stage},
     rpc::RpcError,
-    upstream::Upstream,
+    upstream::{Head, Upstream, UpstreamError},
 };
 
-/// Senders whose transactions are checked at the same time; one sender's never are. As many as a
-/// byte has values.
-const STRIPES: usize = 256;
-/// Most transactions that are being checked or written, of one rollup.
-const MAX_INTAKE: usize = 4_096;
+/// Seats for transactions that are being checked or written, of one rollup.
+const SEATS: usize = 4_096;
+/// Bytes of a transaction that a seat holds.
+const SEAT_BYTES: usize = 4_096;
+/// How often a group is judged: again after its accounts have changed, or after what has the same
+/// sender and nonce is on disk.
+const ATTEMPTS: usize = 8;
 
 /// Where the transactions of one rollup are taken in.
 #[derive(Debug)]
@@ -31,8 +46,32 @@ pub(crate) struct Intake {
     config: RollupConfig,
     queue: Arc<Queue>,
     upstream: Upstream,
-    senders: [Mutex<()>; STRIPES],
+    accounts: Accounts,
     seats: Arc<Semaphore>,
+    /// Jobs that recover signatures at the same time: one for each core.
+    jobs: Semaphore,
+}
+
+/// A transaction that has a seat, and its place in its group.
+struct Seated {
+    at: usize,
+    raw: Bytes,
+    seat: OwnedSemaphorePermit,
+}
+
+/// What is known of a transaction without its sender's account.
+enum Inspected {
+    /// It was taken in before, or is being written.
+    Known(B256),
+    /// It follows the rules.
+    New(Box<Checked>),
+}
+
+/// A transaction that waits for a verdict.
+struct Candidate {
+    at: usize,
+    checked: Checked,
+    _seat: OwnedSemaphorePermit,
 }
 
 impl Intake {
@@ -42,77 +81,220 @@ impl Intake {
         Self {
             config,
             queue,
+            accounts: Accounts::new(upstream.clone()),
             upstream,
-            senders: [const { Mutex::const_new(()) }; STRIPES],
-            seats: Arc::new(Semaphore::new(MAX_INTAKE)),
+            seats: Arc::new(Semaphore::new(SEATS)),
+            jobs: Semaphore::new(available_parallelism().map_or(1, NonZero::get)),
         }
     }
 
     /// Acknowledges a transaction once it is on disk. Sent again, it is acknowledged again.
     ///
-    /// It is a task of its own: a wallet that hangs up must not stop it half-way.
-    ///
     /// # Errors
     /// [`RpcError`] in geth's words if it is refused.
     pub(crate) async fn send(self: &Arc<Self>, raw: Bytes) -> Result<B256, RpcError> {
-        let started = Instant::now();
-        let seat = Arc::clone(&self.seats)
-            .try_acquire_owned()
-            .map_err(|_| RpcError::overloaded("the composer is overloaded, try again later"))?;
-        let intake = Arc::clone(self);
-        let task = tokio::spawn(async move {
-            let _seat = seat;
-            intake.try_send(&raw).await
-        });
-        let sent = task
-            .await
-            .unwrap_or_else(|panic| Err(RpcError::internal(panic)));
-        let outcome = if sent.is_ok() { "accepted" } else { "refused" };
-        counter!(metric::RECEIVED, "outcome" => outcome).increment(1);
-        histogram!(metric::ACKNOWLEDGE_SECONDS).record(started.elapsed());
-        sent
+        let mut answers = self.send_all(vec![raw]).await;
+        answers.pop().unwrap_or_else(|| Err(unanswered()))
     }
 
-    async fn try_send(&self, raw: &[u8]) -> Result<B256, RpcError> {
-        let (tx, sender) = decode(raw, &self.config)?;
-        let (hash, rollup) = (*tx.tx_hash(), self.config.rollup_id);
-        // The last byte of an address, whose greatest value is the last place.
-        let _sender = self.senders[usize::from(sender[19])].lock().await;
-        let known = self.queue.get(rollup, hash);
-        if known.is_some_and(|item| !matches!(item.stage, Stage::Skipped(_))) {
-            self.queue.barrier().await.map_err(RpcError::internal)?;
-            return Ok(hash);
+    /// The same for a group, whose members are judged in their order.
+    ///
+    /// It is a task of its own: a wallet that hangs up must not stop it half-way.
+    pub(crate) async fn send_all(
+        self: &Arc<Self>,
+        raws: Vec<Bytes>,
+    ) -> Vec<Result<B256, RpcError>> {
+        let (started, count) = (Instant::now(), raws.len());
+        let intake = Arc::clone(self);
+        let task = tokio::spawn(async move { intake.take_in(raws).await });
+        let answers = task.await.unwrap_or_else(|panic| {
+            let panicked = RpcError::internal(panic);
+            vec![Err(panicked); count]
+        });
+        for answer in &answers {
+            let outcome = if answer.is_ok() {
+                "accepted"
+            } else {
+                "refused"
+            };
+            counter!(metric::RECEIVED, "outcome" => outcome).increment(1);
+            histogram!(metric::ACKNOWLEDGE_SECONDS).record(started.elapsed());
         }
-        let head = self.upstream.recent_head().await?;
-        check_lag(&head, &self.config)?;
-        check_fees(&tx, sender, head.next_base_fee, &self.config)?;
-        let account = self.upstream.account(sender).await?;
-        let pending = self.queue.pending_nonce(rollup, sender, account.nonce);
-        check_nonce(tx.nonce(), account.nonce, pending)?;
-        let replaces = match self.queue.by_nonce(rollup, sender, tx.nonce()) {
-            None => None,
-            Some(Item {
-                stage: Stage::Queued,
-                tx: old,
-                seq,
-                ..
-            }) => {
-                check_replacement(&tx, &old)?;
-                Some(seq)
+        answers
+    }
+
+    /// The nonce after all that a sender has executed or waiting here without a gap.
+    ///
+    /// # Errors
+    /// [`RpcError`] if the execution client does not answer.
+    pub(crate) async fn pending_nonce(&self, sender: Address) -> Result<u64, RpcError> {
+        loop {
+            let known = self.upstream.known_head();
+            let accounts = self.upstream.accounts(&[sender]).await?;
+            let nonce = accounts.first().map_or(0, |account| account.nonce);
+            // What was finished while the client was asked may have been executed after it answered.
+            let pending = self.queue.look(|queue| {
+                let is_recent = self.upstream.known_head() == known;
+                is_recent.then(|| queue.pending_nonce(self.config.rollup_id, sender, nonce))
+            });
+            if let Some(pending) = pending {
+                return Ok(pending);
             }
-            Some(_) => return Err(QueueError::TooLate.into()),
+        }
+    }
+
+    async fn take_in(self: Arc<Self>, raws: Vec<Bytes>) -> Vec<Result<B256, RpcError>> {
+        let mut answers = vec![Err(unanswered()); raws.len()];
+        let mut seated = Vec::new();
+        for (at, raw) in raws.into_iter().enumerate() {
+            match self.seat(&raw) {
+                Ok(seat) => seated.push(Seated { at, raw, seat }),
+                Err(error) => answers[at] = Err(error),
+            }
+        }
+        let candidates = self.inspect(seated, &mut answers).await;
+        self.decide(candidates, &mut answers).await;
+        answers
+    }
+
+    fn seat(&self, raw: &[u8]) -> Result<OwnedSemaphorePermit, RpcError> {
+        check_envelope(raw, &self.config)?;
+        let seats = u32::try_from(raw.len().div_ceil(SEAT_BYTES)).unwrap_or(u32::MAX);
+        let seat = Arc::clone(&self.seats).try_acquire_many_owned(seats);
+        seat.map_err(|_| RpcError::overloaded("the composer is overloaded, try again later"))
+    }
+
+    /// Answers those that are known or break a rule; gives the others.
+    async fn inspect(
+        self: &Arc<Self>,
+        seated: Vec<Seated>,
+        answers: &mut [Result<B256, RpcError>],
+    ) -> Vec<Candidate> {
+        if seated.is_empty() {
+            return Vec::new();
+        }
+        let head = self.upstream.recent_head().await;
+        let intake = Arc::clone(self);
+        let inspected = {
+            let _job = self.jobs.acquire().await;
+            let inspect = move |seated: Seated| (intake.inspect_one(&seated.raw, &head), seated);
+            spawn_blocking(|| seated.into_iter().map(inspect).collect::<Vec<_>>()).await
         };
-        let queued = self
-            .queue
-            .pending_cost(rollup, sender, account.nonce, replaces);
-        check_balance(&tx, account.balance, queued)?;
-        let checked = Checked {
-            rollup,
-            raw: bytes::Bytes::copy_from_slice(raw),
+        let (mut candidates, mut known) = (Vec::new(), Vec::new());
+        for (inspected, Seated { at, seat, .. }) in inspected.unwrap_or_default() {
+            match inspected {
+                Ok(Inspected::Known(hash)) => known.push((at, hash)),
+                Ok(Inspected::New(checked)) => candidates.push(Candidate {
+                    at,
+                    checked: *checked,
+                    _seat: seat,
+                }),
+                Err(error) => answers[at] = Err(error),
+            }
+        }
+        self.acknowledge(&known, answers).await;
+        candidates
+    }
+
+    fn inspect_one(
+        &self,
+        raw: &Bytes,
+        head: &Result<Head, UpstreamError>,
+    ) -> Result<Inspected, RpcError> {
+        let hash = keccak256(raw);
+        if self.is_known(hash) {
+            return Ok(Inspected::Known(hash));
+        }
+        let tx = decode(raw, &self.config)?;
+        let head = head.as_ref().map_err(Clone::clone)?;
+        check_lag(head, &self.config)?;
+        let sender = recover(&tx)?;
+        check_fees(&tx, sender, head.next_base_fee, &self.config)?;
+        Ok(Inspected::New(Box::new(Checked {
+            rollup: self.config.rollup_id,
+            raw: raw.0.clone(),
             tx,
             sender,
-        };
-        self.queue.accept(checked, replaces).await?;
-        Ok(hash)
+        })))
+    }
+
+    fn is_known(&self, hash: B256) -> bool {
+        let stage = self.queue.stage(self.config.rollup_id, hash);
+        stage.is_some_and(|stage| !matches!(stage, Stage::Skipped(_)))
+    }
+
+    /// Answers what was taken in before, once that is on disk.
+    async fn acknowledge(&self, known: &[(usize, B256)], answers: &mut [Result<B256, RpcError>]) {
+        if known.is_empty() {
+            return;
+        }
+        let durable = self.queue.barrier().await;
+        for (at, hash) in known {
+            let durable = durable.as_ref().map_err(RpcError::internal);
+            answers[*at] = durable.map(|()| *hash);
+        }
+    }
+
+    /// Answers each one once it is on disk or refused.
+    async fn decide(&self, mut candidates: Vec<Candidate>, answers: &mut [Result<B256, RpcError>]) {
+        for _ in 0..ATTEMPTS {
+            if candidates.is_empty() {
+                return;
+            }
+            let senders: BTreeSet<Address> =
+                candidates.iter().map(|one| one.checked.sender).collect();
+            if let Err(error) = self.accounts.read(&senders).await {
+                let error = RpcError::from(error);
+                for Candidate { at, .. } in candidates {
+                    answers[at] = Err(error.clone());
+                }
+                return;
+            }
+            let checked = candidates.iter().map(|one| one.checked.clone()).collect();
+            let judge = |queue: &_, checked: &Checked| {
+                let account = self.accounts.get(checked.sender).ok_or(Refusal::Passing)?;
+                judge(queue, checked, account)
+            };
+            let verdicts = self.queue.accept(checked, judge).await;
+            let mut again = Vec::new();
+            for (candidate, verdict) in candidates.into_iter().zip(verdicts) {
+                match verdict {
+                    Ok(()) => answers[candidate.at] = Ok(*candidate.checked.tx.tx_hash()),
+                    Err(Refusal::Final(error)) => answers[candidate.at] = Err(error),
+                    Err(Refusal::Passing) => again.push(candidate),
+                }
+            }
+            candidates = self.await_writers(again, answers).await;
+        }
+        for Candidate { at, .. } in candidates {
+            answers[at] = Err(RpcError::overloaded(
+                "the composer is overloaded, try again later",
+            ));
+        }
+    }
+
+    /// Waits until what was being written is on disk, and acknowledges what is known by then.
+    async fn await_writers(
+        &self,
+        candidates: Vec<Candidate>,
+        answers: &mut [Result<B256, RpcError>],
+    ) -> Vec<Candidate> {
+        if candidates.is_empty() || self.queue.barrier().await.is_err() {
+            return candidates;
+        }
+        tokio::task::yield_now().await;
+        let is_known = |one: &Candidate| self.is_known(*one.checked.tx.tx_hash());
+        let (known, again): (Vec<_>, Vec<_>) = candidates.into_iter().partition(is_known);
+        for candidate in known {
+            answers[candidate.at] = Ok(*candidate.checked.tx.tx_hash());
+        }
+        again
     }
 }
+
+fn unanswered() -> RpcError {
+    RpcError::internal("the composer has no answer")
+}
+
+#[cfg(test)]
+mod tests;

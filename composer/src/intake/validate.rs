@@ -3,11 +3,15 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use alloy_consensus::{Transaction, TxEnvelope, transaction::SignerRecoverable};
-use alloy_eips::eip2718::{Decodable2718, Encodable2718};
+use alloy_eips::eip2718::{Decodable2718, Eip2718Error, Encodable2718};
 use alloy_primitives::{Address, U256};
 use counterpoint_core::{action::SubmitData, registry::RollupConfig};
 
-use crate::{queue::cost, rpc::RpcError, upstream::Head};
+use crate::{
+    queue::{self, Checked, Held, Item, QueueError, Stage, cost},
+    rpc::RpcError,
+    upstream::{Account, Head},
+};
 
 /// Slots that a rollup's execution may lag.
 const MAX_LAG_SLOTS: u64 = 5;
@@ -16,85 +20,144 @@ const LAG_GRACE_SECS: u64 = 10;
 /// Longest init code (EIP-3860).
 const MAX_INITCODE_BYTES: usize = 49_152;
 
-/// Decodes a transaction and applies every rule that does not need the state.
-pub(crate) fn decode(raw: &[u8], config: &RollupConfig) -> Result<(TxEnvelope, Address), RpcError> {
-    let refuse = |reason: String| Err(RpcError::transaction(reason));
-    let share = usize::try_from(config.max_bytes_per_block).unwrap_or(usize::MAX);
-    let (limit, size) = (SubmitData::MAX_ITEM_BYTES.min(share), raw.len());
-    if size > limit {
-        return refuse(format!(
-            "oversized data: transaction size {size}, limit {limit}"
-        ));
-    }
-    match raw.first() {
-        None => return refuse("typed transaction too short".into()),
-        Some(0x01 | 0x02 | 0x04 | 0xc0..) => {}
-        Some(_) => return refuse("transaction type not supported".into()),
-    }
-    let tx = TxEnvelope::decode_2718_exact(raw)
-        .map_err(|error| RpcError::transaction(format!("rlp: {error}")))?;
-    if tx.encoded_2718() != raw {
-        return refuse("rlp: non-canonical encoding".into());
-    }
-    let sender = tx
-        .recover_signer()
-        .map_err(|_| RpcError::transaction("invalid sender"))?;
-    match tx.chain_id() {
-        Some(id) if id != config.evm_chain_id => {
-            let want = config.evm_chain_id;
-            return refuse(format!(
-                "invalid chain id for signer: have {id} want {want}"
-            ));
-        }
-        None if !config.allow_unprotected => {
-            let reason = "only replay-protected (EIP-155) transactions allowed over RPC";
-            return refuse(reason.into());
-        }
-        _ => {}
-    }
-    check_gas_and_fees(&tx, config)?;
-    Ok((tx, sender))
+/// Why a transaction is not taken in.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Its sender is told.
+    Final(RpcError),
+    /// It is to be judged again: its account was not up to date, or another transaction of the same
+    /// sender and nonce is just being written.
+    Passing,
 }
 
-fn check_gas_and_fees(tx: &TxEnvelope, config: &RollupConfig) -> Result<(), RpcError> {
-    let refuse = |reason: String| Err(RpcError::transaction(reason));
+impl From<QueueError> for Refusal {
+    fn from(error: QueueError) -> Self {
+        Self::Final(error.into())
+    }
+}
+
+impl From<RpcError> for Refusal {
+    fn from(error: RpcError) -> Self {
+        Self::Final(error)
+    }
+}
+
+fn refuse<T>(reason: impl Into<String>) -> Result<T, RpcError> {
+    Err(RpcError::transaction(reason))
+}
+
+/// Whether bytes may be a transaction: what can be told without decoding them.
+pub(crate) fn check_envelope(raw: &[u8], config: &RollupConfig) -> Result<(), RpcError> {
+    let share = usize::try_from(config.max_bytes_per_block).unwrap_or(usize::MAX);
+    let (limit, size) = (SubmitData::MAX_ITEM_BYTES.min(share), raw.len());
+    match raw {
+        _ if size > limit => refuse(format!(
+            "oversized data: transaction size {size}, limit {limit}"
+        )),
+        [] | [..=0x7f] => refuse("typed transaction too short"),
+        [0x01 | 0x02 | 0x04 | 0xc0.., ..] => Ok(()),
+        [0x80..=0xbf, ..] => refuse("rlp: expected input list for types.LegacyTx"),
+        _ => refuse("transaction type not supported"),
+    }
+}
+
+/// Decodes a transaction and applies every rule that needs neither the signature nor the state, in
+/// geth's order.
+pub(crate) fn decode(raw: &[u8], config: &RollupConfig) -> Result<TxEnvelope, RpcError> {
+    let tx = TxEnvelope::decode_2718_exact(raw)
+        .map_err(|error| RpcError::transaction(format!("rlp: {}", not_rlp(&error))))?;
+    if tx.encoded_2718() != raw {
+        return refuse("rlp: non-canonical encoding");
+    }
+    if tx.chain_id().is_none() && !config.allow_unprotected {
+        return refuse("only replay-protected (EIP-155) transactions allowed over RPC");
+    }
+    check_shape(&tx, config)?;
+    if let Some(id) = tx.chain_id().filter(|id| *id != config.evm_chain_id) {
+        let want = config.evm_chain_id;
+        return refuse(format!(
+            "invalid sender: invalid chain id for signer: have {id} want {want}"
+        ));
+    }
+    if tx.nonce() == u64::MAX {
+        return refuse("nonce has max value");
+    }
+    check_gas(&tx)?;
+    let (tip, need) = (tip_cap(&tx), config.min_tip_wei);
+    if tip < u128::from(need) {
+        return refuse(format!(
+            "transaction gas price below minimum: gas tip cap {tip}, minimum needed {need}"
+        ));
+    }
+    if tx.authorization_list().is_some_and(<[_]>::is_empty) {
+        return refuse("set code tx must have at least one authorization tuple");
+    }
+    Ok(tx)
+}
+
+/// What geth says of bytes that are no transaction, where the decoders tell the same things apart.
+fn not_rlp(error: &Eip2718Error) -> String {
+    use alloy_rlp::Error;
+    let Eip2718Error::RlpError(rlp) = error else {
+        return error.to_string();
+    };
+    let reason = match rlp {
+        Error::InputTooShort => "value size exceeds available input length",
+        Error::UnexpectedLength => "input contains more than one value",
+        Error::NonCanonicalSingleByte | Error::NonCanonicalSize => "non-canonical size information",
+        Error::LeadingZero => "non-canonical integer (leading zero bytes)",
+        other => return other.to_string(),
+    };
+    reason.into()
+}
+
+/// Who signed. This is what costs most, and comes after the other rules.
+pub(crate) fn recover(tx: &TxEnvelope) -> Result<Address, RpcError> {
+    let sender = tx.recover_signer();
+    sender.map_err(|_| RpcError::transaction("invalid sender: invalid transaction v, r, s values"))
+}
+
+fn check_shape(tx: &TxEnvelope, config: &RollupConfig) -> Result<(), RpcError> {
+    if tx.is_create() && tx.input().len() > MAX_INITCODE_BYTES {
+        let size = tx.input().len();
+        return refuse(format!(
+            "max initcode size exceeded: code size {size} limit {MAX_INITCODE_BYTES}"
+        ));
+    }
+    if tx.gas_limit() > config.gas_limit {
+        return refuse("exceeds block gas limit");
+    }
     if tx.gas_limit() > config.max_tx_gas {
         let (cap, limit) = (config.max_tx_gas, tx.gas_limit());
         return refuse(format!(
             "transaction gas limit too high (cap: {cap}, tx: {limit})"
         ));
     }
-    let (tip, cap) = (tx.max_priority_fee_per_gas(), tx.max_fee_per_gas());
-    if tip.is_some_and(|tip| tip > cap) {
-        let tip = tip.unwrap_or_default();
+    if tip_cap(tx) > tx.max_fee_per_gas() {
+        return refuse("max priority fee per gas higher than max fee per gas");
+    }
+    Ok(())
+}
+
+fn check_gas(tx: &TxEnvelope) -> Result<(), RpcError> {
+    let (have, (intrinsic, floor)) = (tx.gas_limit(), intrinsic_gas(tx));
+    if have < intrinsic {
         return refuse(format!(
-            "max priority fee per gas higher than max fee per gas: maxPriorityFeePerGas: {tip}, \
-             maxFeePerGas: {cap}"
+            "intrinsic gas too low: gas {have}, minimum needed {intrinsic}"
         ));
     }
-    if tx.authorization_list().is_some_and(<[_]>::is_empty) {
-        return refuse("EIP-7702 transaction with empty auth list".into());
-    }
-    if tx.is_create() && tx.input().len() > MAX_INITCODE_BYTES {
-        let size = tx.input().len();
+    if have < floor {
         return refuse(format!(
-            "max initcode size exceeded: code size {size}, limit {MAX_INITCODE_BYTES}"
-        ));
-    }
-    let (intrinsic, floor) = intrinsic_gas(tx);
-    if tx.gas_limit() < intrinsic {
-        let have = tx.gas_limit();
-        return refuse(format!(
-            "intrinsic gas too low: have {have}, want {intrinsic}"
-        ));
-    }
-    if tx.gas_limit() < floor {
-        let have = tx.gas_limit();
-        return refuse(format!(
-            "insufficient gas for floor data gas cost: have {have}, want {floor}"
+            "insufficient gas for floor data gas cost: gas {have}, minimum needed {floor}"
         ));
     }
     Ok(())
+}
+
+/// The most that a transaction offers the block's producer per gas.
+fn tip_cap(tx: &TxEnvelope) -> u128 {
+    tx.max_priority_fee_per_gas()
+        .unwrap_or(tx.max_fee_per_gas())
 }
 
 /// What a transaction costs before it runs, and the least for its data (EIP-7623).
@@ -162,46 +225,82 @@ pub(crate) fn check_fees(
     Ok(())
 }
 
+/// What becomes of a transaction beside its sender's account and all that waits: whose place it
+/// takes, or why it is refused.
+pub(crate) fn judge(
+    queue: &queue::State,
+    checked: &Checked,
+    account: Account,
+) -> Result<Option<u64>, Refusal> {
+    let Checked {
+        rollup, sender, tx, ..
+    } = checked;
+    let pending = queue.pending_nonce(*rollup, *sender, account.nonce);
+    check_nonce(tx.nonce(), account.nonce, pending)?;
+    let replaced = match queue.by_nonce(*rollup, *sender, tx.nonce()) {
+        None => None,
+        Some(Held::Writing) => return Err(Refusal::Passing),
+        Some(Held::Item(item)) if item.stage == Stage::Queued => {
+            check_replacement(tx, &item.tx)?;
+            Some(item)
+        }
+        Some(Held::Item(_)) => return Err(QueueError::TooLate.into()),
+    };
+    let queued = queue.pending_cost(*rollup, *sender, account.nonce);
+    check_balance(tx, account.balance, queued, replaced)?;
+    Ok(replaced.map(|item| item.seq))
+}
+
 /// Whether a nonce is the sender's next: `next` as executed, `pending` after what waits here.
-pub(crate) fn check_nonce(nonce: u64, next: u64, pending: u64) -> Result<(), RpcError> {
+fn check_nonce(nonce: u64, next: u64, pending: u64) -> Result<(), RpcError> {
     let (what, next) = match nonce {
         nonce if nonce < next => ("low", next),
         nonce if nonce > pending => ("high", pending),
         _ => return Ok(()),
     };
-    Err(RpcError::transaction(format!(
+    refuse(format!(
         "nonce too {what}: next nonce {next}, tx nonce {nonce}"
-    )))
+    ))
 }
 
-/// Whether the sender can pay for this and for all that waits already.
-pub(crate) fn check_balance(tx: &TxEnvelope, balance: U256, queued: U256) -> Result<(), RpcError> {
+/// Whether the sender can pay for this and for all that waits already, but for what it replaces.
+fn check_balance(
+    tx: &TxEnvelope,
+    balance: U256,
+    queued: U256,
+    replaced: Option<&Item>,
+) -> Result<(), RpcError> {
     let cost = cost(tx);
-    let total = queued.saturating_add(cost);
-    if balance >= total {
-        return Ok(());
-    }
-    let short = total.saturating_sub(balance);
-    let reason = if queued.is_zero() {
-        format!("balance {balance}, tx cost {cost}, overshot {short}")
-    } else {
-        format!("balance {balance}, queued cost {queued}, tx cost {cost}, overshot {short}")
-    };
+    let short = |total: U256| (total > balance).then(|| total - balance);
     let what = "insufficient funds for gas * price + value";
-    Err(RpcError::transaction(format!("{what}: {reason}")))
+    if let Some(short) = short(cost) {
+        return refuse(format!(
+            "{what}: balance {balance}, tx cost {cost}, overshot {short}"
+        ));
+    }
+    // A replacement that asks for less gas may cost less, though it pays more for each.
+    let freed = replaced.map_or(U256::ZERO, |item| queue::cost(&item.tx));
+    let total = queued.saturating_sub(freed).saturating_add(cost);
+    let Some(short) = short(total) else {
+        return Ok(());
+    };
+    let added = match replaced {
+        None => format!("tx cost {cost}"),
+        Some(_) if cost < freed => format!("tx bumped -{}", freed - cost),
+        Some(_) => format!("tx bumped {}", cost - freed),
+    };
+    refuse(format!(
+        "{what}: balance {balance}, queued cost {queued}, {added}, overshot {short}"
+    ))
 }
 
 /// Whether `new` pays a tenth more than `old`, as geth asks of a replacement.
-pub(crate) fn check_replacement(new: &TxEnvelope, old: &TxEnvelope) -> Result<(), RpcError> {
+fn check_replacement(new: &TxEnvelope, old: &TxEnvelope) -> Result<(), RpcError> {
     let enough = |new: u128, old: u128| new >= old.saturating_add(old.div_ceil(10)) && new > old;
-    let tip = |tx: &TxEnvelope| {
-        tx.max_priority_fee_per_gas()
-            .unwrap_or(tx.max_fee_per_gas())
-    };
-    if enough(new.max_fee_per_gas(), old.max_fee_per_gas()) && enough(tip(new), tip(old)) {
+    if enough(new.max_fee_per_gas(), old.max_fee_per_gas()) && enough(tip_cap(new), tip_cap(old)) {
         Ok(())
     } else {
-        Err(RpcError::transaction("replacement transaction underpriced"))
+        refuse("replacement transaction underpriced")
     }
 }
 

@@ -192,8 +192,9 @@ pub(crate) enum QueueError {
     Log(#[from] LogError),
 }
 
+/// All of it at one moment.
 #[derive(Debug, Default)]
-struct State {
+pub(crate) struct State {
     items: BTreeMap<u64, Item>,
     by_hash: HashMap<(RollupId, B256), u64>,
     by_sender: HashMap<(RollupId, Address), BTreeMap<u64, u64>>,
@@ -205,7 +206,9 @@ struct State {
     next_nonce: Option<u64>,
     next_seq: u64,
     bytes: usize,
-    /// Bytes and transactions that are being written.
+    /// What is being written, and not in `items` yet: nobody is told of it, but its nonce is taken.
+    writing: BTreeMap<u64, Writing>,
+    /// Bytes and new transactions of those.
     reserved: Reserved,
     finished: VecDeque<u64>,
     finished_since_compaction: usize,
@@ -214,11 +217,27 @@ struct State {
     replaced_line: VecDeque<B256>,
 }
 
+/// A transaction that is being written, and the room that it was given.
+#[derive(Debug)]
+struct Writing {
+    checked: Checked,
+    reserved: Reserved,
+}
+
 /// Room for transactions that are being written.
 #[derive(Clone, Copy, Debug, Default)]
 struct Reserved {
     items: usize,
     bytes: usize,
+}
+
+/// Who holds a nonce.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Held<'a> {
+    /// A transaction that is not finished.
+    Item(&'a Item),
+    /// One that is being written: what becomes of it is not known yet.
+    Writing,
 }
 
 /// The queue of one composer.
@@ -256,37 +275,59 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a checked transaction in; once this returns, nothing loses it. It takes the place of
-    /// the transaction of the same sender and nonce, if one still waits.
+    /// Takes checked transactions in together; once this returns, nothing loses those that `judge`
+    /// lets in. It sees those before it as taken, and says whose place a transaction takes: that of
+    /// the same sender and nonce, if it still waits.
     ///
     /// Once begun this must be run to its end: what is on disk must get into memory.
-    ///
-    /// # Errors
-    /// [`QueueError`] if there is no room, it comes too late to replace, or the disk fails.
-    pub(crate) async fn accept(
+    pub(crate) async fn accept<E: From<QueueError>>(
         &self,
-        checked: Checked,
-        replaces: Option<u64>,
-    ) -> Result<(), QueueError> {
+        transactions: Vec<Checked>,
+        judge: impl Fn(&State, &Checked) -> Result<Option<u64>, E>,
+    ) -> Vec<Result<(), E>> {
         let _appending = self.appending.read().await;
-        let (seq, reserved) = self.state().admit(&checked, replaces)?;
-        let (rollup, raw) = (checked.rollup, checked.raw.clone());
-        let record = match replaces {
-            Some(_) => Record::Replaced { seq, raw },
-            None => Record::Accepted { seq, rollup, raw },
-        };
-        self.log.append(&[record]).await?;
+        let (mut verdicts, mut records, mut writing) = (Vec::new(), Vec::new(), Vec::new());
+        {
+            let mut state = self.state();
+            for checked in transactions {
+                let verdict = judge(&state, &checked).and_then(|replaces| {
+                    let (rollup, raw) = (checked.rollup, checked.raw.clone());
+                    let seq = state.admit(checked, replaces)?;
+                    writing.push(seq);
+                    records.push(match replaces {
+                        Some(_) => Record::Replaced { seq, raw },
+                        None => Record::Accepted { seq, rollup, raw },
+                    });
+                    Ok(())
+                });
+                verdicts.push(verdict);
+            }
+        }
+        if records.is_empty() {
+            return verdicts;
+        }
+        if self.log.append(&records).await.is_err() {
+            // Nothing is ever written again: what stays reserved is in nobody's way.
+            let stopped = |()| Err(QueueError::Log(LogError::Stopped).into());
+            return verdicts
+                .into_iter()
+                .map(|verdict| verdict.and_then(stopped))
+                .collect();
+        }
         let mut state = self.state();
-        state.release(reserved);
-        match replaces {
-            Some(_) => state.replace(seq, checked),
-            None => state.insert(seq, checked),
+        for seq in writing {
+            state.written(seq);
         }
         gauge!(metric::QUEUE_TRANSACTIONS).set(to_f64(state.live() as u64));
         gauge!(metric::QUEUE_BYTES).set(to_f64(state.bytes as u64));
         drop(state);
         self.changed.notify_one();
-        Ok(())
+        verdicts
+    }
+
+    /// Looks at the queue as it is at one moment.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.state())
     }
 
     /// Waits until everything that was accepted before is durable.
@@ -408,49 +449,18 @@ impl Queue {
             .cloned()
     }
 
+    /// Where a rollup's transaction stands.
+    #[must_use]
+    pub(crate) fn stage(&self, rollup: RollupId, hash: B256) -> Option<Stage> {
+        let state = self.state();
+        let seq = state.by_hash.get(&(rollup, hash))?;
+        Some(state.items.get(seq)?.stage)
+    }
+
     /// Whether a transaction gave way to another one not long ago.
     #[must_use]
     pub(crate) fn was_replaced(&self, hash: &B256) -> bool {
         self.state().replaced.contains(hash)
-    }
-
-    /// The transaction of a sender with this nonce, if it is not finished.
-    #[must_use]
-    pub(crate) fn by_nonce(&self, rollup: RollupId, sender: Address, nonce: u64) -> Option<Item> {
-        let state = self.state();
-        let seq = state.by_sender.get(&(rollup, sender))?.get(&nonce)?;
-        state.items.get(seq).cloned()
-    }
-
-    /// The most that a sender's unfinished transactions from a nonce on can cost, but for the one
-    /// with this `seq`.
-    #[must_use]
-    pub(crate) fn pending_cost(
-        &self,
-        rollup: RollupId,
-        sender: Address,
-        from: u64,
-        without: Option<u64>,
-    ) -> U256 {
-        let state = self.state();
-        let nonces = state.by_sender.get(&(rollup, sender));
-        let seqs = nonces.into_iter().flat_map(|nonces| nonces.range(from..));
-        let items = seqs.filter(|(_, seq)| Some(**seq) != without);
-        let costs = items.filter_map(|(_, seq)| Some(cost(&state.items.get(seq)?.tx)));
-        costs.fold(U256::ZERO, U256::saturating_add)
-    }
-
-    /// The nonce after those that wait here without a gap, from the account's own on.
-    #[must_use]
-    pub(crate) fn pending_nonce(&self, rollup: RollupId, sender: Address, from: u64) -> u64 {
-        let state = self.state();
-        let mut next = from;
-        if let Some(nonces) = state.by_sender.get(&(rollup, sender)) {
-            while nonces.contains_key(&next) {
-                next += 1;
-            }
-        }
-        next
     }
 
     /// Transactions in a verified list whose fate is not known, oldest first.
@@ -504,47 +514,100 @@ impl State {
         self.items.len() - self.finished.len()
     }
 
-    /// The place of a new transaction, which is to be taken once its record is on disk.
-    fn admit(
-        &mut self,
-        checked: &Checked,
-        replaces: Option<u64>,
-    ) -> Result<(u64, Reserved), QueueError> {
+    /// Who holds a nonce of a sender, if it is not finished.
+    #[must_use]
+    pub(crate) fn by_nonce(
+        &self,
+        rollup: RollupId,
+        sender: Address,
+        nonce: u64,
+    ) -> Option<Held<'_>> {
+        let seq = self.by_sender.get(&(rollup, sender))?.get(&nonce)?;
+        if self.writing.contains_key(seq) {
+            return Some(Held::Writing);
+        }
+        self.items.get(seq).map(Held::Item)
+    }
+
+    /// The most that a sender's unfinished transactions from a nonce on can cost.
+    #[must_use]
+    pub(crate) fn pending_cost(&self, rollup: RollupId, sender: Address, from: u64) -> U256 {
+        let nonces = self.by_sender.get(&(rollup, sender));
+        let seqs = nonces.into_iter().flat_map(|nonces| nonces.range(from..));
+        let costs = seqs.filter_map(|(_, seq)| match self.writing.get(seq) {
+            Some(writing) => Some(cost(&writing.checked.tx)),
+            None => Some(cost(&self.items.get(seq)?.tx)),
+        });
+        costs.fold(U256::ZERO, U256::saturating_add)
+    }
+
+    /// The nonce after those that wait here without a gap, from the account's own on.
+    #[must_use]
+    pub(crate) fn pending_nonce(&self, rollup: RollupId, sender: Address, from: u64) -> u64 {
+        let mut next = from;
+        if let Some(nonces) = self.by_sender.get(&(rollup, sender)) {
+            while nonces.contains_key(&next) {
+                next += 1;
+            }
+        }
+        next
+    }
+
+    /// Reserves the place of a transaction, which is taken once its record is on disk.
+    fn admit(&mut self, checked: Checked, replaces: Option<u64>) -> Result<u64, QueueError> {
         let replaced = match replaces {
+            Some(seq) if self.writing.contains_key(&seq) => return Err(QueueError::TooLate),
             Some(seq) if self.queued.contains(&seq) => self.items.get(&seq),
             Some(_) => return Err(QueueError::TooLate),
             None => None,
         };
         let freed = replaced.map_or(0, |old| old.raw.len());
-        let mut reserved = Reserved {
-            items: 0,
+        let reserved = Reserved {
+            items: usize::from(replaces.is_none()),
             bytes: checked.raw.len(),
         };
         if self.bytes + self.reserved.bytes + reserved.bytes > MAX_BYTES + freed {
             return Err(QueueError::Full);
         }
-        if let Some(seq) = replaces {
-            self.reserved.bytes += reserved.bytes;
-            return Ok((seq, reserved));
-        }
+        let seq = match replaces {
+            Some(seq) => seq,
+            None => self.take_nonce(&checked)?,
+        };
+        self.reserved.items += reserved.items;
+        self.reserved.bytes += reserved.bytes;
+        self.writing.insert(seq, Writing { checked, reserved });
+        Ok(seq)
+    }
+
+    /// Numbers a new transaction: the sender's nonce is its own from now on.
+    fn take_nonce(&mut self, checked: &Checked) -> Result<u64, QueueError> {
         if self.live() + self.reserved.items >= MAX_ITEMS {
             return Err(QueueError::Full);
         }
-        let same = self.by_sender.get(&(checked.rollup, checked.sender));
-        if same.is_some_and(|nonces| nonces.len() >= MAX_PER_SENDER) {
+        let key = (checked.rollup, checked.sender);
+        let held = self.by_sender.get(&key).map_or(0, BTreeMap::len);
+        if held >= MAX_PER_SENDER {
             return Err(QueueError::Sender);
         }
-        reserved.items = 1;
-        self.reserved.items += reserved.items;
-        self.reserved.bytes += reserved.bytes;
         let seq = self.next_seq;
         self.next_seq += 1;
-        Ok((seq, reserved))
+        let nonces = self.by_sender.entry(key).or_default();
+        nonces.insert(checked.tx.nonce(), seq);
+        Ok(seq)
     }
 
-    fn release(&mut self, reserved: Reserved) {
+    /// Takes over what was being written and is on disk.
+    fn written(&mut self, seq: u64) {
+        let Some(Writing { checked, reserved }) = self.writing.remove(&seq) else {
+            return;
+        };
         self.reserved.items -= reserved.items;
         self.reserved.bytes -= reserved.bytes;
+        if self.items.contains_key(&seq) {
+            self.replace(seq, checked);
+        } else {
+            self.insert(seq, checked);
+        }
     }
 
     /// Takes over what a record of the log says.

@@ -8,7 +8,7 @@ use alloy_signer_local::PrivateKeySigner;
 use bytes::Bytes;
 use counterpoint_core::primitive::RollupId;
 
-use super::{Checked, Item, decode};
+use super::{Checked, Item, Queue, QueueError, decode};
 
 /// A signed transfer that offers `max_fee` per gas.
 pub(crate) fn raw(signer: u8, nonce: u64, max_fee: u128) -> Bytes {
@@ -26,6 +26,18 @@ pub(crate) fn raw(signer: u8, nonce: u64, max_fee: u128) -> Bytes {
     TxEnvelope::from(tx.into_signed(signature))
         .encoded_2718()
         .into()
+}
+
+impl Queue {
+    /// Takes one in that somebody else has judged.
+    pub(crate) async fn put(
+        &self,
+        checked: Checked,
+        replaces: Option<u64>,
+    ) -> Result<(), QueueError> {
+        let mut verdicts = self.accept(vec![checked], |_, _| Ok(replaces)).await;
+        verdicts.remove(0)
+    }
 }
 
 /// The same, checked.

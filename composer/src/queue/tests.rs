@@ -48,7 +48,7 @@ async fn every_step_survives_a_restart() {
     let mut queue = Queue::open(directory.path()).unwrap();
     for step in 0..8 {
         match step {
-            0..3 => queue.accept(tx(1, step, 10), None).await.unwrap(),
+            0..3 => queue.put(tx(1, step, 10), None).await.unwrap(),
             3 => queue.signed(batch(7, &[0, 1], &["first"])).await.unwrap(),
             4 => queue
                 .signed(batch(7, &[0, 1], &["first", "second"]))
@@ -84,7 +84,7 @@ async fn several_batches_are_on_their_way_and_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let mut queue = Queue::open(directory.path()).unwrap();
     for signer in 1..=4 {
-        queue.accept(tx(signer, 0, 10), None).await.unwrap();
+        queue.put(tx(signer, 0, 10), None).await.unwrap();
     }
     for step in 0..7 {
         match step {
@@ -119,11 +119,11 @@ async fn several_batches_are_on_their_way_and_survive_a_restart() {
 async fn a_sender_is_in_one_batch_only() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
-    queue.accept(tx(1, 0, 10), None).await.unwrap();
+    queue.put(tx(1, 0, 10), None).await.unwrap();
     assert_eq!(take_all(&queue, 5).await, vec![0]);
     queue.signed(batch(5, &[0], &["first"])).await.unwrap();
-    queue.accept(tx(1, 1, 10), None).await.unwrap();
-    queue.accept(tx(2, 0, 10), None).await.unwrap();
+    queue.put(tx(1, 1, 10), None).await.unwrap();
+    queue.put(tx(2, 0, 10), None).await.unwrap();
     assert_eq!(take_all(&queue, 6).await, vec![2]);
     queue.signed(batch(6, &[2], &["second"])).await.unwrap();
     drop(queue);
@@ -139,7 +139,7 @@ async fn what_fails_on_the_sequencer_is_queued_again_in_its_place() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
     for nonce in 0..3 {
-        queue.accept(tx(1, nonce, 10), None).await.unwrap();
+        queue.put(tx(1, nonce, 10), None).await.unwrap();
     }
     queue.signed(batch(0, &[0, 1], &["batch"])).await.unwrap();
     queue
@@ -160,18 +160,21 @@ async fn a_replacement_keeps_the_place_in_line() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
     for nonce in 0..2 {
-        queue.accept(tx(1, nonce, 10), None).await.unwrap();
+        queue.put(tx(1, nonce, 10), None).await.unwrap();
     }
     let old = queue.items(&[0])[0].clone();
     let better = raw(1, 0, 20);
     queue
-        .accept(checked(alpha(), better.clone()), Some(0))
+        .put(checked(alpha(), better.clone()), Some(0))
         .await
         .unwrap();
     let check = |queue: &Queue| {
         assert_eq!(essence(queue).queued, vec![0, 1], "ahead of the next nonce");
         assert_eq!(queue.items(&[0])[0].raw, better);
-        assert_eq!(queue.pending_nonce(alpha(), old.sender, 0), 2);
+        assert_eq!(
+            queue.look(|state| state.pending_nonce(alpha(), old.sender, 0)),
+            2
+        );
         assert!(queue.get(alpha(), *old.tx.tx_hash()).is_none());
         assert!(queue.was_replaced(old.tx.tx_hash()));
         assert_eq!(queue.live(), 2);
@@ -185,27 +188,27 @@ async fn a_replacement_keeps_the_place_in_line() {
 async fn what_is_in_a_batch_is_not_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
-    queue.accept(tx(1, 0, 10), None).await.unwrap();
+    queue.put(tx(1, 0, 10), None).await.unwrap();
     assert_eq!(take_all(&queue, 3).await, vec![0]);
-    let late = queue.accept(tx(1, 0, 20), Some(0)).await;
+    let late = queue.put(tx(1, 0, 20), Some(0)).await;
     assert!(matches!(late, Err(QueueError::TooLate)));
     assert!(take_all(&queue, 3).await.is_empty());
     // It was never signed, so nobody can have sent it: after a restart it waits again.
     drop(queue);
     let queue = Queue::open(directory.path()).unwrap();
     assert_eq!(essence(&queue).queued, vec![0]);
-    queue.accept(tx(1, 0, 20), Some(0)).await.unwrap();
+    queue.put(tx(1, 0, 20), Some(0)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_batch_waits_for_replacements_that_have_begun() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
-    queue.accept(tx(1, 0, 10), None).await.unwrap();
+    queue.put(tx(1, 0, 10), None).await.unwrap();
     let better = raw(1, 0, 20);
     let (replaced, taken) = tokio::join!(
         biased;
-        queue.accept(checked(alpha(), better.clone()), Some(0)),
+        queue.put(checked(alpha(), better.clone()), Some(0)),
         queue.take(0, |waiting| waiting.cloned().collect()),
     );
     replaced.unwrap();
@@ -216,7 +219,7 @@ async fn a_batch_waits_for_replacements_that_have_begun() {
 async fn finished_transactions_keep_their_status_and_not_their_place() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
-    queue.accept(tx(1, 0, 10), None).await.unwrap();
+    queue.put(tx(1, 0, 10), None).await.unwrap();
     let hash = *queue.items(&[0])[0].tx.tx_hash();
     queue.signed(batch(0, &[0], &["batch"])).await.unwrap();
     queue
@@ -245,7 +248,7 @@ async fn what_was_skipped_can_be_sent_again() {
     let queue = Queue::open(directory.path()).unwrap();
     let again = tx(1, 0, 10);
     let hash = *again.tx.tx_hash();
-    queue.accept(again.clone(), None).await.unwrap();
+    queue.put(again.clone(), None).await.unwrap();
     let place = Place {
         height: Height::new(3),
         index: 0,
@@ -255,7 +258,7 @@ async fn what_was_skipped_can_be_sent_again() {
         queue.get(alpha(), hash).unwrap().stage,
         Stage::Skipped(place)
     );
-    queue.accept(again, None).await.unwrap();
+    queue.put(again, None).await.unwrap();
     assert_eq!(queue.get(alpha(), hash).unwrap().stage, Stage::Queued);
     let beta = RollupId::from_name("beta");
     assert!(queue.get(beta, hash).is_none(), "every rollup has its own");
@@ -267,20 +270,19 @@ async fn one_sender_holds_only_its_share() {
     let queue = Queue::open(directory.path()).unwrap();
     let mut state = queue.state();
     for nonce in 0..MAX_PER_SENDER as u64 {
-        let (seq, reserved) = state.admit(&tx(1, nonce, 10), None).unwrap();
-        state.release(reserved);
-        state.insert(seq, tx(1, nonce, 10));
+        let seq = state.admit(tx(1, nonce, 10), None).unwrap();
+        state.written(seq);
     }
     let more = tx(1, MAX_PER_SENDER as u64, 10);
-    assert!(matches!(state.admit(&more, None), Err(QueueError::Sender)));
+    let sender = more.sender;
+    assert!(matches!(state.admit(more, None), Err(QueueError::Sender)));
     assert!(
-        state.admit(&tx(1, 3, 20), Some(3)).is_ok(),
+        state.admit(tx(1, 3, 20), Some(3)).is_ok(),
         "replacing is no more"
     );
-    assert!(state.admit(&tx(2, 0, 10), None).is_ok());
-    let sender = more.sender;
+    assert!(state.admit(tx(2, 0, 10), None).is_ok());
     drop(state);
     let each = U256::from(210_000);
-    let cost = queue.pending_cost(alpha(), sender, 250, Some(255));
-    assert_eq!(cost, each * U256::from(5));
+    let cost = queue.look(|state| state.pending_cost(alpha(), sender, 250));
+    assert_eq!(cost, each * U256::from(6));
 }

@@ -128,6 +128,25 @@ impl Rollup {
         }
     }
 
+    /// Takes the transactions of several calls in together.
+    pub(crate) async fn send_all(
+        self: &Arc<Self>,
+        params: Vec<Value>,
+    ) -> Vec<Result<Value, RpcError>> {
+        let parsed: Vec<Result<(Bytes,), RpcError>> = params.into_iter().map(parse).collect();
+        let raws = parsed.iter().flatten().map(|(raw,)| raw.clone()).collect();
+        let mut hashes = self.intake.send_all(raws).await.into_iter();
+        let mut sent = |(_,)| {
+            hashes
+                .next()
+                .map_or(Ok(Value::Null), |sent| Ok(json!(sent?)))
+        };
+        parsed
+            .into_iter()
+            .map(|call| call.and_then(&mut sent))
+            .collect()
+    }
+
     /// EIP-7966: takes a transaction in, and answers with its receipt as soon as there is one.
     async fn send_and_wait(self: &Arc<Self>, params: &Value) -> Result<Value, RpcError> {
         let argument = |at| params.get(at).cloned().unwrap_or_default();
@@ -211,10 +230,7 @@ impl Rollup {
                 .await?);
         }
         let (address, _): (Address, String) = parse(params)?;
-        let account = self.upstream.account(address).await?;
-        let nonce = self
-            .queue
-            .pending_nonce(self.config.rollup_id, address, account.nonce);
+        let nonce = self.intake.pending_nonce(address).await?;
         Ok(json!(format!("{nonce:#x}")))
     }
 

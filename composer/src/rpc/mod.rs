@@ -89,13 +89,31 @@ async fn answer(rollup: Option<&Arc<Rollup>>, body: &[u8]) -> Value {
             );
             failure(Value::Null, RpcError::overloaded(reason))
         }
-        Ok(Value::Array(calls)) => {
-            let answers = stream::iter(calls).map(|call| answer_one(rollup, call));
-            Value::Array(answers.buffered(BATCH_CONCURRENCY).collect().await)
-        }
+        Ok(Value::Array(calls)) => Value::Array(answer_batch(rollup, calls).await),
         Ok(call) => answer_one(rollup, call).await,
         Err(error) => failure(Value::Null, RpcError::parse(error)),
     }
+}
+
+/// Answers the calls of a batch in their order: transactions one after the other are taken in
+/// together, other calls are answered at the same time.
+async fn answer_batch(rollup: &Arc<Rollup>, mut calls: Vec<Value>) -> Vec<Value> {
+    let is_send = |call: &Value| call["method"] == "eth_sendRawTransaction";
+    let mut answers = Vec::with_capacity(calls.len());
+    for run in calls.chunk_by_mut(|one, next| is_send(one) == is_send(next)) {
+        if run.first().is_some_and(is_send) {
+            let params = run.iter_mut().map(|call| call["params"].take()).collect();
+            let sent = rollup.send_all(params).await;
+            let ids = run.iter_mut().map(|call| call["id"].take());
+            answers.extend(ids.zip(sent).map(|(id, sent)| shown(id, sent)));
+        } else {
+            let others: Vec<Value> = run.iter_mut().map(Value::take).collect();
+            let others = stream::iter(others).map(|call| answer_one(rollup, call));
+            let others = others.buffered(BATCH_CONCURRENCY);
+            answers.extend(others.collect::<Vec<_>>().await);
+        }
+    }
+    answers
 }
 
 async fn answer_one(rollup: &Arc<Rollup>, call: Value) -> Value {
@@ -103,7 +121,11 @@ async fn answer_one(rollup: &Arc<Rollup>, call: Value) -> Value {
         Ok(call) => call,
         Err(error) => return failure(Value::Null, RpcError::invalid_request(&error.to_string())),
     };
-    match rollup.call(&method, params).await {
+    shown(id, rollup.call(&method, params).await)
+}
+
+fn shown(id: Value, outcome: Result<Value, RpcError>) -> Value {
+    match outcome {
         Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
         Err(error) => failure(id, error),
     }

@@ -35,7 +35,8 @@ fn sign(mut tx: TxEip1559) -> TxEnvelope {
 
 #[track_caller]
 fn check_raw(raw: &[u8], expect: &str) {
-    let text = match decode(raw, &config()) {
+    let decoded = check_envelope(raw, &config()).and_then(|()| decode(raw, &config()));
+    let text = match decoded.and_then(|tx| recover(&tx)) {
         Ok(_) => "ok".to_owned(),
         Err(error) => error.into_value()["message"].as_str().unwrap().to_owned(),
     };
@@ -57,11 +58,11 @@ fn mistakes_are_named_as_geth_names_them() {
     check(|_| {}, "ok");
     check(
         |tx| tx.chain_id = 1,
-        "invalid chain id for signer: have 1 want 412",
+        "invalid sender: invalid chain id for signer: have 1 want 412",
     );
     check(
         |tx| tx.gas_limit = 20_999,
-        "intrinsic gas too low: have 20999, want 21000",
+        "intrinsic gas too low: gas 20999, minimum needed 21000",
     );
     check(
         |tx| tx.gas_limit = 7_500_001,
@@ -77,7 +78,7 @@ fn mistakes_are_named_as_geth_names_them() {
             data(tx);
             tx.gas_limit = 40_000;
         },
-        "insufficient gas for floor data gas cost: have 40000, want 61000",
+        "insufficient gas for floor data gas cost: gas 40000, minimum needed 61000",
     );
     let huge = |tx: &mut TxEip1559| {
         (tx.to, tx.gas_limit) = (TxKind::Create, 7_000_000);
@@ -91,7 +92,9 @@ fn broken_bytes_are_refused() {
     let good = sign(tx()).encoded_2718();
     check_raw(&[], "typed transaction too short");
     check_raw(&[0x03, 0xc0], "transaction type not supported");
-    check_raw(&[0x7f], "transaction type not supported");
+    check_raw(&[0x7f], "typed transaction too short");
+    check_raw(&[0x7f, 0xc0], "transaction type not supported");
+    check_raw(&[0x80, 0xc0], "rlp: expected input list for types.LegacyTx");
     check_raw(&good[..good.len() - 1], "rlp: ");
     check_raw(&[&good[..], &[0]].concat(), "rlp: ");
     check_raw(&vec![0x02; 131_073], "oversized data");
@@ -138,7 +141,7 @@ fn a_nonce_is_the_next_or_replaces() {
 #[test]
 fn senders_must_be_able_to_pay_for_all_that_waits() {
     let check = |balance: u64, queued: u64| {
-        check_balance(&sign(tx()), U256::from(balance), U256::from(queued))
+        check_balance(&sign(tx()), U256::from(balance), U256::from(queued), None)
     };
     let what = "insufficient funds for gas * price + value: balance ";
     refused(check(2_101_000, 0), "ok");
@@ -215,7 +218,7 @@ proptest! {
             raw[at] = byte;
         }
         for raw in [&raw[..], &raw[..length.index(raw.len())]] {
-            if let Ok((tx, _)) = decode(raw, &config()) {
+            if let Ok(tx) = decode(raw, &config()) {
                 prop_assert_eq!(tx.encoded_2718(), raw);
             }
         }

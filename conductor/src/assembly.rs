@@ -24,7 +24,7 @@ use counterpoint_core::{
 use crate::{
     chain_spec::Specification,
     derive::{Rules, SkipReason, inputs, is_last, is_stale},
-    evm::{BlockBuilder, BuiltBlock, ExecuteError, Outcome, Store},
+    evm::{BlockBuilder, BuiltBlock, ExecuteError, Outcome, StateSource},
     progress::Progress,
     receipts::{Event, Place, Receipts, Skip},
 };
@@ -88,7 +88,7 @@ pub struct Closed {
 /// Assembles the blocks of one rollup from its lists, in order.
 #[derive(Debug)]
 pub struct Assembler {
-    store: Arc<dyn Store>,
+    source: Arc<dyn StateSource>,
     specification: Specification,
     pending: VecDeque<Pending>,
     pending_bytes: usize,
@@ -121,14 +121,14 @@ impl Assembler {
     /// Goes on at the cursor of the last block, and tells `receipts` what becomes of each item.
     #[must_use]
     pub fn new(
-        store: Arc<dyn Store>,
+        source: Arc<dyn StateSource>,
         specification: Specification,
         cursor: Cursor,
         receipts: Arc<Receipts>,
     ) -> Self {
         let (pending, pending_bytes, open, closing) = Default::default();
         Self {
-            store,
+            source,
             specification,
             pending,
             pending_bytes,
@@ -251,7 +251,7 @@ impl Assembler {
             return wrong("opens a block with a number that does not follow");
         }
         let builder = BlockBuilder::begin(
-            Arc::clone(&self.store),
+            Arc::clone(&self.source),
             &self.specification,
             Rules::from(config),
             (&progress.header, progress.hash),

@@ -47,7 +47,7 @@ pub(crate) struct Executed {
 pub(crate) struct Committer<C> {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) pending: Arc<Pending>,
-    pub(crate) driver: Driver<C>,
+    pub(crate) driver: Arc<Driver<C>>,
     /// The client's head when we started; nothing up to it is handed in again.
     pub(crate) client_head: u64,
     /// Where evidence is kept.
@@ -155,6 +155,7 @@ pub(crate) fn keep_evidence(
     let kind = match halt {
         DriverError::Invalid { .. } => "invalid",
         DriverError::Divergence { .. } => "divergence",
+        DriverError::BuiltOtherwise { .. } => "built",
         _ => return Ok(()),
     };
     let number = block.header.number;
@@ -177,7 +178,8 @@ pub(crate) fn keep_evidence(
     Ok(())
 }
 
-fn source(
+/// Reads blocks that were executed before, for those that must be sent again.
+pub(crate) fn source(
     store: &Arc<dyn Store>,
 ) -> impl Fn(u64) -> Result<(B256, RollupBlock), StoreError> + Send + Sync + use<> {
     let store = Arc::clone(store);

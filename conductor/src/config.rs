@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use counterpoint_service::{LogFormat, Settings};
 use serde::{Deserialize, Serialize};
 
-use crate::{Doctor, Range, Snapshot};
+use crate::{Doctor, Mode, Range, Snapshot};
 
 /// Drives one rollup's execution client from the sequencer's verified blocks.
 ///
@@ -56,6 +56,14 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt_file: Option<PathBuf>,
+    /// Who has the rollup's state: the conductor as well (embedded), or its client alone (thin).
+    #[arg(long, value_enum, value_name = "MODE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Socket of the client, geth's --ipcpath; thin mode reads the state and builds blocks there.
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub testing_ipc: Option<PathBuf>,
     /// Directory of the conductor's store.
     #[arg(long, value_name = "PATH")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,6 +143,12 @@ pub struct Config {
     pub engine_url: String,
     /// File with the JWT secret.
     pub jwt_file: PathBuf,
+    /// Who has the rollup's state.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Socket of the client, for thin mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub testing_ipc: Option<PathBuf>,
     /// Directory of the conductor's store.
     pub data_dir: PathBuf,
     /// Memory for what was read of the state, in MiB.

@@ -16,7 +16,7 @@ use crate::{
     assembly::{Assembler, Closed},
     board::{LATE, SEQUENCER, since},
     chain_spec::Specification,
-    evm::Store,
+    evm::StateSource,
     metric,
     progress::Progress,
     receipts::Receipts,
@@ -68,17 +68,17 @@ pub(crate) struct Derivation {
 }
 
 impl Derivation {
-    /// Goes on after `tip`, whose state is in `store`.
+    /// Goes on after `tip`, with the state of `states`.
     pub(crate) fn new(
         source: Source,
-        store: Arc<dyn Store>,
+        states: Arc<dyn StateSource>,
         tip: &Progress,
         receipts: Arc<Receipts>,
     ) -> Self {
         let cursor = tip.cursor();
         Self {
             follower: source.follower(tip.trusted.clone(), cursor.height),
-            assembler: Assembler::new(store, source.specification.clone(), cursor, receipts),
+            assembler: Assembler::new(states, source.specification.clone(), cursor, receipts),
             source,
             checked: None,
         }

@@ -19,6 +19,8 @@ use crate::{
     chain_spec::Specification,
     engine::{EngineClient, EngineError, FORKCHOICE, new_payload},
     evm::{DiskStore, Store},
+    mode::Mode,
+    thin::{Ipc, probe},
 };
 
 /// How long a node of the sequencer may take to answer.
@@ -178,6 +180,9 @@ async fn examine(config: &Config) -> eyre::Result<Vec<Check>> {
     let found = format!("block 0 is {}", specification.genesis_header().hash_slow());
     checks.push(Check::of("rollup genesis", Ok(found)));
     checks.extend(client(config, &specification).await);
+    if config.mode == Mode::Thin {
+        checks.push(Check::of("thin mode", thin(config, &specification).await));
+    }
     Ok(checks)
 }
 
@@ -275,6 +280,17 @@ async fn client(config: &Config, specification: &Specification) -> Vec<Check> {
         checks.push(Check::of("archive", judge_archive(&old)));
     }
     checks
+}
+
+/// Whether the client can do what thin mode asks of it.
+async fn thin(config: &Config, specification: &Specification) -> Finding {
+    let advice = "see docs/operator-guide.md, thin mode, or set mode to embedded";
+    let path = config.testing_ipc.as_deref();
+    let path = path.ok_or_else(|| ("testing_ipc is not set".to_owned(), advice))?;
+    match probe(&Ipc::new(path), specification).await {
+        Ok(()) => Ok("an empty block was built".into()),
+        Err(error) => Err((format!("{error:#}"), advice)),
+    }
 }
 
 fn text(value: &Value) -> &str {

@@ -20,6 +20,7 @@ pub mod engine;
 pub mod evm;
 mod exit;
 mod metric;
+mod mode;
 mod node;
 mod parallel;
 pub mod pending;
@@ -30,12 +31,14 @@ mod snapshot;
 mod start;
 #[cfg(test)]
 mod testing;
+pub mod thin;
 mod verify;
 
 use std::process::ExitCode;
 
 pub use config::{Args, Command, Config};
 pub use doctor::Doctor;
+pub use mode::Mode;
 pub use snapshot::Snapshot;
 pub use verify::Range;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use counterpoint_service::{probes, sequencer::METRICS};
-use eyre::WrapErr;
+use eyre::{OptionExt, WrapErr};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -15,13 +15,16 @@ use crate::{
     board::Board,
     commit::{Committer, Executed, WAITING},
     derivation::{Derivation, Source},
-    engine::{Driver, ExecutionClient},
-    evm::{DiskStore, Store},
+    engine::{Driver, EngineClient, ExecutionClient},
+    evm::{DiskStore, StateSource, Store},
     exit, metric,
+    mode::{Mode, give_up_state},
     pending::Pending,
     progress::Progress,
+    rebuild::refill,
     receipts::{self, Receipts},
     start::meet,
+    thin::{Ipc, Thin},
 };
 
 pub(crate) async fn work(
@@ -53,14 +56,27 @@ async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -
         return Ok(());
     }
     let peers = meet(config, board, store.as_ref()).await?;
+    if config.mode == Mode::Embedded {
+        refill(config, &store, &peers).await?;
+    }
     let progress = peers.progress(store.as_ref())?;
     let (source, client) = peers.split(board.readiness.clone());
     info!(head = progress.header.number, hash = %progress.hash, "starting from");
     let pending = Arc::new(Pending::new(Arc::clone(&store)));
+    let driver = Arc::new(Driver::new(client, source.specification.clone()));
+    let states: Arc<dyn StateSource> = match config.mode {
+        Mode::Embedded => Arc::new(Arc::clone(&pending) as Arc<dyn Store>),
+        Mode::Thin => {
+            let thin = thin(config, board, shutdown, Arc::clone(&driver), &pending)?;
+            thin.probe(&source.specification).await?;
+            tokio::task::block_in_place(|| give_up_state(store.as_ref()))?;
+            Arc::new(thin)
+        }
+    };
     let mut committer = Committer {
         store,
         pending: Arc::clone(&pending),
-        driver: Driver::new(client, source.specification.clone()),
+        driver,
         client_head: 0,
         data_dir: config.data_dir.clone(),
         board: board.clone(),
@@ -71,6 +87,8 @@ async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -
     let serving = serve(config, Arc::clone(&receipts), shutdown.clone());
     let pipeline = Pipeline {
         source,
+        mode: config.mode,
+        states,
         pending,
         receipts,
         tip: progress,
@@ -83,6 +101,26 @@ async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -
     };
     tokio::try_join!(serving, conducting)?;
     Ok(())
+}
+
+/// The client as the one who has the state.
+fn thin(
+    config: &Config,
+    board: &Board,
+    shutdown: &CancellationToken,
+    driver: Arc<Driver<EngineClient>>,
+    pending: &Arc<Pending>,
+) -> eyre::Result<Thin<EngineClient, Ipc>> {
+    let path = config.testing_ipc.as_deref();
+    let path = path.ok_or_eyre("testing_ipc: must be set if mode is thin")?;
+    Ok(Thin::new(
+        Ipc::new(path),
+        driver,
+        Arc::clone(pending) as Arc<dyn Store>,
+        config.data_dir.clone(),
+        board.readiness.clone(),
+        shutdown.clone(),
+    ))
 }
 
 /// Serves early receipts where that is asked for.
@@ -117,6 +155,8 @@ async fn serve(
 /// Derives blocks ahead of their commitment.
 struct Pipeline {
     source: Source,
+    mode: Mode,
+    states: Arc<dyn StateSource>,
     pending: Arc<Pending>,
     receipts: Arc<Receipts>,
     /// Where the last executed block leads; its commitment may still be under way.
@@ -147,9 +187,9 @@ impl Pipeline {
 
     /// Derives blocks until the rollup has left, or nobody takes them any more.
     async fn derive(&mut self, blocks: &mpsc::Sender<Executed>) -> eyre::Result<()> {
-        let store = Arc::clone(&self.pending) as Arc<dyn Store>;
+        let states = Arc::clone(&self.states);
         let receipts = Arc::clone(&self.receipts);
-        let mut derivation = Derivation::new(self.source.clone(), store, &self.tip, receipts);
+        let mut derivation = Derivation::new(self.source.clone(), states, &self.tip, receipts);
         while self.tip.left.is_none() {
             let Some((closed, slot_secs)) = derivation.next(&self.tip).await? else {
                 // So short a notice that no block has told of it.
@@ -159,6 +199,10 @@ impl Pipeline {
             let executed = self.stage(closed, slot_secs)?;
             if blocks.send(executed).await.is_err() {
                 return Ok(());
+            }
+            if self.mode == Mode::Thin {
+                // The client has the state after a block once it has the block.
+                self.pending.settled().await;
             }
         }
         Ok(())

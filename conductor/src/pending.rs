@@ -12,6 +12,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use tokio::sync::Notify;
+
 use crate::evm::{Batch, Entry, Store, StoreError, Table};
 
 /// Reads through what waits to be written; the newest write counts.
@@ -20,14 +22,20 @@ pub struct Pending {
     store: Arc<dyn Store>,
     /// The oldest first.
     batches: RwLock<VecDeque<Arc<Batch>>>,
+    /// One was committed.
+    committed: Notify,
 }
 
 impl Pending {
     /// Nothing waits yet.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        let batches = RwLock::default();
-        Self { store, batches }
+        let (batches, committed) = Default::default();
+        Self {
+            store,
+            batches,
+            committed,
+        }
     }
 
     /// What comes next is read on top of this.
@@ -48,7 +56,15 @@ impl Pending {
         self.store.commit(Batch::clone(&oldest))?;
         let mut batches = self.batches.write().unwrap_or_else(PoisonError::into_inner);
         batches.pop_front();
+        self.committed.notify_one();
         Ok(())
+    }
+
+    /// Waits until nothing waits to be written.
+    pub async fn settled(&self) {
+        while !self.batches().is_empty() {
+            self.committed.notified().await;
+        }
     }
 
     fn batches(&self) -> VecDeque<Arc<Batch>> {

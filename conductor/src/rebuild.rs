@@ -5,11 +5,15 @@
 //! anything is written, the last block is compared with the lists that it covers, which are proven,
 //! and what follows is derived as ever. `verify` answers the whole of it, if an archive still has
 //! every list.
+//!
+//! In thin mode nothing is executed: the client's blocks are kept as they are, as a chain. A store that
+//! leaves thin mode is filled from its own blocks.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use alloy_consensus::Header;
 use alloy_eips::eip2718::Encodable2718;
+use alloy_primitives::B256;
 use counterpoint_core::{cursor::ExtraData, light::TrustedState};
 use counterpoint_service::sequencer::Follower;
 use eyre::{WrapErr, eyre};
@@ -22,9 +26,14 @@ use crate::{
     board::Board,
     chain_spec::Specification,
     derive::Rules,
-    engine::{DriverError, ExecutionClient},
-    evm::{BlockBuilder, BlockInputs, DiskStore, Outcome, RollupBlock, Store},
-    progress::Progress,
+    engine::{BlockId, DriverError, ExecutionClient},
+    evm::{
+        Batch, BlockBuilder, BlockInputs, BuiltBlock, DiskStore, Outcome, RollupBlock, StateUpdate,
+        Store, Table,
+    },
+    mode::{Mode, give_up_state, is_thin, refilled, stage_embedded, stage_refilled},
+    progress::{Progress, read_block, stage_block},
+    snapshot::check_block,
     start::{Peers, meet},
 };
 
@@ -41,6 +50,10 @@ async fn rebuild(config: &Config) -> eyre::Result<()> {
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir, config.cache_bytes())?);
     let peers = meet(config, &Board::new(), store.as_ref()).await?;
     let first = peers.rollup.first_height;
+    match config.mode {
+        Mode::Thin => tokio::task::block_in_place(|| give_up_state(store.as_ref()))?,
+        Mode::Embedded => refill(config, &store, &peers).await?,
+    }
     let mut tip = Progress::open(store.as_ref(), &peers.specification, first, &peers.trusted)?;
     let head = peers
         .client
@@ -62,14 +75,21 @@ async fn rebuild(config: &Config) -> eyre::Result<()> {
     while tip.header.number < head {
         let number = tip.header.number + 1;
         let theirs = theirs(&peers, number).await?;
-        let closed = tokio::task::block_in_place(|| {
-            execute(&store, &tip, &theirs, &peers.specification, &peers.trusted)
+        let built = tokio::task::block_in_place(|| match config.mode {
+            Mode::Embedded => execute(
+                &store,
+                (&tip.header, tip.hash),
+                &theirs,
+                &peers.specification,
+            ),
+            Mode::Thin => adopt(tip.hash, theirs),
         })?;
-        let other = number == head && closed.built.hash != proven;
+        let other = number == head && built.hash != proven;
         eyre::ensure!(
             !other,
             "the client's block {head} changed meanwhile: start again"
         );
+        let closed = closed(built, &peers.trusted)?;
         let (progress, _, batch) = Progress::after(closed, &peers.specification)?;
         tokio::task::block_in_place(|| store.commit(batch))?;
         tip = progress;
@@ -86,18 +106,129 @@ async fn theirs(peers: &Peers, number: u64) -> eyre::Result<RollupBlock> {
     block.ok_or_else(|| eyre!("the client has no block {number}"))
 }
 
-/// Executes a block of the client on top of `tip`; it must come out as it is.
-fn execute(
+/// Fills a store that was in thin mode, if this one was.
+pub(crate) async fn refill(
+    config: &Config,
     store: &Arc<dyn Store>,
-    tip: &Progress,
-    theirs: &RollupBlock,
+    peers: &Peers,
+) -> eyre::Result<()> {
+    if !is_thin(store.as_ref())? {
+        return Ok(());
+    }
+    let (first, specification) = (peers.rollup.first_height, &peers.specification);
+    let tip = Progress::open(store.as_ref(), specification, first, &peers.trusted)?;
+    let theirs = async |number| theirs(peers, number).await;
+    execute_again(
+        store,
+        specification,
+        &config.rollup_genesis,
+        tip.head(),
+        theirs,
+    )
+    .await
+}
+
+/// Executes the blocks up to `last` once more, from the genesis state on, until the store has the state
+/// after it. It goes on where it was; until it is done, the store stays one of thin mode.
+async fn execute_again(
+    store: &Arc<dyn Store>,
     specification: &Specification,
-    genesis: &TrustedState,
-) -> eyre::Result<Closed> {
-    let header = &theirs.header;
+    genesis: &Path,
+    last: BlockId,
+    theirs: impl AsyncFn(u64) -> eyre::Result<RollupBlock>,
+) -> eyre::Result<()> {
+    let BlockId { number: last, hash } = last;
+    let done = match refilled(store.as_ref())? {
+        Some(done) => done,
+        None => tokio::task::block_in_place(|| {
+            specification.import_again(genesis, store.as_ref())?;
+            let mut batch = Batch::new();
+            stage_refilled(&mut batch, 0);
+            store.commit(batch)?;
+            Ok::<_, eyre::Report>(0)
+        })?,
+    };
+    info!(
+        from = done + 1,
+        to = last,
+        "mode was thin: executing the blocks again for their state"
+    );
+    let mut parent = stored_or(store, done, &theirs).await?;
+    for number in done + 1..=last {
+        let (hash, block) = stored_or(store, number, &theirs).await?;
+        tokio::task::block_in_place(|| {
+            let built = execute(store, (&parent.1.header, parent.0), &block, specification)?;
+            let mut batch = built.update.batch;
+            stage_block(&mut batch, hash, &block);
+            stage_refilled(&mut batch, number);
+            Ok::<_, eyre::Report>(store.commit(batch)?)
+        })?;
+        if number.is_multiple_of(SAY_EVERY) {
+            info!(number, last, "executed again");
+        }
+        parent = (hash, block);
+        // A signal may end this here.
+        tokio::task::yield_now().await;
+    }
+    let mut batch = Batch::new();
+    stage_embedded(&mut batch);
+    store.commit(batch)?;
+    info!(number = last, %hash, "the store has the state again");
+    Ok(())
+}
+
+/// A block of the store; one that began with a snapshot lacks the first ones.
+async fn stored_or(
+    store: &Arc<dyn Store>,
+    number: u64,
+    theirs: &impl AsyncFn(u64) -> eyre::Result<RollupBlock>,
+) -> eyre::Result<(B256, RollupBlock)> {
+    if store.get(Table::Blocks, &number.to_be_bytes())?.is_some() {
+        return Ok(read_block(store.as_ref(), number)?);
+    }
+    let block = theirs(number).await?;
+    Ok((block.header.hash_slow(), block))
+}
+
+/// Takes a block of the client over as it is, if it follows `parent`.
+fn adopt(parent: B256, theirs: RollupBlock) -> eyre::Result<BuiltBlock> {
+    let number = theirs.header.number;
+    eyre::ensure!(
+        theirs.header.parent_hash == parent,
+        "block {number} of the client does not follow the one before it"
+    );
+    check_block(&theirs)?;
+    let (root, batch) = (theirs.header.state_root, Batch::new());
+    Ok(BuiltBlock {
+        hash: theirs.header.hash_slow(),
+        block: theirs,
+        update: StateUpdate { root, batch },
+    })
+}
+
+/// What a block of the client leads to.
+fn closed(built: BuiltBlock, genesis: &TrustedState) -> eyre::Result<Closed> {
+    let header = &built.block.header;
     let number = header.number;
     let extra = ExtraData::decode(&header.extra_data)
         .wrap_err_with(|| format!("block {number} of the client has foreign extra data"))?;
+    Ok(Closed {
+        built,
+        extra,
+        trusted: genesis.clone(),
+        left: None,
+    })
+}
+
+/// Executes a block on top of `parent`; it must come out as it is.
+fn execute(
+    store: &Arc<dyn Store>,
+    parent: (&Header, B256),
+    theirs: &RollupBlock,
+    specification: &Specification,
+) -> eyre::Result<BuiltBlock> {
+    let header = &theirs.header;
+    let number = header.number;
     let withdrawals = theirs.body.withdrawals.clone().unwrap_or_default();
     let inputs = BlockInputs {
         number,
@@ -115,9 +246,8 @@ fn execute(
         min_tip_wei: 0,
         allow_unprotected: true,
     };
-    let parent = (&tip.header, tip.hash);
-    let store = Arc::clone(store);
-    let mut builder = BlockBuilder::begin(store, specification, rules, parent, inputs)?;
+    let states = Arc::new(Arc::clone(store));
+    let mut builder = BlockBuilder::begin(states, specification, rules, parent, inputs)?;
     let raw = theirs.body.transactions.iter();
     let raw: Vec<bytes::Bytes> = raw.map(|tx| tx.encoded_2718().into()).collect();
     for (at, tx) in theirs.body.transactions.iter().enumerate() {
@@ -137,12 +267,7 @@ fn execute(
         ours,
     };
     eyre::ensure!(ours == theirs, divergence);
-    Ok(Closed {
-        built,
-        extra,
-        trusted: genesis.clone(),
-        left: None,
-    })
+    Ok(built)
 }
 
 /// Compares a block with the lists of all heights that it covers; `before` is told by its parent.
@@ -173,13 +298,75 @@ pub(crate) async fn prove(peers: &Peers, before: &ExtraData, last: &Header) -> e
 
 #[cfg(test)]
 mod tests {
-    use alloy_primitives::B256;
+    use std::fs;
 
     use super::*;
     use crate::{
-        evm::MemStore,
-        testing::{Rollup, config, paid, specification, specification_in, trusted, whole},
+        evm::{Entry, MemStore},
+        testing::{
+            Dying, Rollup, config, genesis, paid, specification, specification_in, trusted, whole,
+        },
     };
+
+    fn contents(store: &dyn Store) -> Vec<(Table, Vec<Entry>)> {
+        let tables = [
+            Table::Accounts,
+            Table::Slots,
+            Table::Code,
+            Table::Nodes,
+            Table::Blocks,
+            Table::Meta,
+            Table::Import,
+        ];
+        let all = |table| (table, store.scan(table, &[], usize::MAX).unwrap());
+        tables.map(all).into()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_crash_while_modes_change_loses_nothing() {
+        let mut rollup = Rollup::new();
+        for nonce in 0..3 {
+            rollup
+                .push(whole(vec![paid(1, nonce), paid(2, nonce)]))
+                .unwrap();
+        }
+        let (whole, head) = (contents(rollup.store().as_ref()), rollup.progress.head());
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("genesis.json");
+        fs::write(&file, serde_json::to_vec(&genesis()).unwrap()).unwrap();
+        let nobodys = async |number| panic!("block {number} is in the store");
+        let there_and_back = async |store: &Arc<dyn Store>| {
+            if !is_thin(store.as_ref())? {
+                give_up_state(store.as_ref())?;
+            }
+            let specification = Specification::load(&file, store.as_ref())?;
+            execute_again(store, &specification, &file, head, nobodys).await
+        };
+        for writes in 0.. {
+            let copy = MemStore::default();
+            for (table, entries) in &whole {
+                let entries = entries.iter().cloned();
+                let batch = entries.map(|(key, value)| ((*table, key), Some(value)));
+                copy.commit(batch.collect()).unwrap();
+            }
+            let dying = Arc::new(Dying::new(Arc::new(copy), writes));
+            let store = Arc::clone(&dying) as Arc<dyn Store>;
+            let done = there_and_back(&store).await.is_ok();
+            let store = dying.live_on();
+            if done {
+                assert_eq!(contents(store.as_ref()), whole);
+                assert!(writes > 12, "{writes}");
+                return;
+            }
+            // It goes on, or turns back half way and comes again.
+            if writes % 2 == 1 && is_thin(store.as_ref()).unwrap() {
+                give_up_state(store.as_ref()).unwrap();
+                assert!(store.scan(Table::Nodes, &[], 1).unwrap().is_empty());
+            }
+            there_and_back(&store).await.unwrap();
+            assert_eq!(contents(store.as_ref()), whole, "{writes} writes");
+        }
+    }
 
     /// A fresh store, and what it holds.
     fn empty() -> (Arc<dyn Store>, Progress) {
@@ -197,11 +384,12 @@ mod tests {
         let made = made.unwrap().unwrap();
         let again = |block: &RollupBlock| {
             let (store, tip) = empty();
-            execute(&store, &tip, block, &specification(), &trusted())
+            execute(&store, (&tip.header, tip.hash), block, &specification())
         };
         let rebuilt = again(&made.built.block).unwrap();
-        assert_eq!(rebuilt.built.hash, made.built.hash);
-        assert_eq!(rebuilt.built.update.root, made.built.update.root);
+        assert_eq!(rebuilt.hash, made.built.hash);
+        assert_eq!(rebuilt.update.root, made.built.update.root);
+        let rebuilt = closed(rebuilt, &trusted()).unwrap();
         assert_eq!(rebuilt.extra, made.extra);
 
         let mut other = made.built.block.clone();

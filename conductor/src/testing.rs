@@ -1,6 +1,9 @@
 //! A rollup for tests: wallets, transactions, and a sequencer that needs no signatures.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
@@ -20,7 +23,7 @@ use counterpoint_core::{
 use crate::{
     assembly::{Assembler, AssemblyError, Closed},
     chain_spec::{Specification, dev_genesis},
-    evm::{MemStore, Store, StoreError, balance},
+    evm::{Batch, Entry, MemStore, Store, StoreError, Table, balance},
     pending::Pending,
     progress::Progress,
     receipts::{Event, Receipts, Skip, Told},
@@ -43,7 +46,7 @@ pub(crate) fn specification_in(store: &dyn Store) -> Specification {
     Specification::new(&genesis(), store).unwrap()
 }
 
-fn genesis() -> Genesis {
+pub(crate) fn genesis() -> Genesis {
     let balance = U256::from(1_000) * Unit::ETHER.wei();
     let alloc = (1..=3).map(|seed| (wallet(seed).address(), balance));
     dev_genesis(CHAIN_ID, 30_000_000, GENESIS_TIME, alloc).unwrap()
@@ -131,6 +134,59 @@ pub(crate) fn told(receipts: &Receipts) -> Vec<Told> {
     }
 }
 
+/// Dies at one of its writes.
+#[derive(Debug)]
+pub(crate) struct Dying {
+    store: Arc<dyn Store>,
+    left: AtomicU64,
+}
+
+impl Dying {
+    /// Has so many writes left.
+    pub(crate) fn new(store: Arc<dyn Store>, writes: u64) -> Self {
+        let left = AtomicU64::new(writes);
+        Self { store, left }
+    }
+
+    /// What was written.
+    pub(crate) fn live_on(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    fn live(&self) -> Result<(), StoreError> {
+        let left = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            });
+        left.map(drop).map_err(|_| StoreError::new("killed"))
+    }
+}
+
+impl Store for Dying {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.get(table, key)
+    }
+
+    fn keys(&self, table: Table, prefix: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.store.keys(table, prefix)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.store.scan(table, from, limit)
+    }
+
+    fn clear(&self, table: Table) -> Result<(), StoreError> {
+        self.live()?;
+        self.store.clear(table)
+    }
+
+    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        self.live()?;
+        self.store.commit(batch)
+    }
+}
+
 /// What a process begins with.
 fn start(
     pending: &Arc<Pending>,
@@ -139,7 +195,7 @@ fn start(
 ) -> (Arc<Receipts>, Assembler) {
     let receipts = Arc::new(Receipts::after(progress.header.number, &progress.extra));
     let assembler = Assembler::new(
-        Arc::clone(pending) as Arc<dyn Store>,
+        Arc::new(Arc::clone(pending) as Arc<dyn Store>),
         specification.clone(),
         progress.cursor(),
         Arc::clone(&receipts),

@@ -75,7 +75,7 @@ async fn verify(config: &Config, range: Range, store: Arc<dyn Store>) -> eyre::R
         "--to is {to}, the client has blocks up to {head}"
     );
     let receipts = Arc::new(Receipts::after(0, &tip.extra));
-    let mut derivation = Derivation::new(source, Arc::clone(&store), &tip, receipts);
+    let mut derivation = Derivation::new(source, Arc::new(Arc::clone(&store)), &tip, receipts);
     while tip.header.number < range.to {
         let next = match tip.left {
             None => derivation.next(&tip).await?,

@@ -116,8 +116,8 @@ async fn a_client_that_forgets_on_kill_is_given_all_again() {
 }
 
 /// One rollup, and what was sent to it.
-struct Traffic {
-    network: Network,
+pub(crate) struct Traffic {
+    pub(crate) network: Network,
     /// Transactions, in the order of their nonces.
     sent: Vec<B256>,
     /// What was deposited, in order; no two are alike.
@@ -127,7 +127,7 @@ struct Traffic {
 }
 
 impl Traffic {
-    async fn start(network: Network) -> Self {
+    pub(crate) async fn start(network: Network) -> Self {
         let locked = chain(&network).await.locked.get();
         Self {
             network,
@@ -151,7 +151,7 @@ impl Traffic {
     }
 
     /// Sends a transaction and a few deposits; gives the transaction's place.
-    async fn send(&mut self) -> usize {
+    pub(crate) async fn send(&mut self) -> usize {
         let (network, nonce) = (&self.network, self.sent.len());
         let chain_id = network.info.rollups[0].evm_chain_id;
         let raw = raw_transfer(network, chain_id, 0, nonce as u64, |request| request).await;
@@ -175,7 +175,7 @@ impl Traffic {
         nonce
     }
 
-    async fn arrives(&self, sent: usize) {
+    pub(crate) async fn arrives(&self, sent: usize) {
         let geth = self.network.geth(0);
         assert!(receipt(&geth, self.sent[sent]).await.status());
     }

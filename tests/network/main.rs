@@ -21,6 +21,7 @@ mod slots;
 mod snapshot;
 mod supervisor;
 mod support;
+mod thin;
 mod trust;
 mod upgrade;
 mod validators;

@@ -80,7 +80,7 @@ const GONE_AT_BIRTH: &str = "60016000556000ff";
 
 /// Blocks with storage set, changed and cleared, contracts that die at birth, a delegation that is
 /// set and used, and system contracts that are read: geth computes every root anew.
-async fn state_is_the_clients_state(network: &Network) {
+pub(crate) async fn state_is_the_clients_state(network: &Network) {
     let (wallet, geth) = (network.wallet(0, 3), network.geth(0));
     let run = async |request: TransactionRequest| {
         let request = request.with_gas_limit(1_000_000);

@@ -25,6 +25,8 @@ pub struct Geth {
     pub gas_limit: u64,
     /// Its authenticated port.
     pub engine: u16,
+    /// Its socket, for a conductor in thin mode.
+    pub ipc: PathBuf,
 }
 
 impl Geth {
@@ -59,11 +61,12 @@ impl Geth {
             ("--cache", "64".into()),
             ("--miner.gaslimit", self.gas_limit.to_string()),
             ("--txpool.pricelimit", u64::MAX.to_string()),
+            ("--ipcpath", path(&self.ipc)),
             ("--authrpc.addr", "127.0.0.1".into()),
             ("--authrpc.port", self.engine.to_string()),
             ("--authrpc.jwtsecret", path(&self.jwt)),
         ];
-        let mut flags = vec!["--nodiscover", "--ipcdisable"];
+        let mut flags = vec!["--nodiscover"];
         if let Some(port) = rpc {
             flags.push("--http");
             pairs.extend([

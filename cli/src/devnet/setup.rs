@@ -106,6 +106,12 @@ impl Layout {
         self.dir.join(rollup).join("geth-data")
     }
 
+    /// geth's socket. Paths of sockets are short.
+    #[must_use]
+    pub fn geth_ipc(&self, rollup: &str) -> PathBuf {
+        socket(self.dir.join(rollup).join("geth.ipc"))
+    }
+
     /// A rollup's geth.
     #[must_use]
     pub fn geth(&self, rollup: &RollupPlan) -> Geth {
@@ -115,6 +121,7 @@ impl Layout {
             chain_id: rollup.evm_chain_id,
             gas_limit: GAS_LIMIT,
             engine: rollup.engine,
+            ipc: self.geth_ipc(&rollup.name),
         }
     }
 
@@ -538,6 +545,7 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
             "rollup_genesis": layout.rollup_genesis(&rollup.name),
             "engine_url": url(rollup.engine),
             "jwt_file": layout.jwt(&rollup.name),
+            "testing_ipc": layout.geth_ipc(&rollup.name),
             "data_dir": layout.dir.join(&rollup.name).join("conductor"),
             "http_listen": address(rollup.conductor_http),
             "grpc_listen": address(rollup.conductor_grpc),

@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     chain_spec::dev_genesis,
-    evm::MemStore,
+    evm::{MemStore, Store},
     testing::{GENESIS_TIME, config, sign, told, transfer, trusted, wallet},
 };
 
@@ -167,7 +167,7 @@ impl Conductor {
         let progress = Progress::open(store.as_ref(), &specification, first, &trusted()).unwrap();
         let receipts = Arc::new(Receipts::after(0, &progress.extra));
         let assembler = Assembler::new(
-            Arc::clone(&store),
+            Arc::new(Arc::clone(&store)),
             specification.clone(),
             progress.cursor(),
             Arc::clone(&receipts),

@@ -21,7 +21,7 @@ impl Fixture {
             committer: Committer {
                 pending: Arc::new(Pending::new(Arc::clone(&store))),
                 store,
-                driver: Driver::new(MockClient::new(), specification()),
+                driver: Arc::new(Driver::new(MockClient::new(), specification())),
                 client_head: 0,
                 data_dir: directory.path().to_owned(),
                 board: Board::new(),

@@ -99,7 +99,7 @@ fn block(genesis: &Genesis, gas_limit: u64) -> BlockBuilder {
     };
     let parent = specification.genesis_header();
     let parent = (parent, parent.hash_slow());
-    BlockBuilder::begin(store, &specification, rules, parent, inputs).unwrap()
+    BlockBuilder::begin(Arc::new(store), &specification, rules, parent, inputs).unwrap()
 }
 
 fn transfer() -> TxEip1559 {

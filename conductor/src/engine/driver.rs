@@ -65,6 +65,14 @@ pub enum DriverError {
         /// Where its head stays.
         at: u64,
     },
+    /// The client builds another block of the same transactions: one of us is wrong.
+    #[error("execution client builds block {number} with another {fields}")]
+    BuiltOtherwise {
+        /// The block's number.
+        number: u64,
+        /// Where it differs.
+        fields: String,
+    },
     /// It can never work like this.
     #[error(transparent)]
     Configuration(EngineError),

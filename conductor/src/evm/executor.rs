@@ -34,7 +34,7 @@ use revm::{
     primitives::hardfork::SpecId,
 };
 
-use super::{StateUpdate, Store, StoreError, state::StateReader};
+use super::{Parent, StateError, StateSource, StateUpdate, source::StateReader};
 use crate::{
     chain_spec::Specification,
     derive::{MAX_BLOCK_TX_BYTES, Rules, SkipReason, screen},
@@ -85,9 +85,9 @@ pub enum Outcome {
 /// A fault while executing: the block is given up and tried again, nothing is skipped.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
-    /// The store is broken.
+    /// The state cannot be had.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    State(#[from] StateError),
     /// The EVM failed, or the store under it, for a reason that is no transaction's fault.
     #[error("evm failed: {0}")]
     Evm(String),
@@ -135,9 +135,9 @@ impl BlockBuilder {
     /// Opens a block on top of `parent` and makes the system calls it starts with.
     ///
     /// # Errors
-    /// [`ExecuteError`] if the store is broken.
+    /// [`ExecuteError`] if the state cannot be had.
     pub fn begin(
-        store: Arc<dyn Store>,
+        source: Arc<dyn StateSource>,
         specification: &Specification,
         rules: Rules,
         parent: (&Header, B256),
@@ -168,7 +168,7 @@ impl BlockBuilder {
             ..BlockEnv::default()
         };
         let state = State::builder()
-            .with_database(StateReader::new(store))
+            .with_database(StateReader::new(source, Parent::new(header, parent_hash)))
             .with_bundle_update()
             .build();
         let env = EvmEnv::new(cfg_env, block_env);
@@ -305,7 +305,7 @@ impl BlockBuilder {
     /// Closes the block: withdrawals, roots, header.
     ///
     /// # Errors
-    /// [`ExecuteError`] if the store is broken.
+    /// [`ExecuteError`] if the state cannot be had.
     pub fn finish(mut self, extra_data: Bytes) -> Result<BuiltBlock, ExecuteError> {
         // Summed up first: crediting an account twice in one call would keep the last credit only.
         let mut credits = BTreeMap::<Address, u128>::new();
@@ -317,8 +317,7 @@ impl BlockBuilder {
         let state = self.evm.db_mut();
         state.increment_balances(credits).map_err(fault)?;
         state.merge_transitions(BundleRetention::PlainState);
-        let (bundle, reader) = (state.take_bundle(), &state.database);
-        let update = StateUpdate::of(reader, &bundle)?;
+        let bundle = state.take_bundle();
         let logs_bloom = self
             .receipts
             .iter()
@@ -329,7 +328,6 @@ impl BlockBuilder {
             parent_hash: self.parent_hash,
             ommers_hash: EMPTY_OMMER_ROOT_HASH,
             beneficiary: inputs.fee_recipient,
-            state_root: update.root,
             transactions_root: calculate_transaction_root(&self.transactions),
             receipts_root: calculate_receipt_root(&self.receipts),
             logs_bloom,
@@ -353,9 +351,12 @@ impl BlockBuilder {
             ommers: Vec::new(),
             withdrawals: Some(Withdrawals::new(inputs.withdrawals)),
         };
+        let mut block = Block::new(header, body);
+        let update = self.evm.db_mut().database.close(&bundle, &block)?;
+        block.header.state_root = update.root;
         Ok(BuiltBlock {
-            hash: header.hash_slow(),
-            block: Block::new(header, body),
+            hash: block.header.hash_slow(),
+            block,
             update,
         })
     }

@@ -12,7 +12,7 @@ use alloy_primitives::{B256, Bytes, U256, hex, keccak256};
 
 use super::{
     Batch, Entry, Store, StoreError, Table, Trie,
-    state::{Account, IMPORT_BATCH, IMPORT_CODE_BYTES, account_node, clear, storage_node},
+    state::{Account, IMPORT_BATCH, IMPORT_CODE_BYTES, account_node, clear_state, storage_node},
 };
 
 /// Why entries are not the state they should be.
@@ -75,7 +75,8 @@ impl<'a> StateRestore<'a> {
     /// # Errors
     /// [`StoreError`] if the store is broken.
     pub fn begin(store: &'a dyn Store) -> Result<Self, StoreError> {
-        clear(store)?;
+        clear_state(store)?;
+        store.clear(Table::Blocks)?;
         let (batch, bytes) = (Batch::new(), 0);
         Ok(Self {
             store,

@@ -1,17 +1,19 @@
 //! Accounts, storage and code: flat for reading, in tries for the root.
 
-use alloy_consensus::constants::{EMPTY_ROOT_HASH, KECCAK_EMPTY};
+use alloy_consensus::constants::EMPTY_ROOT_HASH;
 use alloy_genesis::GenesisAccount;
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_rlp::{Decodable, RlpDecodable, RlpEncodable};
 use revm::{
-    Database,
     database::{BundleAccount, BundleState},
-    state::{AccountInfo, Bytecode},
+    state::AccountInfo,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use super::{Batch, Store, StoreError, Table, Trie, trie::Source};
+use super::{
+    Accounts, Batch, Parent, RollupBlock, StateError, StateSource, Store, StoreError, Table, Trie,
+    trie::Source,
+};
 use crate::parallel;
 
 /// Changed accounts that one thread takes at a time.
@@ -19,92 +21,70 @@ const ACCOUNTS_AT_ONCE: usize = 128;
 
 /// An account as the account trie holds it; it is stored flat in the same encoding.
 #[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
-pub(super) struct Account {
-    nonce: u64,
-    balance: U256,
-    pub(super) storage_root: B256,
-    pub(super) code_hash: B256,
+pub struct Account {
+    /// How many transactions it has sent, or contracts it has made.
+    pub nonce: u64,
+    /// What it holds, in wei.
+    pub balance: U256,
+    /// Root of its storage trie.
+    pub storage_root: B256,
+    /// Hash of its code.
+    pub code_hash: B256,
 }
 
-/// Reads the state before a block, for the EVM and for what follows.
-#[derive(Debug)]
-pub(super) struct StateReader {
-    store: Arc<dyn Store>,
-    /// All that the block has asked for.
-    accounts: HashMap<Address, Option<Account>>,
-}
-
-impl StateReader {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        let accounts = HashMap::new();
-        Self { store, accounts }
-    }
-
-    /// Reads accounts that will be asked for. One that fails will fail again when it is.
-    pub(super) fn fetch(
+/// The state of embedded mode: the store holds that after the parent, and no other.
+impl StateSource for Arc<dyn Store> {
+    fn accounts(
         &self,
-        addresses: impl Iterator<Item = Address>,
-    ) -> Vec<(Address, Option<Account>)> {
-        let fetch = |address| Some((address, self.account(&address).ok()?));
-        addresses.filter_map(fetch).collect()
+        _: &Parent,
+        addresses: &[Address],
+    ) -> Result<Vec<Option<Account>>, StateError> {
+        let read = |address| Ok(read_account(self.as_ref(), address)?);
+        addresses.iter().map(read).collect()
     }
 
-    /// Keeps what was fetched.
-    pub(super) fn keep(&mut self, accounts: Vec<(Address, Option<Account>)>) {
-        self.accounts.extend(accounts);
+    fn slot(
+        &self,
+        _: &Parent,
+        address: &Address,
+        _: &Account,
+        slot: &U256,
+    ) -> Result<U256, StateError> {
+        let value = self.get(Table::Slots, &slot_key(address, slot))?;
+        let value = value.map(|value| U256::from_be_slice(&value));
+        Ok(value.unwrap_or_default())
     }
 
-    fn account(&self, address: &Address) -> Result<Option<Account>, StoreError> {
-        match self.accounts.get(address) {
-            Some(known) => Ok(known.clone()),
-            None => read_account(self.store.as_ref(), address),
-        }
+    fn code(&self, _: &Parent, _: &Address, code_hash: &B256) -> Result<Bytes, StateError> {
+        let missing = || StoreError::new(format!("code {code_hash} is missing"));
+        let code = self.get(Table::Code, code_hash.as_slice())?;
+        Ok(code.ok_or_else(missing)?.into())
+    }
+
+    fn block_hash(&self, number: u64) -> Result<B256, StateError> {
+        Ok(block_hash(self.as_ref(), number)?)
+    }
+
+    fn close(
+        &self,
+        _: &Parent,
+        known: &Accounts,
+        changes: &BundleState,
+        _: &RollupBlock,
+    ) -> Result<StateUpdate, StateError> {
+        Ok(StateUpdate::of(self.as_ref(), known, changes)?)
     }
 }
 
-impl Database for StateReader {
-    type Error = StoreError;
-
-    fn basic(&mut self, address: Address) -> Result<Option<AccountInfo>, StoreError> {
-        let info = |account: Account| AccountInfo {
-            balance: account.balance,
-            nonce: account.nonce,
-            code_hash: account.code_hash,
-            code: None,
-            ..AccountInfo::default()
-        };
-        let account = self.account(&address)?;
-        self.accounts.insert(address, account.clone());
-        Ok(account.map(info))
-    }
-
-    fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, StoreError> {
-        if code_hash == KECCAK_EMPTY {
-            return Ok(Bytecode::default());
-        }
-        let missing = || StoreError::new(format!("code {code_hash} is missing"));
-        let code = self
-            .store
-            .get(Table::Code, code_hash.as_slice())?
-            .ok_or_else(missing)?;
-        Bytecode::new_raw_checked(Bytes::from(code)).map_err(StoreError::new)
-    }
-
-    fn storage(&mut self, address: Address, slot: U256) -> Result<U256, StoreError> {
-        let value = self.store.get(Table::Slots, &slot_key(&address, &slot))?;
-        Ok(value
-            .map(|value| U256::from_be_slice(&value))
-            .unwrap_or_default())
-    }
-
-    fn block_hash(&mut self, number: u64) -> Result<B256, StoreError> {
-        let missing = || StoreError::new(format!("block {number} is missing"));
-        let block = self
-            .store
-            .get(Table::Blocks, &number.to_be_bytes())?
-            .ok_or_else(missing)?;
-        block.get(..32).map(B256::from_slice).ok_or_else(missing)
-    }
+/// The hash of a block that was executed before.
+///
+/// # Errors
+/// [`StoreError`] if the store has not got it.
+pub(crate) fn block_hash(store: &dyn Store, number: u64) -> Result<B256, StoreError> {
+    let missing = || StoreError::new(format!("block {number} is missing"));
+    let block = store.get(Table::Blocks, &number.to_be_bytes())?;
+    let block = block.ok_or_else(missing)?;
+    block.get(..32).map(B256::from_slice).ok_or_else(missing)
 }
 
 fn slot_key(address: &Address, slot: &U256) -> Vec<u8> {
@@ -125,8 +105,7 @@ impl StateUpdate {
     ///
     /// # Errors
     /// [`StoreError`] if the store is broken.
-    pub(super) fn of(reader: &StateReader, bundle: &BundleState) -> Result<Self, StoreError> {
-        let store = reader.store.as_ref();
+    fn of(store: &dyn Store, known: &Accounts, bundle: &BundleState) -> Result<Self, StoreError> {
         let mut batch = Batch::new();
         for (hash, code) in &bundle.contracts {
             batch.insert(
@@ -140,7 +119,7 @@ impl StateUpdate {
         let parts = parallel::map(changed.chunks(ACCOUNTS_AT_ONCE).collect(), |part| {
             let mut batch = Batch::new();
             let after = part.iter().map(|(address, changed)| {
-                let account = account_after(reader, address, changed, &mut batch)?;
+                let account = account_after(store, known, address, changed, &mut batch)?;
                 Ok((*address, keccak256(address), account.map(alloy_rlp::encode)))
             });
             let after: Vec<_> = after.collect::<Result<_, StoreError>>()?;
@@ -166,12 +145,16 @@ impl StateUpdate {
 
 /// The account after its storage was changed; nothing if it is gone.
 fn account_after(
-    reader: &StateReader,
+    store: &dyn Store,
+    known: &Accounts,
     address: &Address,
     changed: &BundleAccount,
     batch: &mut Batch,
 ) -> Result<Option<Account>, StoreError> {
-    let (store, before) = (reader.store.as_ref(), reader.account(address)?);
+    let before = match known.get(address) {
+        Some(before) => before.clone(),
+        None => read_account(store, address)?,
+    };
     let mut storage_root = before.map_or(EMPTY_ROOT_HASH, |before| before.storage_root);
     let gone = changed.info.as_ref().is_none_or(AccountInfo::is_empty);
     let trie_key = keccak256(address);
@@ -282,7 +265,7 @@ impl<'a> GenesisImport<'a> {
     /// # Errors
     /// [`StoreError`] if the store is broken; the same for all methods.
     pub fn begin(store: &'a dyn Store) -> Result<Self, StoreError> {
-        clear(store)?;
+        clear_state(store)?;
         let (batch, code_bytes) = (Batch::new(), 0);
         Ok(Self {
             store,
@@ -360,17 +343,24 @@ impl<'a> GenesisImport<'a> {
     }
 }
 
-/// Removes all state, and the blocks that half a snapshot leaves.
-pub(super) fn clear(store: &dyn Store) -> Result<(), StoreError> {
-    let tables = [
-        Table::Accounts,
-        Table::Slots,
-        Table::Code,
-        Table::Nodes,
-        Table::Blocks,
-        Table::Import,
-    ];
-    tables.into_iter().try_for_each(|table| store.clear(table))
+/// The tables that hold state, and nothing else.
+const STATE_TABLES: [Table; 5] = [
+    Table::Accounts,
+    Table::Slots,
+    Table::Code,
+    Table::Nodes,
+    Table::Import,
+];
+
+/// Removes all state.
+///
+/// # Errors
+/// [`StoreError`] if the store is broken.
+pub(crate) fn clear_state(store: &dyn Store) -> Result<(), StoreError> {
+    for table in STATE_TABLES {
+        store.clear(table)?;
+    }
+    Ok(())
 }
 
 /// The code of an account; empty if there is none.
@@ -541,7 +531,7 @@ mod tests {
             ..BundleState::default()
         };
         let StateUpdate { root, batch } =
-            StateUpdate::of(&StateReader::new(Arc::clone(store)), &bundle).unwrap();
+            StateUpdate::of(store.as_ref(), &Accounts::new(), &bundle).unwrap();
         store.commit(batch).unwrap();
         root
     }

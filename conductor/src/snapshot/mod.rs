@@ -38,6 +38,7 @@ use crate::{
     chain_spec::{STATE, Specification},
     engine::ExecutionClient,
     evm::{Batch, DiskStore, RollupBlock, StateRestore, Store, Table},
+    mode::is_thin,
     progress::{Progress, read_block, stage_block},
     rebuild::prove,
     start::{Peers, meet},
@@ -135,6 +136,10 @@ fn write<W: Write>(
     blocks: u64,
     shutdown: &CancellationToken,
 ) -> eyre::Result<(B256, W)> {
+    ensure!(
+        !is_thin(store)?,
+        "the store has no state, its conductor runs in thin mode: copy the client's data instead"
+    );
     let stored = Progress::stored(store)?.filter(|(number, _)| *number > 0);
     let (number, chain_spec_hash) = stored.ok_or_eyre("the store has no block yet")?;
     let header = read_block(store, number)?.1.header;
@@ -430,7 +435,7 @@ impl<'a, R: Read> Restoration<'a, R> {
 }
 
 /// A header vouches for its block's body.
-fn check_block(block: &RollupBlock) -> eyre::Result<()> {
+pub(crate) fn check_block(block: &RollupBlock) -> eyre::Result<()> {
     let RollupBlock { header, body } = block;
     let withdrawals = body.withdrawals.as_ref();
     let holds = header.transactions_root == calculate_transaction_root(&body.transactions)

@@ -1,11 +1,11 @@
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::*;
 use crate::{
     chain_spec::dev_genesis,
     engine::{BlockId, MockClient},
-    evm::{Entry, MemStore, StoreError},
-    testing::{CHAIN_ID, GENESIS_TIME, Rollup, config, paid, specification_in, trusted, whole},
+    evm::{Entry, MemStore},
+    testing::{
+        CHAIN_ID, Dying, GENESIS_TIME, Rollup, config, paid, specification_in, trusted, whole,
+    },
 };
 
 const FLAT: [Table; 6] = [
@@ -307,48 +307,6 @@ fn another_rollups_snapshot_is_refused() {
     assert!(error.contains("rollup_genesis gives"), "{error}");
 }
 
-/// Dies at one of its writes.
-#[derive(Debug)]
-struct Dying {
-    store: MemStore,
-    left: AtomicU64,
-}
-
-impl Dying {
-    fn live(&self) -> Result<(), StoreError> {
-        let left = self
-            .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(1)
-            });
-        left.map(drop).map_err(|_| StoreError::new("killed"))
-    }
-}
-
-impl Store for Dying {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.store.get(table, key)
-    }
-
-    fn keys(&self, table: Table, prefix: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
-        self.store.keys(table, prefix)
-    }
-
-    fn scan(&self, table: Table, from: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
-        self.store.scan(table, from, limit)
-    }
-
-    fn clear(&self, table: Table) -> Result<(), StoreError> {
-        self.live()?;
-        self.store.clear(table)
-    }
-
-    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.live()?;
-        self.store.commit(batch)
-    }
-}
-
 #[test]
 fn a_crash_between_any_two_writes_leaves_nothing_or_all() {
     let (rollup, file) = exported();
@@ -361,23 +319,22 @@ fn a_crash_between_any_two_writes_leaves_nothing_or_all() {
         let crashed = |left| {
             let store = MemStore::default();
             specification_in(&store);
-            let left = AtomicU64::new(left);
-            let store = Dying { store, left };
+            let store = Dying::new(Arc::new(store), left);
             let done = imported(&store, &file);
-            (store.store, done.is_ok())
+            (store.live_on(), done.is_ok())
         };
         let (store, done) = crashed(writes);
         if done {
-            assert_eq!(contents(&store), whole);
+            assert_eq!(contents(store.as_ref()), whole);
             assert!(writes > 8, "{writes}");
             return;
         }
         // Either it is started as a conductor, or the import is started again.
-        imported(&store, &file).unwrap();
-        assert_eq!(contents(&store), whole);
+        imported(store.as_ref(), &file).unwrap();
+        assert_eq!(contents(store.as_ref()), whole);
         let (store, _) = crashed(writes);
-        open(&store);
-        assert_eq!(contents(&store), genesis);
+        open(store.as_ref());
+        assert_eq!(contents(store.as_ref()), genesis);
     }
 }
 

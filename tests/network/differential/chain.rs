@@ -14,7 +14,8 @@ use counterpoint_conductor::{
     chain_spec::{Specification, dev_genesis},
     derive::Rules,
     evm::{
-        Batch, BlockBuilder, BlockInputs, BuiltBlock, MemStore, Outcome, RollupBlock, Store, Table,
+        Batch, BlockBuilder, BlockInputs, BuiltBlock, MemStore, Outcome, RollupBlock, StateSource,
+        Store, Table,
     },
 };
 use counterpoint_core::chain_spec::Fork;
@@ -30,6 +31,7 @@ use super::{
 const CHAIN_ID: u64 = 412_000;
 const GENESIS_TIME: u64 = 1_700_000_000;
 const GAS_LIMIT: u64 = 10_000_000;
+const EXTRA: Bytes = Bytes::from_static(&[1; 21]);
 /// When the forks after Cancun begin.
 const PRAGUE: u64 = GENESIS_TIME + 1_000_000;
 const OSAKA: u64 = GENESIS_TIME + 2_000_000;
@@ -97,6 +99,8 @@ pub(super) struct Chain {
     parent: Header,
     hash: B256,
     pub(super) tally: Tally,
+    /// The state of a client, from which every block is built once more.
+    pub(super) thin: Option<Arc<dyn StateSource>>,
 }
 
 impl Chain {
@@ -114,7 +118,13 @@ impl Chain {
             parent,
             hash,
             tally: Tally::default(),
+            thin: None,
         }
+    }
+
+    /// Where blocks are kept.
+    pub(super) fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
     }
 
     pub(super) fn head(&self) -> (&Header, B256) {
@@ -132,10 +142,7 @@ impl Chain {
     ) -> BuiltBlock {
         let terms = self.terms(&mut candidates.random, timestamp);
         let inputs = self.inputs(candidates, timestamp);
-        let store = Arc::clone(&self.store);
-        let (parent, rules) = ((&self.parent, self.hash), terms.rules);
-        let mut builder =
-            BlockBuilder::begin(store, &self.specification, rules, parent, inputs).unwrap();
+        let mut builder = self.begin(Arc::new(self.store()), &terms, inputs.clone());
         let mut items: Vec<Candidate> = precompiles
             .iter()
             .map(|number| candidates.precompile(*number, &terms))
@@ -153,9 +160,31 @@ impl Chain {
             }
             self.judge(candidates, item, outcome);
         }
-        let built = builder.finish(Bytes::from_static(&[1; 21])).unwrap();
+        let built = builder.finish(EXTRA).unwrap();
+        if let Some(thin) = &self.thin {
+            let items = items.iter().map(|item| &item.raw);
+            let mut builder = self.begin(Arc::clone(thin), &terms, inputs);
+            for (at, item) in items.clone().enumerate() {
+                let next = items.clone().skip(at + 1);
+                if builder.execute(item, next).unwrap() == Outcome::EndOfBlock {
+                    break;
+                }
+            }
+            let again = builder.finish(EXTRA).unwrap();
+            assert_eq!(again.block, built.block, "thin mode builds another block");
+        }
         self.commit(&built);
         built
+    }
+
+    fn begin(
+        &self,
+        states: Arc<dyn StateSource>,
+        terms: &Terms,
+        inputs: BlockInputs,
+    ) -> BlockBuilder {
+        let (parent, rules) = ((&self.parent, self.hash), terms.rules);
+        BlockBuilder::begin(states, &self.specification, rules, parent, inputs).unwrap()
     }
 
     fn terms(&self, random: &mut Random, timestamp: u64) -> Terms {

@@ -10,7 +10,10 @@ use counterpoint::devnet::{
     process::{Process, Spec},
     tools,
 };
-use counterpoint_conductor::engine::{EngineClient, ExecutionClient};
+use counterpoint_conductor::{
+    engine::{EngineClient, ExecutionClient},
+    thin::Ipc,
+};
 use tempfile::TempDir;
 
 use crate::support::{say, wait_for};
@@ -49,6 +52,12 @@ impl Files {
     }
 }
 
+impl Files {
+    fn ipc(&self) -> PathBuf {
+        self.directory.path().join("geth.ipc")
+    }
+}
+
 impl Client {
     pub(super) async fn geth(genesis: &Genesis) -> Self {
         let program = tools::GETH.install(&say).unwrap();
@@ -59,6 +68,7 @@ impl Client {
             chain_id: genesis.config.chain_id,
             gas_limit: genesis.gas_limit,
             engine: ports.engine,
+            ipc: files.ipc(),
         };
         geth.init(&program, &files.genesis).unwrap();
         Self::start("geth", program, geth.args(Some(ports.rpc)), ports, files).await
@@ -113,6 +123,11 @@ impl Client {
             &self.files.jwt,
         )
         .unwrap()
+    }
+
+    /// geth's socket.
+    pub(super) fn ipc(&self) -> Ipc {
+        Ipc::new(&self.files.ipc())
     }
 
     /// Its public port.

@@ -143,7 +143,8 @@ impl Calls {
         };
         let parent = specification.genesis_header();
         let parent = (parent, parent.hash_slow());
-        let block = BlockBuilder::begin(store, &specification, rules, parent, inputs).unwrap();
+        let block =
+            BlockBuilder::begin(Arc::new(store), &specification, rules, parent, inputs).unwrap();
         Self { block, nonce: 0 }
     }
 

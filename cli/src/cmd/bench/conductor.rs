@@ -448,7 +448,13 @@ impl Chain {
         };
         let start = Instant::now();
         let (store, parent) = (Arc::clone(&self.store), (header, *hash));
-        let mut builder = BlockBuilder::begin(store, &self.specification, rules(), parent, inputs)?;
+        let mut builder = BlockBuilder::begin(
+            Arc::new(store),
+            &self.specification,
+            rules(),
+            parent,
+            inputs,
+        )?;
         for (at, item) in items.iter().enumerate() {
             let outcome = builder.execute(item, items[at + 1..].iter())?;
             ensure!(

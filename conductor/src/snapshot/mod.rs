@@ -118,7 +118,11 @@ fn export(
     let partial = PathBuf::from(partial);
     let output = File::create(&partial);
     let output = output.wrap_err_with(|| format!("failed to write {}", partial.display()))?;
-    let (digest, output) = write(&store, BufWriter::new(output), blocks, shutdown)?;
+    let written = write(&store, BufWriter::new(output), blocks, shutdown);
+    if written.is_err() {
+        fs::remove_file(&partial)?;
+    }
+    let (digest, output) = written?;
     output.into_inner()?.sync_all()?;
     fs::rename(&partial, file)?;
     let directory = file

@@ -119,7 +119,7 @@ impl Rollup {
             "eth_getTransactionReceipt" => self.receipt(params).await,
             "counterpoint_getTransactionStatus" => {
                 let (hash,): (B256,) = parse(params)?;
-                Ok(self.status(hash).await)
+                self.status(hash).await
             }
             method if PASSED_ON.contains(&method) => {
                 Ok(self.upstream.call(method, &params).await?)
@@ -269,25 +269,25 @@ impl Rollup {
     }
 
     /// Where a transaction stands, as far as this composer knows.
-    async fn status(&self, hash: B256) -> Value {
+    async fn status(&self, hash: B256) -> Result<Value, RpcError> {
         if let Some(told) = self.early.receipt(&hash) {
-            return json!({
+            return Ok(json!({
                 "hash": hash, "status": "executed",
                 "height": told.place.height, "index": told.place.index,
                 "blockNumber": told.block_number, "success": told.receipt.status(),
-            });
+            }));
         }
         let Some(item) = self.queue.get(self.config.rollup_id, hash) else {
             if self.queue.was_replaced(&hash) {
-                return json!({ "hash": hash, "status": "rejected", "reason": "replaced" });
+                return Ok(json!({ "hash": hash, "status": "rejected", "reason": "replaced" }));
             }
-            return json!({ "hash": hash, "status": "unknown" });
+            return self.status_of_old(hash).await;
         };
         let stage = match item.stage {
             Stage::Sequenced(place) if self.is_skipped(&item) => Stage::Skipped(place),
             stage => stage,
         };
-        match stage {
+        Ok(match stage {
             Stage::Queued => json!({ "hash": hash, "status": "queued" }),
             Stage::Batched(nonce) => {
                 json!({ "hash": hash, "status": "submitted", "batch": nonce })
@@ -306,7 +306,19 @@ impl Rollup {
                 "height": place.height, "index": place.index,
                 "reason": self.skip_reason(hash, place).await,
             }),
-        }
+        })
+    }
+
+    /// What the client says of a transaction that the queue has forgotten, or never had.
+    async fn status_of_old(&self, hash: B256) -> Result<Value, RpcError> {
+        Ok(match self.upstream.receipt(hash).await? {
+            Some(receipt) => json!({
+                "hash": hash, "status": "executed",
+                "blockNumber": receipt.block_number.to::<u64>(),
+                "success": receipt.status.to::<u64>() == 1,
+            }),
+            None => json!({ "hash": hash, "status": "unknown" }),
+        })
     }
 
     /// Why the conductor skipped a transaction, if it still knows.

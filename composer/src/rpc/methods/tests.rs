@@ -219,3 +219,16 @@ fn a_wait_out_of_bounds_is_not_heard() {
         assert_eq!(wait(asked.clone()), expect, "{asked}");
     }
 }
+
+#[tokio::test]
+async fn the_client_knows_the_status_of_what_the_queue_has_forgotten() {
+    let fixture = Fixture::new().await;
+    let status = fixture.ask("counterpoint_getTransactionStatus").await;
+    assert_eq!(status["status"], "unknown");
+    fixture.client.executed(fixture.hash, 6);
+    let status = fixture.ask("counterpoint_getTransactionStatus").await;
+    assert_eq!(
+        (&status["status"], &status["blockNumber"]),
+        (&json!("executed"), &json!(6))
+    );
+}

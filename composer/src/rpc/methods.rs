@@ -11,7 +11,7 @@ use tokio::{
 
 use super::error::RpcError;
 use crate::{
-    early::{Early, Included},
+    early::Early,
     intake::Intake,
     queue::{Item, Place, Queue, Stage},
     upstream::{Upstream, UpstreamError},
@@ -200,25 +200,11 @@ impl Rollup {
         }
     }
 
-    /// The client's receipt; before it has one, what the conductor has told.
+    /// The client's receipt and nobody else's: who has it may read what the transaction has done, and
+    /// libraries take no receipt without the hash of its block.
     async fn receipt(&self, params: Value) -> Result<Value, RpcError> {
-        let known = self
-            .upstream
-            .call("eth_getTransactionReceipt", &params)
-            .await;
-        if is_known(&known) {
-            return Ok(known?);
-        }
-        match self.told(params) {
-            Some(included) => shown(included.receipt),
-            None => Ok(known?),
-        }
-    }
-
-    /// What the conductor has told of the transaction that a call asks for.
-    fn told(&self, params: Value) -> Option<Included> {
-        let (hash,): (B256,) = parse(params).ok()?;
-        self.early.receipt(&hash)
+        let receipt = self.upstream.call("eth_getTransactionReceipt", &params);
+        Ok(receipt.await?)
     }
 
     async fn transaction_count(&self, params: Value) -> Result<Value, RpcError> {
@@ -248,15 +234,13 @@ impl Rollup {
             return Ok(known?);
         };
         let inner = alloy_consensus::transaction::Recovered::new_unchecked(item.tx, item.sender);
-        let told = self.early.receipt(&hash);
-        let receipt = told.as_ref().map(|told| &told.receipt);
         shown(alloy_rpc_types_eth::Transaction {
             inner,
-            block_hash: receipt.and_then(|receipt| receipt.block_hash),
-            block_number: receipt.and_then(|receipt| receipt.block_number),
-            transaction_index: receipt.and_then(|receipt| receipt.transaction_index),
-            effective_gas_price: receipt.map(|receipt| receipt.effective_gas_price),
-            block_timestamp: told.as_ref().map(|told| told.timestamp),
+            block_hash: None,
+            block_number: None,
+            transaction_index: None,
+            effective_gas_price: None,
+            block_timestamp: None,
         })
     }
 

@@ -56,7 +56,7 @@ crashes rounds="10":
 # kill -9 of a composer under load, at every step of a write to its queue and at random; a seed
 # repeats its choices.
 composer-kills kills="100" seed=`date +%s`:
-    COUNTERPOINT_COMPOSER_KILLS={{kills}} COUNTERPOINT_COMPOSER_KILLS_SEED={{seed}} \
+    COUNTERPOINT_KILLS={{kills}} COUNTERPOINT_KILLS_SEED={{seed}} \
         cargo test --workspace --test network composer_kills -- --nocapture
 
 # The figures of docs/performance.md.

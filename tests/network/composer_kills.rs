@@ -34,7 +34,7 @@ use crate::support::{Network, wait_for};
 
 const COMPOSER: &str = "composer";
 const SEQUENCER: &str = "val-0-app";
-/// Deaths unless `COUNTERPOINT_COMPOSER_KILLS` says otherwise: each moment, and some at random.
+/// Deaths unless `COUNTERPOINT_KILLS` says otherwise: each moment, and some at random.
 const KILLS: u64 = 28;
 /// Every so many deaths one is at a random moment.
 const RANDOM_EVERY: u64 = 4;
@@ -50,8 +50,8 @@ const ASKED: usize = 400;
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_every_death_of_the_composer() {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse().unwrap());
-    let kills = number("COUNTERPOINT_COMPOSER_KILLS").unwrap_or(KILLS);
-    let seed = number("COUNTERPOINT_COMPOSER_KILLS_SEED").unwrap_or(1);
+    let kills = number("COUNTERPOINT_KILLS").unwrap_or(KILLS);
+    let seed = number("COUNTERPOINT_KILLS_SEED").unwrap_or(1);
     let mut network = Network::start(1, 1).await;
     let deadly = Deadly::build(&network.layout().dir);
     network.devnet.kill(COMPOSER).await.unwrap();

@@ -26,3 +26,4 @@ mod thin;
 mod trust;
 mod upgrade;
 mod validators;
+mod wallets;

@@ -1,5 +1,6 @@
 //! What wallets are made of, against the composer: cast, viem, ethers and web3.py, each as its
-//! users have it, in scripts of its own beside this file.
+//! users have it, in scripts of its own beside this file; and their calls as they go over the wire,
+//! next to what geth answers to them.
 
 use std::{
     fs,
@@ -13,28 +14,21 @@ use tokio::process::Command;
 
 use crate::support::{Network, PATIENCE, say};
 
-/// Scripts for Node.js, and what they share.
-const NODE: [&str; 3] = ["cast.mjs", "viem.mjs", "ethers.mjs"];
-const PYTHON: &str = "web3_py.py";
-const SHARED: [&str; 3] = ["network.mjs", "compile.mjs", "Counter.sol"];
-
 #[tokio::test(flavor = "multi_thread")]
 async fn wallet_libraries_work_unchanged() {
     let packages = WALLETS.install(&say).unwrap();
     let python = WEB3_PY.install(&say).unwrap();
     let network = Network::start(1, 1).await;
     let bench = Bench::new(&network, &packages);
-    let contract: Value = serde_json::from_str(&bench.node("compile.mjs", &[]).await).unwrap();
+    let contract: Value = serde_json::from_str(&bench.node("compile.mjs", None).await).unwrap();
     // Each of them has an account to itself.
-    let told: Vec<_> = (0..=NODE.len())
-        .map(|account| bench.tell(&network, account, &contract))
-        .collect();
-    let [cast, viem, ethers] = NODE;
+    let told = |account| Some(bench.tell(&network, account, &contract));
     tokio::join!(
-        bench.node(cast, &told[0..1]),
-        bench.node(viem, &told[1..2]),
-        bench.node(ethers, &told[2..3]),
-        bench.run(&python, PYTHON, &told[3..4]),
+        bench.node("cast.mjs", told(0)),
+        bench.node("viem.mjs", told(1)),
+        bench.node("ethers.mjs", told(2)),
+        bench.node("raw.mjs", told(3)),
+        bench.run(&python, "web3_py.py", told(4)),
     );
     network.stop().await;
 }
@@ -49,8 +43,9 @@ impl Bench {
         let directory = network.layout().dir.join("wallets");
         fs::create_dir(&directory).unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("network/wallets");
-        for name in NODE.iter().chain(&SHARED).chain([&PYTHON]) {
-            fs::copy(source.join(name), directory.join(name)).unwrap();
+        for script in fs::read_dir(source).unwrap() {
+            let script = script.unwrap();
+            fs::copy(script.path(), directory.join(script.file_name())).unwrap();
         }
         let modules = packages.ancestors().nth(2).unwrap();
         symlink(modules, directory.join("node_modules")).unwrap();
@@ -63,6 +58,7 @@ impl Bench {
         let told = json!({
             "http": rollup.composer_rpc,
             "ws": rollup.composer_rpc.replacen("http", "ws", 1),
+            "geth": rollup.el_rpc,
             "chainId": rollup.evm_chain_id,
             "key": network.info.accounts[account].private_key,
             "contract": contract,
@@ -72,14 +68,14 @@ impl Bench {
         path
     }
 
-    async fn node(&self, script: &str, args: &[PathBuf]) -> String {
-        self.run(Path::new("node"), script, args).await
+    async fn node(&self, script: &str, told: Option<PathBuf>) -> String {
+        self.run(Path::new("node"), script, told).await
     }
 
     /// Runs a script to its end; gives what it prints.
-    async fn run(&self, program: &Path, script: &str, args: &[PathBuf]) -> String {
+    async fn run(&self, program: &Path, script: &str, told: Option<PathBuf>) -> String {
         let mut command = Command::new(program);
-        command.arg(self.directory.join(script)).args(args);
+        command.arg(self.directory.join(script)).args(told);
         let output = tokio::time::timeout(PATIENCE, command.kill_on_drop(true).output()).await;
         let output = output.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {script}"));
         let output = output.unwrap();

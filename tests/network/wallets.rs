@@ -6,13 +6,17 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use counterpoint::devnet::tools::{WALLETS, WEB3_PY};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::support::{Network, PATIENCE, say};
+use crate::support::{Network, say};
+
+/// How long a script may take, which waits for some thirty blocks one after the other.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wallet_libraries_work_unchanged() {

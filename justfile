@@ -53,6 +53,12 @@ crashes rounds="10":
         cargo test --workspace --lib evm::store || exit 1; \
     done
 
+# kill -9 of a composer under load, at every step of a write to its queue and at random; a seed
+# repeats its choices.
+composer-kills kills="100" seed=`date +%s`:
+    COUNTERPOINT_KILLS={{kills}} COUNTERPOINT_KILLS_SEED={{seed}} \
+        cargo test --workspace --test network composer_kills -- --nocapture
+
 # The figures of docs/performance.md.
 bench:
     docs/bench.sh

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
 mod batches;
+mod composer_kills;
 mod crashes;
 mod differential;
 mod engine;
@@ -25,3 +26,4 @@ mod thin;
 mod trust;
 mod upgrade;
 mod validators;
+mod wallets;

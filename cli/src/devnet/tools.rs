@@ -22,11 +22,14 @@ pub struct Tool {
 enum Source {
     /// A Go package, built by `go install`.
     Go { package: &'static str, minutes: u8 },
-    /// Packages of npm, each with its digest.
+    /// Packages of npm, each with its digest, and the program among them.
     Npm {
+        program: &'static str,
         manifest: &'static str,
         lock: &'static str,
     },
+    /// Packages of PyPI, each with its digests, and the Python that finds them.
+    Python { requirements: &'static str },
 }
 
 /// Consensus.
@@ -54,8 +57,30 @@ pub const ETHEREUMJS: Tool = Tool {
     name: "ethereumjs",
     version: "0.10.5",
     source: Source::Npm {
+        program: "ethereumjs",
         manifest: include_str!("ethereumjs/package.json"),
         lock: include_str!("ethereumjs/package-lock.json"),
+    },
+};
+
+/// `cast`, and beside it viem, ethers and a Solidity compiler, for tests. Another version of any of
+/// them is another version of this.
+pub const WALLETS: Tool = Tool {
+    name: "wallets",
+    version: "1",
+    source: Source::Npm {
+        program: "cast",
+        manifest: include_str!("wallets/package.json"),
+        lock: include_str!("wallets/package-lock.json"),
+    },
+};
+
+/// A Python that has web3.py, for tests.
+pub const WEB3_PY: Tool = Tool {
+    name: "web3.py",
+    version: "8.0.0",
+    source: Source::Python {
+        requirements: include_str!("wallets/requirements.txt"),
     },
 };
 
@@ -63,6 +88,8 @@ pub const ETHEREUMJS: Tool = Tool {
 const MIN_GO: (u32, u32) = (1, 25);
 /// The oldest Node.js that runs EthereumJS.
 const MIN_NODE: (u32, u32) = (20, 0);
+/// The oldest Python that web3.py's packages are pinned for.
+const MIN_PYTHON: (u32, u32) = (3, 10);
 
 /// Where tools are kept: `$COUNTERPOINT_TOOLS`, or a cache of the user's.
 ///
@@ -86,7 +113,8 @@ impl Tool {
         let home = tools.join(format!("{}-{}", self.name, self.version));
         let program = match self.source {
             Source::Go { .. } => home.join(self.name),
-            Source::Npm { .. } => home.join("node_modules/.bin").join(self.name),
+            Source::Npm { program, .. } => home.join("node_modules/.bin").join(program),
+            Source::Python { .. } => home.join("bin/python"),
         };
         if program.is_file() {
             return Ok(program);
@@ -133,38 +161,54 @@ impl Tool {
         let staging = tools.join(format!("{name}-{version}.part"));
         let _ = fs::remove_dir_all(&staging);
         fs::create_dir_all(&staging)?;
-        let mut command = match self.source {
+        let commands = match self.source {
             Source::Go { package, minutes } => {
                 check(&GO)?;
                 say(&format!(
                     "building {name} {version}, about {minutes} minutes, once"
                 ));
-                let mut command = Command::new("go");
-                command
+                let mut install = Command::new("go");
+                install
                     .args(["install", &format!("{package}@{version}")])
                     .env("GOBIN", &staging)
                     .env("GOFLAGS", "-mod=mod");
-                command
+                vec![install]
             }
-            Source::Npm { manifest, lock } => {
+            Source::Npm { manifest, lock, .. } => {
                 check(&NODE)?;
                 say(&format!("fetching {name} {version}, once"));
                 fs::write(staging.join("package.json"), manifest)?;
                 fs::write(staging.join("package-lock.json"), lock)?;
-                let mut command = Command::new("npm");
+                let mut install = Command::new("npm");
                 // No script of any of the packages is run.
-                command.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-                command
+                install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+                vec![install]
+            }
+            Source::Python { requirements } => {
+                check(&PYTHON)?;
+                say(&format!("fetching {name} {version}, once"));
+                fs::write(staging.join("requirements.txt"), requirements)?;
+                let mut environment = Command::new("python3");
+                environment.args(["-m", "venv", "."]);
+                let mut install = Command::new(staging.join("bin/python"));
+                install.args(["-m", "pip", "install", "--disable-pip-version-check"]);
+                // Nothing is built, so nothing of the packages is run.
+                install.args(["--require-hashes", "--only-binary", ":all:"]);
+                install.args(["--requirement", "requirements.txt"]);
+                vec![environment, install]
             }
         };
-        let output = command
-            .current_dir(&staging)
-            .stdin(Stdio::null())
-            .output()
-            .wrap_err_with(|| format!("failed to run {:?}", command.get_program()))?;
-        if !output.status.success() {
-            let log = String::from_utf8_lossy(&output.stderr);
-            bail!("failed to build {name} {version}:\n{}", log.trim());
+        for mut command in commands {
+            let output = command
+                .current_dir(&staging)
+                .stdin(Stdio::null())
+                .output()
+                .wrap_err_with(|| format!("failed to run {:?}", command.get_program()))?;
+            if !output.status.success() {
+                let log = [output.stdout, output.stderr].concat();
+                let log = String::from_utf8_lossy(&log);
+                bail!("failed to build {name} {version}:\n{}", log.trim());
+            }
         }
         let _ = fs::remove_dir_all(home);
         fs::rename(&staging, home).wrap_err("failed to move the new tool into place")
@@ -194,6 +238,14 @@ const NODE: Toolchain = Toolchain {
     prefix: "v",
     oldest: MIN_NODE,
     advice: "install Node.js 20 or newer with npm from https://nodejs.org",
+};
+
+const PYTHON: Toolchain = Toolchain {
+    program: "python3",
+    version: &["--version"],
+    prefix: "Python ",
+    oldest: MIN_PYTHON,
+    advice: "install Python 3.10 or newer with venv (on Debian: python3 and python3-venv)",
 };
 
 fn check(toolchain: &Toolchain) -> eyre::Result<()> {
@@ -228,5 +280,6 @@ mod tests {
         assert!(go("go1.9") < Some(MIN_GO));
         assert_eq!(go("devel"), None);
         assert_eq!(parse_version("v20.20.2", "v"), Some((20, 20)));
+        assert_eq!(parse_version("Python 3.11.7", "Python "), Some((3, 11)));
     }
 }

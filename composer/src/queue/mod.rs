@@ -39,8 +39,12 @@ const MAX_BYTES: usize = 256 << 20;
 const MAX_FINISHED: usize = 50_000;
 /// Replaced transactions whose status is remembered.
 const MAX_REPLACED: usize = 50_000;
-/// Finished transactions after which the log is written anew.
-const COMPACT_AFTER: usize = 20_000;
+/// Finished transactions after which the log is written anew; tests of whole networks see it happen.
+const COMPACT_AFTER: usize = if cfg!(feature = "test-utils") {
+    500
+} else {
+    20_000
+};
 /// Bytes by which the log may grow before it is written anew: it is read whole at a start.
 const COMPACT_BYTES: u64 = 1 << 30;
 

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::error::RpcError;
 use crate::{
-    early::{Early, Included},
+    early::Early,
     intake::Intake,
     queue::{Item, Place, Queue, Stage},
     upstream::{Upstream, UpstreamError},
@@ -119,7 +119,7 @@ impl Rollup {
             "eth_getTransactionReceipt" => self.receipt(params).await,
             "counterpoint_getTransactionStatus" => {
                 let (hash,): (B256,) = parse(params)?;
-                Ok(self.status(hash).await)
+                self.status(hash).await
             }
             method if PASSED_ON.contains(&method) => {
                 Ok(self.upstream.call(method, &params).await?)
@@ -200,25 +200,11 @@ impl Rollup {
         }
     }
 
-    /// The client's receipt; before it has one, what the conductor has told.
+    /// The client's receipt and nobody else's: who has it may read what the transaction has done, and
+    /// libraries take no receipt without the hash of its block.
     async fn receipt(&self, params: Value) -> Result<Value, RpcError> {
-        let known = self
-            .upstream
-            .call("eth_getTransactionReceipt", &params)
-            .await;
-        if is_known(&known) {
-            return Ok(known?);
-        }
-        match self.told(params) {
-            Some(included) => shown(included.receipt),
-            None => Ok(known?),
-        }
-    }
-
-    /// What the conductor has told of the transaction that a call asks for.
-    fn told(&self, params: Value) -> Option<Included> {
-        let (hash,): (B256,) = parse(params).ok()?;
-        self.early.receipt(&hash)
+        let receipt = self.upstream.call("eth_getTransactionReceipt", &params);
+        Ok(receipt.await?)
     }
 
     async fn transaction_count(&self, params: Value) -> Result<Value, RpcError> {
@@ -248,15 +234,13 @@ impl Rollup {
             return Ok(known?);
         };
         let inner = alloy_consensus::transaction::Recovered::new_unchecked(item.tx, item.sender);
-        let told = self.early.receipt(&hash);
-        let receipt = told.as_ref().map(|told| &told.receipt);
         shown(alloy_rpc_types_eth::Transaction {
             inner,
-            block_hash: receipt.and_then(|receipt| receipt.block_hash),
-            block_number: receipt.and_then(|receipt| receipt.block_number),
-            transaction_index: receipt.and_then(|receipt| receipt.transaction_index),
-            effective_gas_price: receipt.map(|receipt| receipt.effective_gas_price),
-            block_timestamp: told.as_ref().map(|told| told.timestamp),
+            block_hash: None,
+            block_number: None,
+            transaction_index: None,
+            effective_gas_price: None,
+            block_timestamp: None,
         })
     }
 
@@ -269,25 +253,25 @@ impl Rollup {
     }
 
     /// Where a transaction stands, as far as this composer knows.
-    async fn status(&self, hash: B256) -> Value {
+    async fn status(&self, hash: B256) -> Result<Value, RpcError> {
         if let Some(told) = self.early.receipt(&hash) {
-            return json!({
+            return Ok(json!({
                 "hash": hash, "status": "executed",
                 "height": told.place.height, "index": told.place.index,
                 "blockNumber": told.block_number, "success": told.receipt.status(),
-            });
+            }));
         }
         let Some(item) = self.queue.get(self.config.rollup_id, hash) else {
             if self.queue.was_replaced(&hash) {
-                return json!({ "hash": hash, "status": "rejected", "reason": "replaced" });
+                return Ok(json!({ "hash": hash, "status": "rejected", "reason": "replaced" }));
             }
-            return json!({ "hash": hash, "status": "unknown" });
+            return self.status_of_old(hash).await;
         };
         let stage = match item.stage {
             Stage::Sequenced(place) if self.is_skipped(&item) => Stage::Skipped(place),
             stage => stage,
         };
-        match stage {
+        Ok(match stage {
             Stage::Queued => json!({ "hash": hash, "status": "queued" }),
             Stage::Batched(nonce) => {
                 json!({ "hash": hash, "status": "submitted", "batch": nonce })
@@ -306,7 +290,19 @@ impl Rollup {
                 "height": place.height, "index": place.index,
                 "reason": self.skip_reason(hash, place).await,
             }),
-        }
+        })
+    }
+
+    /// What the client says of a transaction that the queue has forgotten, or never had.
+    async fn status_of_old(&self, hash: B256) -> Result<Value, RpcError> {
+        Ok(match self.upstream.receipt(hash).await? {
+            Some(receipt) => json!({
+                "hash": hash, "status": "executed",
+                "blockNumber": receipt.block_number.to::<u64>(),
+                "success": receipt.status.to::<u64>() == 1,
+            }),
+            None => json!({ "hash": hash, "status": "unknown" }),
+        })
     }
 
     /// Why the conductor skipped a transaction, if it still knows.

@@ -66,44 +66,42 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_receipt_is_answered_as_soon_as_the_conductor_tells_it() {
+async fn who_waits_for_a_receipt_gets_it_as_soon_as_the_conductor_tells_it() {
     let fixture = Fixture::new().await;
     let sent = fixture.send();
     fixture.acknowledged().await;
-    let pending = fixture.ask("eth_getTransactionByHash").await;
-    assert_eq!(
-        (&pending["hash"], &pending["blockNumber"]),
-        (&json!(fixture.hash), &json!(null))
-    );
-    assert_eq!(fixture.ask("eth_getTransactionReceipt").await, json!(null));
-    fixture
-        .rollup
-        .early
-        .hear(vec![receipt(fixture.hash)])
-        .unwrap();
+    let told = vec![receipt(fixture.hash)];
+    fixture.rollup.early.hear(told).unwrap();
     let early = sent.await.unwrap().unwrap();
     assert_eq!(
         (&early["blockHash"], &early["gasUsed"]),
         (&json!(null), &json!("0x5208"))
     );
-    assert_eq!(fixture.ask("eth_getTransactionReceipt").await, early);
     let status = fixture.ask("counterpoint_getTransactionStatus").await;
     assert_eq!(
         (&status["status"], &status["blockNumber"]),
         (&json!("executed"), &json!(6))
     );
-    let block = B256::repeat_byte(9);
-    fixture.rollup.early.hear(vec![closed(6, block)]).unwrap();
-    let complete = fixture.ask("eth_getTransactionReceipt").await;
-    assert_eq!(complete["blockHash"], json!(block));
-    let shown = fixture.ask("eth_getTransactionByHash").await;
-    assert_eq!(
-        (&shown["blockHash"], &shown["gasPrice"]),
-        (&json!(block), &json!("0x9"))
-    );
+}
+
+#[tokio::test]
+async fn who_does_not_wait_sees_the_block_once_it_can_be_read() {
+    let fixture = Fixture::new().await;
+    let sent = fixture.send();
+    fixture.acknowledged().await;
+    for told in [receipt(fixture.hash), closed(6, B256::repeat_byte(9))] {
+        fixture.rollup.early.hear(vec![told]).unwrap();
+        let pending = fixture.ask("eth_getTransactionByHash").await;
+        assert_eq!(
+            (&pending["hash"], &pending["blockNumber"]),
+            (&json!(fixture.hash), &json!(null))
+        );
+        assert_eq!(fixture.ask("eth_getTransactionReceipt").await, json!(null));
+    }
     fixture.client.executed(fixture.hash, 6);
-    let last = fixture.ask("eth_getTransactionReceipt").await;
-    assert_eq!(last.get("gasUsed"), None, "the client's counts");
+    let receipt = fixture.ask("eth_getTransactionReceipt").await;
+    assert_eq!(receipt["transactionHash"], json!(fixture.hash));
+    sent.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -218,4 +216,17 @@ fn a_wait_out_of_bounds_is_not_heard() {
     ] {
         assert_eq!(wait(asked.clone()), expect, "{asked}");
     }
+}
+
+#[tokio::test]
+async fn the_client_knows_the_status_of_what_the_queue_has_forgotten() {
+    let fixture = Fixture::new().await;
+    let status = fixture.ask("counterpoint_getTransactionStatus").await;
+    assert_eq!(status["status"], "unknown");
+    fixture.client.executed(fixture.hash, 6);
+    let status = fixture.ask("counterpoint_getTransactionStatus").await;
+    assert_eq!(
+        (&status["status"], &status["blockNumber"]),
+        (&json!("executed"), &json!(6))
+    );
 }

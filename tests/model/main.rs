@@ -1,0 +1,3 @@
+//! Explicit-state models: every reachable state of a small instance is visited.
+
+mod atomic;

@@ -19,6 +19,7 @@ mod receipts;
 mod road;
 mod slots;
 mod snapshot;
+mod solidity;
 mod supervisor;
 mod support;
 mod trust;

@@ -59,9 +59,19 @@ pub const ETHEREUMJS: Tool = Tool {
     },
 };
 
+/// The compiler of our contracts, for tests.
+pub const SOLC: Tool = Tool {
+    name: "solcjs",
+    version: "0.8.37",
+    source: Source::Npm {
+        manifest: include_str!("solc/package.json"),
+        lock: include_str!("solc/package-lock.json"),
+    },
+};
+
 /// The oldest Go that builds both.
 const MIN_GO: (u32, u32) = (1, 25);
-/// The oldest Node.js that runs EthereumJS.
+/// The oldest Node.js that runs them.
 const MIN_NODE: (u32, u32) = (20, 0);
 
 /// Where tools are kept: `$COUNTERPOINT_TOOLS`, or a cache of the user's.

@@ -8,6 +8,7 @@
 mod candidates;
 mod chain;
 mod clients;
+mod mailbox;
 mod precompiles;
 mod programs;
 mod random;

@@ -23,6 +23,10 @@ ci:
 generate:
     UPDATE_GENERATED=1 cargo test -p counterpoint-proto -p counterpoint-abci --test codegen
 
+# Rewrite the contracts' byte code from their sources, with the pinned compiler.
+contracts:
+    UPDATE_GENERATED=1 cargo test --workspace --test network solidity
+
 # Accept changed golden vectors; a changed consensus vector is a protocol change.
 vectors:
     INSTA_UPDATE=always cargo test -p counterpoint-core -p counterpoint-machine -p counterpoint-conductor

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use counterpoint_conductor::{chain_spec::Specification, evm::MemStore};
+use counterpoint_conductor::{
+    chain_spec::Specification,
+    evm::{MemStore, code},
+};
+use counterpoint_contracts::predeploys;
 use counterpoint_core::{fees::FeeParams, genesis::SequencerGenesis, primitive::Height};
 
 fn file(name: &str) -> std::path::PathBuf {
@@ -22,6 +26,10 @@ fn the_sequencer_genesis_starts_a_chain() {
 
 #[test]
 fn the_rollup_genesis_carries_a_rollup() {
-    let specification = Specification::load(&file("rollup.json"), &MemStore::default()).unwrap();
+    let store = MemStore::default();
+    let specification = Specification::load(&file("rollup.json"), &store).unwrap();
     assert_eq!(specification.chain_id(), 777);
+    for (address, account) in predeploys() {
+        assert_eq!(code(&store, &address).unwrap(), account.code.unwrap());
+    }
 }

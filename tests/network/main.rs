@@ -20,6 +20,7 @@ mod receipts;
 mod road;
 mod slots;
 mod snapshot;
+mod solidity;
 mod supervisor;
 mod support;
 mod thin;

@@ -97,7 +97,8 @@ pub(crate) fn run(command: GenesisCommand) -> eyre::Result<()> {
             let timestamp = now.saturating_sub(GENESIS_MARGIN_SECS);
             let balance = U256::from(1_000_000) * Unit::ETHER.wei();
             let alloc = funded.into_iter().map(|address| (address, balance));
-            let genesis = dev_genesis(chain_id, gas_limit, timestamp, alloc)?;
+            let mut genesis = dev_genesis(chain_id, gas_limit, timestamp, alloc)?;
+            genesis.alloc.extend(counterpoint_contracts::predeploys());
             let text = serde_json::to_vec_pretty(&genesis)?;
             std::fs::write(&file, text)
                 .wrap_err_with(|| format!("failed to write {}", file.display()))?;

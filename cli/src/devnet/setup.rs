@@ -196,7 +196,8 @@ fn write_rollup(
     let alloc = accounts()
         .into_iter()
         .map(|account| (account.address(), balance));
-    let genesis = dev_genesis(rollup.evm_chain_id, GAS_LIMIT, timestamp, alloc)?;
+    let mut genesis = dev_genesis(rollup.evm_chain_id, GAS_LIMIT, timestamp, alloc)?;
+    genesis.alloc.extend(counterpoint_contracts::predeploys());
     let path = layout.rollup_genesis(&rollup.name);
     fs::write(&path, serde_json::to_vec_pretty(&genesis)?)?;
     let specification = Specification::load(&path, &MemStore::default())?;

@@ -63,7 +63,7 @@ pub const ETHEREUMJS: Tool = Tool {
     },
 };
 
-/// `cast`, and beside it viem, ethers and a Solidity compiler, for tests. Another version of any of
+/// `cast`, and beside it viem, ethers and `solcjs`, the compiler of our contracts, for tests. Another version of any of
 /// them is another version of this.
 pub const WALLETS: Tool = Tool {
     name: "wallets",
@@ -86,7 +86,7 @@ pub const WEB3_PY: Tool = Tool {
 
 /// The oldest Go that builds both.
 const MIN_GO: (u32, u32) = (1, 25);
-/// The oldest Node.js that runs EthereumJS.
+/// The oldest Node.js that runs them.
 const MIN_NODE: (u32, u32) = (20, 0);
 /// The oldest Python that web3.py's packages are pinned for.
 const MIN_PYTHON: (u32, u32) = (3, 10);

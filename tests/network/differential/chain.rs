@@ -10,6 +10,7 @@ use alloy_eips::{
 use alloy_genesis::{Genesis, GenesisAccount};
 use alloy_primitives::{Address, B256, Bytes, U256, utils::Unit};
 use alloy_rlp::Encodable;
+use bytes::Bytes as Item;
 use counterpoint_conductor::{
     chain_spec::{Specification, dev_genesis},
     derive::Rules,
@@ -185,6 +186,41 @@ impl Chain {
     ) -> BlockBuilder {
         let (parent, rules) = ((&self.parent, self.hash), terms.rules);
         BlockBuilder::begin(states, &self.specification, rules, parent, inputs).unwrap()
+    }
+
+    /// Builds the next block of items that are all valid.
+    pub(super) fn carry(
+        &mut self,
+        timestamp: u64,
+        beacon_root: B256,
+        items: &[Item],
+    ) -> BuiltBlock {
+        let rules = Rules {
+            chain_id: self.specification.chain_id(),
+            max_tx_gas: GAS_LIMIT / 4,
+            min_tip_wei: 0,
+            allow_unprotected: false,
+        };
+        let inputs = BlockInputs {
+            number: self.parent.number + 1,
+            timestamp,
+            withdrawals: Vec::new(),
+            prev_randao: B256::ZERO,
+            beacon_root,
+            fee_recipient: Address::ZERO,
+            gas_limit: self.parent.gas_limit,
+        };
+        let states = Arc::new(self.store());
+        let parent = (&self.parent, self.hash);
+        let mut builder =
+            BlockBuilder::begin(states, &self.specification, rules, parent, inputs).unwrap();
+        for item in items {
+            let outcome = builder.execute(item, items[..0].iter()).unwrap();
+            assert!(matches!(outcome, Outcome::Included(_)), "{outcome:?}");
+        }
+        let built = builder.finish(Bytes::from_static(&[1; 21])).unwrap();
+        self.commit(&built);
+        built
     }
 
     fn terms(&self, random: &mut Random, timestamp: u64) -> Terms {

@@ -9,6 +9,7 @@
 mod candidates;
 mod chain;
 mod clients;
+mod mailbox;
 mod precompiles;
 mod programs;
 mod random;

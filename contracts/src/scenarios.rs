@@ -6,8 +6,9 @@ use alloy_sol_types::{SolCall, SolError, SolValue};
 
 use self::{
     bindings::AtomicToken::{
-        InsufficientBalance, InvalidReceiver, UnknownRollup, UnknownSender, balanceOfCall,
-        burnCall, mintCall, totalSupplyCall,
+        InsufficientAllowance, InsufficientBalance, InvalidReceiver, UnknownRollup, UnknownSender,
+        approveCall, balanceOfCall, burnCall, mintCall, totalSupplyCall, transferCall,
+        transferFromCall,
     },
     people::{ALICE, BOB},
 };
@@ -23,6 +24,7 @@ use crate::{
 mod bindings {
     alloy_sol_types::sol! {
         interface AtomicToken {
+            error InsufficientAllowance(address spender, uint256 allowance);
             error InsufficientBalance(address account, uint256 balance);
             error InvalidReceiver();
             error UnknownRollup(bytes32 rollupId);
@@ -30,6 +32,11 @@ mod bindings {
 
             function burn(bytes32 session, bytes32 dst, address to, uint256 amount) external;
             function mint((bytes32, bytes32, uint64, address, address, bytes) message) external;
+            function transfer(address to, uint256 amount) external returns (bool moved);
+            function approve(address spender, uint256 amount) external returns (bool approved);
+            function transferFrom(address from, address to, uint256 amount)
+                external
+                returns (bool moved);
             function balanceOf(address account) external view returns (uint256 balance);
             function totalSupply() external view returns (uint256 supply);
         }
@@ -205,7 +212,8 @@ pub fn all(people: [Address; PEOPLE]) -> Vec<Scenario> {
 }
 
 /// Where the token is: what it starts with is part of what creates it.
-fn token(people: [Address; PEOPLE]) -> Address {
+#[must_use]
+pub fn token(people: [Address; PEOPLE]) -> Address {
     DEPLOYER.create2_from_code(SALT, token_code(people))
 }
 
@@ -251,6 +259,7 @@ impl World {
                 "tokens are minted by strangers",
                 self.token_refuses_to_mint(),
             ),
+            ("tokens are handed on", self.token_spent()),
         ];
         all.map(scenario).into()
     }
@@ -656,6 +665,52 @@ impl World {
             .zip(refusals)
             .map(block)
             .collect()
+    }
+
+    fn token_spent(&self) -> Vec<Block> {
+        let [alice, bob] = self.people;
+        let transfer = |to, amount| transferCall {
+            to,
+            amount: U256::from(amount),
+        };
+        let approve = |amount| approveCall {
+            spender: bob,
+            amount,
+        };
+        let take = |amount| transferFromCall {
+            from: alice,
+            to: bob,
+            amount: U256::from(amount),
+        };
+        let poor = InsufficientBalance {
+            account: alice,
+            balance: U256::from(650),
+        };
+        let allowed = |allowance| InsufficientAllowance {
+            spender: bob,
+            allowance: U256::from(allowance),
+        };
+        let token = self.token;
+        vec![ordinary([
+            returns(ALICE, token, &transfer(bob, 50), &true),
+            reverts(ALICE, token, &transfer(bob, 651), &poor),
+            reverts(
+                ALICE,
+                token,
+                &transfer(Address::ZERO, 1),
+                &InvalidReceiver {},
+            ),
+            reverts(BOB, token, &take(1), &allowed(0)),
+            returns(ALICE, token, &approve(U256::from(30)), &true),
+            returns(BOB, token, &take(20), &true),
+            reverts(BOB, token, &take(11), &allowed(10)),
+            returns(ALICE, token, &approve(U256::MAX), &true),
+            returns(BOB, token, &take(10), &true),
+            returns(BOB, token, &take(10), &true),
+            self.balance(ALICE, 610),
+            self.balance(BOB, 290),
+            self.supply(SUPPLY - 100),
+        ])]
     }
 }
 

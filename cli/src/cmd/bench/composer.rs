@@ -472,6 +472,7 @@ impl Pool {
             chain_id: wallets.chain_id,
             gas_limit: 30_000_000,
             engine: port()?,
+            ipc: directory.join("pool.ipc"),
         };
         write_secret(&geth.jwt, &hex::encode(keys::random()?))?;
         geth.init(&program, &genesis)?;

@@ -52,6 +52,15 @@ fn millis(micros: u64) -> f64 {
     (micros as f64 / 100.0).round() / 10.0
 }
 
+/// What a process has in memory, in MB.
+pub(super) fn memory_mb(pid: u32) -> eyre::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = resident.and_then(|line| line.split_whitespace().next());
+    let kilobytes = kilobytes.ok_or_else(|| eyre::eyre!("/proc/{pid}/status has no VmRSS"))?;
+    Ok(kilobytes.parse::<u64>()? / 1_024)
+}
+
 /// Runs `count` requests at their times, counted from the start, and waits for them all; gives the
 /// errors.
 pub(super) async fn open_loop<F>(

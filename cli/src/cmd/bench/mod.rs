@@ -1,10 +1,11 @@
 //! Load, measured: `sequencer` compares with an application that does nothing, in the same run on
 //! the same machine; `transfers` loads a running network from wallets to its client's head;
-//! `conductor` makes blocks beside a client that executes the same ones; `catch-up` wipes both and
+//! `composer` takes transactions in beside geth's own pool; `conductor` makes blocks beside a client that executes the same ones; `catch-up` wipes both and
 //! waits until they are back.
 
 mod catch_up;
 mod commits;
+mod composer;
 mod conductor;
 mod load;
 mod sequencer;
@@ -24,6 +25,8 @@ enum Load {
     Sequencer(sequencer::SequencerArgs),
     /// Transfers by JSON-RPC into a running network, up to the execution client's head.
     Transfers(transfers::TransfersArgs),
+    /// Transactions taken in per second by a network of its own, beside geth's own pool.
+    Composer(composer::ComposerArgs),
     /// Blocks on top of many accounts, made by us and executed by geth.
     Conductor(conductor::ConductorArgs),
     /// The way of a conductor and its client from nothing to the tip of a network of its own.
@@ -34,6 +37,7 @@ pub(crate) async fn run(args: BenchArgs) -> eyre::Result<()> {
     let result = match args.load {
         Load::Sequencer(args) => sequencer::run(&args).await?,
         Load::Transfers(args) => transfers::run(&args).await?,
+        Load::Composer(args) => composer::run(&args).await?,
         Load::Conductor(args) => conductor::run(&args).await?,
         Load::CatchUp(args) => catch_up::run(&args).await?,
     };

@@ -33,7 +33,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     commits::{Pending, Sender},
-    load::{Latency, open_loop},
+    load::{Latency, memory_mb, open_loop},
 };
 use crate::devnet::{Abci, Application, Detours, Devnet, Info, Mempool, Options};
 
@@ -395,11 +395,7 @@ impl Network {
         let part = status.into_iter().find(|part| part.name == name);
         let pid = part.and_then(|part| part.pid);
         let pid = pid.ok_or_else(|| eyre!("{name} does not run"))?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = resident.and_then(|line| line.split_whitespace().next());
-        let missing = || eyre!("/proc/{pid}/status has no VmRSS");
-        Ok(kilobytes.ok_or_else(missing)?.parse::<u64>()? / 1_024)
+        memory_mb(pid)
     }
 
     /// Half of what was carried under full load, sent at its times whatever comes back.

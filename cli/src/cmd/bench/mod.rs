@@ -7,6 +7,7 @@ mod catch_up;
 mod commits;
 mod conductor;
 mod load;
+mod plot;
 mod sequencer;
 mod transfers;
 

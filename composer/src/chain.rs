@@ -48,6 +48,8 @@ pub(crate) struct View {
     pub(crate) trusted: TrustedState,
     /// The height that left the state.
     pub(crate) height: Height,
+    /// When a node proved it.
+    pub(crate) seen: Instant,
     /// About how long a block takes.
     pub(crate) interval: Duration,
     /// The account that pays.
@@ -261,7 +263,7 @@ impl Watcher {
         let (client, view) = (&self.client, &mut self.view);
         let proven = proven_record(client, &mut view.trusted, &Key::Account(self.payer)).await?;
         view.account = proven.record.unwrap_or_default();
-        view.height = proven.height;
+        (view.height, view.seen) = (proven.height, Instant::now());
         view.read_prices(client).await?;
         let due = |terms: &Terms| view.height.get() >= terms.as_of.get().saturating_add(REFRESH);
         let due: Vec<RollupId> = view
@@ -314,6 +316,7 @@ impl View {
         let mut view = Self {
             trusted,
             height: proven.height,
+            seen: Instant::now(),
             interval: INTERVAL,
             account: proven.record.unwrap_or_default(),
             base_fee: 0,
@@ -350,6 +353,7 @@ impl View {
         Self {
             trusted: TrustedState::unchecked("test-chain".parse().unwrap(), height),
             height,
+            seen: Instant::now(),
             interval: INTERVAL,
             account: Account {
                 balance,

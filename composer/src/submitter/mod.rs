@@ -71,6 +71,10 @@ const RESEND_AFTER: Duration = Duration::from_secs(1);
 const PATIENT_HEIGHTS: u64 = 10;
 /// How long a batch whose nonce is used is looked for by its hash before lists are searched.
 const SEARCH_AFTER: Duration = Duration::from_secs(2);
+/// How old what is known of the chain may be: within it, prices hardly move and batches do not expire.
+const MAX_AGE: Duration = Duration::from_secs(10);
+/// Pause between two looks at all nodes.
+const LOOK_WIDELY: Duration = Duration::from_millis(200);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -91,6 +95,8 @@ pub(crate) struct Submitter {
     sent: BTreeMap<u64, Sent>,
     /// The nonce of the oldest batch, and since when it is known to be used.
     used: Option<(u64, Instant)>,
+    /// When all nodes were asked for a batch.
+    looked_widely: Option<Instant>,
     spending: Spending,
 }
 
@@ -127,6 +133,7 @@ impl Submitter {
             begun: None,
             sent: BTreeMap::new(),
             used: None,
+            looked_widely: None,
             spending: Spending::default(),
         }
     }
@@ -156,6 +163,13 @@ impl Submitter {
     /// Sends what there is to send, and looks for what was sent.
     async fn step(&mut self) -> Result<(), Failure> {
         let view = self.chain.view();
+        let age = view.seen.elapsed();
+        if age > MAX_AGE {
+            let secs = age.as_secs();
+            return Err(Failure::Passing(eyre!(
+                "no sequencer node has proven the state for {secs} s"
+            )));
+        }
         self.renew_trust(&view)?;
         self.report(&view);
         self.reject_stranded(&view).await?;
@@ -458,11 +472,16 @@ impl Submitter {
     }
 
     /// Where a block holds a version of the batch, and what to trust from there on.
-    async fn find(&self, batch: &Batch) -> Result<Option<(Inclusion, TrustedState)>, Failure> {
+    async fn find(&mut self, batch: &Batch) -> Result<Option<(Inclusion, TrustedState)>, Failure> {
         let sent = self.sent.get(&batch.nonce);
         let late = sent.is_none_or(|sent| sent.first.elapsed() >= RESEND_AFTER);
+        let looked = self.looked_widely;
+        let widely = late && looked.is_none_or(|at| at.elapsed() >= LOOK_WIDELY);
+        if widely {
+            self.looked_widely = Some(Instant::now());
+        }
         for hash in batch.hashes.iter().rev() {
-            let answers = if late {
+            let answers = if widely {
                 self.client.locate_at_all(hash).await
             } else {
                 vec![self.client.locate(hash).await?]

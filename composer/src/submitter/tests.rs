@@ -339,6 +339,21 @@ async fn a_node_that_is_down_is_passed_by() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_any_node_the_composer_is_unready_and_comes_back() {
+    let mut fixture = Fixture::new(&[Fault::None]).await;
+    let running = fixture.start().await;
+    until(|| running.readiness.reasons().is_empty().then_some(())).await;
+    fixture.nodes[0].turn(Fault::Hangs);
+    let reason = running.unready(SEQUENCER).await;
+    assert!(reason.contains("has proven the state"), "{reason}");
+    fixture.accept(&running, alpha(), 1, 0).await;
+    fixture.nodes[0].turn(Fault::None);
+    fixture.all_ordered_once(&running).await;
+    until(|| running.readiness.reasons().is_empty().then_some(())).await;
+    running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn if_every_node_denies_a_batch_the_lists_show_it() {
     let mut fixture = Fixture::new(&[Fault::Forgets]).await;
     let running = fixture.start().await;

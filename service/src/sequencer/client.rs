@@ -222,8 +222,8 @@ impl Client {
         let _ = join_all(self.order().into_iter().map(submit)).await;
     }
 
-    /// What each node says became of a transaction, of those that answer soon; verify it before you
-    /// rely on it.
+    /// What each node says became of a transaction, of those that need not be left alone and answer
+    /// soon; verify it before you rely on it.
     pub async fn locate_at_all(
         &self,
         hash: &Hash,
@@ -238,7 +238,9 @@ impl Client {
             let answer = self.ask_soon(node, ask).await.ok()?;
             Some((node, answer.status?))
         };
-        let answers = join_all(self.order().into_iter().map(locate)).await;
+        let asked = self.order().into_iter();
+        let asked = asked.filter(|node| self.wait(*node).is_zero()).map(locate);
+        let answers = join_all(asked).await;
         answers.into_iter().flatten().collect()
     }
 

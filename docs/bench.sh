@@ -55,3 +55,16 @@ for load in "20 10" "400 100" "800 200" "1600 400"; do
   "$target/counterpoint" bench transfers --dir "$network" --rate "$rate" --senders "$senders" \
     > "$results/transfers-$rate.json"
 done
+kill -INT $devnet; wait $devnet || true
+
+echo "== wallets: four validators, light load" >&2
+network=$(mktemp -d)
+"$target/counterpoint" devnet --dir "$network" --validators 4 > "$network.log" 2>&1 &
+devnet=$!
+for _ in $(seq 120); do
+  grep -q "Stop with" "$network.log" && break
+  sleep 1
+done
+grep -q "Stop with" "$network.log" || { cat "$network.log" >&2; exit 1; }
+"$target/counterpoint" bench transfers --dir "$network" --rate 10 --senders 10 --seconds 60 \
+  --plot "$results/wallets.svg" > "$results/wallets.json"

@@ -1,7 +1,8 @@
 //! Which transactions ride together: pure, so that a test needs no network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use alloy_primitives::Address;
 use bytes::Bytes;
 use counterpoint_core::{
     action::{Action, SubmitData, SubmitDataError},
@@ -13,7 +14,9 @@ use counterpoint_core::{
 use crate::queue::Item;
 
 /// Most bytes of all items of a batch; with its envelope it stays below a transaction's limit.
-const MAX_BATCH_BYTES: usize = 900_000;
+pub(crate) const MAX_BATCH_BYTES: usize = 900_000;
+/// Bytes of a sender that go before others' rests: an eighth of a batch, and never less than one.
+const SENDER_BYTES: usize = MAX_BATCH_BYTES / 8;
 
 /// What one batch may hold of a rollup: a batch that passes the rollup's share of a block would
 /// never be included.
@@ -38,6 +41,15 @@ impl Share {
         }
     }
 
+    /// The lesser of both in each part.
+    #[must_use]
+    pub(crate) fn min(&self, other: &Self) -> Self {
+        Self {
+            bytes: self.bytes.min(other.bytes),
+            items: self.items.min(other.items),
+        }
+    }
+
     /// Takes an item out of the share, if there is room for it.
     fn take(&mut self, bytes: usize) -> bool {
         match (self.bytes.checked_sub(bytes), self.items.checked_sub(1)) {
@@ -45,36 +57,118 @@ impl Share {
                 *self = Self { bytes, items };
                 true
             }
-            _ => {
-                // Later ones must not overtake the one that found no room.
-                *self = Self { bytes: 0, items: 0 };
-                false
-            }
+            _ => false,
         }
     }
 }
 
-/// Chooses a batch from what waits, oldest first. A rollup whose share is full waits for the next
-/// one; so do rollups that are not served any more.
+/// Chooses a batch from what waits, given oldest first: rollups get equal parts of it, and what one
+/// does not use goes to the others; a sender with much is behind those with little. A sender's
+/// transactions are taken in their order. Rollups without a share wait.
+///
+/// It looks no further than it must: where every rollup has more than a batch holds, at about a batch
+/// of each.
 #[must_use]
 pub(crate) fn fill<'a>(waiting: impl Iterator<Item = &'a Item>, shares: &Shares) -> Vec<Item> {
-    let (mut left, mut batch) = (BTreeMap::new(), Vec::new());
-    let mut room = MAX_BATCH_BYTES;
+    let mut lines: BTreeMap<RollupId, Line<'a>> = BTreeMap::new();
+    let mut open = shares.len().min(MAX_ACTIONS);
     for item in waiting {
         let Some(share) = shares.get(&item.rollup) else {
             continue;
         };
-        if left.len() == MAX_ACTIONS && !left.contains_key(&item.rollup) {
+        if lines.len() == MAX_ACTIONS && !lines.contains_key(&item.rollup) {
             continue;
         }
-        let Some(rest) = room.checked_sub(item.raw.len()) else {
+        let line = lines.entry(item.rollup).or_insert(Line::new(*share));
+        let was_open = line.is_open();
+        line.offer(item);
+        open -= usize::from(was_open && !line.is_open());
+        if open == 0 {
             break;
-        };
-        let share = left.entry(item.rollup).or_insert(*share);
-        if share.take(item.raw.len()) {
-            room = rest;
-            batch.push(item.clone());
         }
+    }
+    let mut batch = share_out(lines.into_values().map(Line::into_items).collect());
+    batch.sort_unstable_by_key(|item| item.seq);
+    batch.into_iter().cloned().collect()
+}
+
+/// What a batch could take of one rollup.
+struct Line<'a> {
+    share: Share,
+    /// The first of each sender, oldest first.
+    first: Vec<&'a Item>,
+    /// What comes after them.
+    rest: Vec<&'a Item>,
+    senders: HashMap<Address, Turn>,
+    /// Bytes and items that senders have had for a first part.
+    filled: Share,
+}
+
+/// What a sender has had.
+#[derive(Clone, Copy, Default)]
+struct Turn {
+    bytes: usize,
+    /// Whether the rest of it comes later.
+    over: bool,
+}
+
+impl<'a> Line<'a> {
+    fn new(share: Share) -> Self {
+        Self {
+            share,
+            first: Vec::new(),
+            rest: Vec::new(),
+            senders: HashMap::new(),
+            filled: share,
+        }
+    }
+
+    /// Whether it could hold more first parts.
+    fn is_open(&self) -> bool {
+        self.filled.bytes > 0 && self.filled.items > 0
+    }
+
+    fn offer(&mut self, item: &'a Item) {
+        if !self.is_open() {
+            return;
+        }
+        let turn = self.senders.entry(item.sender).or_default();
+        let bytes = item.raw.len();
+        turn.over |= turn.bytes > 0 && turn.bytes + bytes > SENDER_BYTES;
+        if turn.over {
+            self.rest.push(item);
+            return;
+        }
+        turn.bytes += bytes;
+        self.first.push(item);
+        if !self.filled.take(bytes) {
+            (self.filled.bytes, self.filled.items) = (0, 0);
+        }
+    }
+
+    /// In the order in which they may be taken, as far as the share goes.
+    fn into_items(self) -> VecDeque<&'a Item> {
+        let mut share = self.share;
+        let all = self.first.into_iter().chain(self.rest);
+        // Later ones must not overtake the one that finds no room.
+        all.take_while(|item| share.take(item.raw.len())).collect()
+    }
+}
+
+/// Takes from the rollup with the fewest bytes so far, again and again, until there is no room.
+fn share_out(mut lines: Vec<VecDeque<&Item>>) -> Vec<&Item> {
+    let (mut batch, mut room) = (Vec::new(), MAX_BATCH_BYTES);
+    let mut turns: BTreeSet<(usize, usize)> = (0..lines.len()).map(|line| (0, line)).collect();
+    while let Some((bytes, line)) = turns.pop_first() {
+        let Some(item) = lines.get_mut(line).and_then(VecDeque::pop_front) else {
+            continue;
+        };
+        let Some(rest) = room.checked_sub(item.raw.len()) else {
+            continue;
+        };
+        room = rest;
+        batch.push(item);
+        turns.insert((bytes + item.raw.len(), line));
     }
     batch
 }
@@ -98,6 +192,8 @@ pub(crate) fn actions(items: &[Item]) -> Result<Vec<Action>, SubmitDataError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::queue::testing::item;
 
@@ -132,6 +228,99 @@ mod tests {
         let one = item(0, RollupId::from_name("a")).raw.len();
         check(&["a", "a"], &[("a", share(one, 10))], &[0]);
         check(&["a", "a"], &[("a", share(one - 1, 10))], &[]);
+    }
+
+    /// A transaction of a sender to a rollup.
+    fn sized(seq: u64, rollup: RollupId, sender: u8, bytes: usize) -> Item {
+        let mut item = item(seq, rollup);
+        item.raw = Bytes::from(vec![1; bytes]);
+        item.sender = Address::repeat_byte(sender);
+        item
+    }
+
+    fn names() -> [RollupId; 3] {
+        ["a", "b", "c"].map(RollupId::from_name)
+    }
+
+    fn bytes<'a>(batch: impl IntoIterator<Item = &'a Item>) -> usize {
+        batch.into_iter().map(|item| item.raw.len()).sum()
+    }
+
+    #[test]
+    fn a_rollup_with_much_leaves_room_for_the_others() {
+        let [a, b, c] = names();
+        let many = (0..5_000).map(|seq| sized(seq, a, (seq % 200) as u8, 1_000));
+        let few = (5_000..5_010).map(|seq| sized(seq, b, 1, 1_000));
+        let half = (5_010..6_000).map(|seq| sized(seq, c, (seq % 200) as u8, 1_000));
+        let waiting: Vec<Item> = many.chain(few).chain(half).collect();
+        let shares = names().map(|id| (id, share(usize::MAX, usize::MAX))).into();
+        let batch = fill(waiting.iter(), &shares);
+        let of = |id| bytes(batch.iter().filter(|item| item.rollup == id));
+        assert_eq!([of(a), of(b), of(c)], [445_000, 10_000, 445_000]);
+    }
+
+    #[test]
+    fn a_sender_with_much_leaves_room_for_the_others() {
+        let [a, ..] = names();
+        let greedy = (0..100).map(|seq| sized(seq, a, 1, 100_000));
+        let others = (100..180).map(|seq| sized(seq, a, seq.to_le_bytes()[0], 10_000));
+        let waiting: Vec<Item> = greedy.chain(others).collect();
+        let shares = Shares::from([(a, share(usize::MAX, usize::MAX))]);
+        let batch = fill(waiting.iter(), &shares);
+        assert_eq!(batch.len(), 81, "one of the greedy and all others");
+        // Alone it has all of it.
+        let batch = fill(waiting[..100].iter(), &shares);
+        assert_eq!(batch.len(), 9);
+    }
+
+    #[test]
+    fn no_more_is_looked_at_than_needed() {
+        let [a, ..] = names();
+        let waiting: Vec<Item> = (0..2_000)
+            .map(|seq| sized(seq, a, (seq % 200) as u8, 1_000))
+            .collect();
+        let shares = Shares::from([(a, share(MAX_BATCH_BYTES, usize::MAX))]);
+        let mut looked = 0;
+        let batch = fill(waiting.iter().inspect(|_| looked += 1), &shares);
+        assert_eq!((batch.len(), looked), (900, 900));
+    }
+
+    proptest! {
+        #[test]
+        fn batches_are_fair_and_keep_every_order(
+            kinds in prop::collection::vec((0..3_usize, 0..6_u8, 1..40_000_usize), 0..200),
+            limits in prop::array::uniform3((40_000..2_000_000_usize, 1..100_usize)),
+        ) {
+            let waiting: Vec<Item> = (0..)
+                .zip(&kinds)
+                .map(|(seq, (rollup, sender, bytes))| sized(seq, names()[*rollup], *sender, *bytes))
+                .collect();
+            let shares: Shares = names()
+                .into_iter()
+                .zip(limits)
+                .map(|(id, (bytes, items))| (id, share(bytes.min(MAX_BATCH_BYTES), items)))
+                .collect();
+            let batch = fill(waiting.iter(), &shares);
+            let taken: BTreeSet<u64> = batch.iter().map(|item| item.seq).collect();
+            prop_assert!(batch.is_sorted_by_key(|item| item.seq));
+            prop_assert!(bytes(&batch) <= MAX_BATCH_BYTES);
+            for (id, share) in &shares {
+                let mine = || batch.iter().filter(|item| item.rollup == *id);
+                prop_assert!(bytes(mine()) <= share.bytes && mine().count() <= share.items);
+                for sender in 0..6 {
+                    // A sender's transactions are taken from the first one on, without a gap.
+                    let is_of = |item: &&Item| {
+                        item.rollup == *id && item.sender == Address::repeat_byte(sender)
+                    };
+                    let took = waiting.iter().filter(is_of).map(|item| taken.contains(&item.seq));
+                    prop_assert!(took.is_sorted_by_key(|took| !took));
+                }
+                // Who waits has had about a third, unless its share ends before.
+                let waits = waiting.iter().filter(|item| item.rollup == *id).count() > mine().count();
+                let full = bytes(mine()) + 40_000 > share.bytes || mine().count() == share.items;
+                prop_assert!(!waits || full || bytes(mine()) + 80_000 >= MAX_BATCH_BYTES / 3);
+            }
+        }
     }
 
     #[test]

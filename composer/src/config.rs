@@ -50,6 +50,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
+    /// Most base units per byte that a batch may cost, tip included; above it batches wait.
+    #[arg(long, value_name = "UNITS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_price: Option<u64>,
     /// The rollup served at `/`, beside its own path.
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,6 +86,9 @@ pub struct Config {
     pub trust_hash: Option<String>,
     /// Key file of the sequencer account that pays.
     pub key_file: PathBuf,
+    /// Most base units per byte that a batch may cost, tip included.
+    #[serde(default = "default_max_price")]
+    pub max_price: u64,
     /// The rollup served at `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_rollup: Option<String>,
@@ -106,6 +113,11 @@ pub struct RollupSettings {
     /// Its conductor's gRPC, which knows receipts before the execution client does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conductor_grpc_url: Option<String>,
+}
+
+/// 125 times the least base fee of a chain by default.
+fn default_max_price() -> u64 {
+    1_000
 }
 
 impl Settings for Config {

@@ -10,7 +10,9 @@
 //!           conductor ─ early receipts ─▶ early ─▶ rpc
 //! ```
 
+mod admission;
 mod bundle;
+mod chain;
 mod config;
 mod early;
 mod intake;
@@ -26,37 +28,30 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     process::ExitCode,
     sync::Arc,
-    time::Duration,
 };
 
 pub use config::{Args, Config, RollupSettings};
-use counterpoint_core::{
-    key::SecretKey, light::TrustedState, primitive::RollupId, registry::RollupConfig,
-};
+use counterpoint_core::{key::SecretKey, primitive::RollupId};
 use counterpoint_service::{
     Probes, Readiness, files, probes,
-    sequencer::{Client, ClientError, Evidence, METRICS, TrustRoot},
+    sequencer::{Client, Evidence, METRICS, TrustRoot},
 };
-use eyre::{WrapErr, bail};
 use futures::future::{join_all, try_join_all};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use crate::{
-    bundle::{Share, Shares},
+    admission::Admission,
+    chain::Watcher,
     early::{Early, Follower},
     queue::Queue,
     rpc::{Rollup, Served},
     submitter::Submitter,
     tracker::Tracker,
-    trust::{Trust, verify_block},
+    trust::Trust,
     upstream::Upstream,
 };
-
-/// How long a start waits for the sequencer between two attempts.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs the service until SIGTERM or SIGINT.
 #[must_use]
@@ -81,7 +76,7 @@ async fn work(
     let evidence = Evidence::open(&config.data_dir)?;
     evidence.refuse_fork()?;
     let client = Client::with_evidence(&config.sequencers, evidence)?;
-    let readiness = Readiness::of(&[submitter::SEQUENCER, submitter::FUNDS]);
+    let readiness = Readiness::of(&[submitter::SEQUENCER, submitter::FUNDS, submitter::PRICE]);
 
     let (shown, asked) = (Arc::clone(&queue), client.clone());
     let status = move || json!({ "live_transactions": shown.live(), "sequencers": asked.status() });
@@ -101,7 +96,7 @@ async fn work(
 async fn serve(
     config: &Config,
     key: SecretKey,
-    mut trust: Trust,
+    trust: Trust,
     client: Client,
     queue: Arc<Queue>,
     readiness: Readiness,
@@ -112,17 +107,18 @@ async fn serve(
         names.len() == config.rollups.len(),
         "rollups: a name is listed twice"
     );
-    let (mut rollups, mut shares) = (BTreeMap::new(), Shares::new());
+    let payer = key.public_key().address();
+    let watcher = Watcher::start(client.clone(), trust.state(), payer, &names).await?;
+    let (chain, watching) = watcher.run();
+    let view = chain.view();
+    let mut rollups = BTreeMap::new();
     let (mut trackers, mut followers) = (Vec::new(), Vec::new());
     for settings in &config.rollups {
-        let (registered, trusted) = registered(&client, &settings.name, trust.state()).await?;
-        if queue.open_batches().is_empty() {
-            // What is on its way may be in a block below this one.
-            trust.advance(trusted)?;
-        }
+        let id = RollupId::from_name(&settings.name);
+        let Some(terms) = view.rollups.get(&id) else {
+            continue;
+        };
         let upstream = Upstream::new(&settings.execution_url)?;
-        let id = registered.rollup_id;
-        shares.insert(id, Share::of(&registered));
         let early = Arc::new(Early::default());
         if let Some(url) = &settings.conductor_grpc_url {
             let (name, early) = (settings.name.clone(), Arc::clone(&early));
@@ -130,8 +126,11 @@ async fn serve(
         }
         let (shared, told) = (Arc::clone(&queue), Arc::clone(&early));
         trackers.push(Tracker::new(shared, id, upstream.clone(), told).run());
-        let conductor = settings.conductor_url.clone();
-        let rollup = Rollup::new(registered, Arc::clone(&queue), upstream, early, conductor);
+        let (conductor, max_price) = (settings.conductor_url.clone(), config.max_price);
+        let (registered, shared) = (Arc::clone(terms.config()), Arc::clone(&queue));
+        let known = Arc::clone(&registered);
+        let admission = Admission::new(known, chain.clone(), Arc::clone(&queue), max_price);
+        let rollup = Rollup::new(registered, shared, upstream, early, conductor, admission);
         rollups.insert(settings.name.clone(), Arc::new(rollup));
     }
     if let Some(default) = &config.default_rollup {
@@ -145,42 +144,16 @@ async fn serve(
         rollups,
         default: config.default_rollup.clone(),
     });
-    let submitter = Submitter::new(queue, client, trust, key, shares, readiness);
+    let max_price = config.max_price;
+    let submitter = Submitter::new(queue, client, chain, trust, key, max_price, readiness);
     tokio::try_join!(
         async {
             Ok(probes::serve(config.rpc_listen, rpc::routes(served), shutdown.clone()).await?)
         },
         submitter.run(),
+        watching,
         try_join_all(trackers),
         async { Ok(join_all(followers).await) },
     )?;
     Ok(())
-}
-
-/// Waits until a rollup takes items, and gives its configuration as a verified block proves it,
-/// and what is trusted with that block.
-async fn registered(
-    client: &Client,
-    name: &str,
-    trusted: &TrustedState,
-) -> eyre::Result<(RollupConfig, TrustedState)> {
-    loop {
-        let asked = async { Ok((client.rollup(name).await?, client.info().await?.height)) };
-        match asked.await {
-            Ok((rollup, height)) if rollup.first_height.get() <= height => {
-                let id = RollupId::from_name(name);
-                let verified = verify_block(client, id, trusted, height).await;
-                return verified.wrap_err_with(|| format!("rollup {name}"));
-            }
-            Ok((rollup, height)) => {
-                let first = rollup.first_height;
-                info!(rollup = name, %first, height, "waiting for the rollup to start");
-            }
-            Err(error) if ClientError::is_not_found(&error) => {
-                bail!("no rollup {name} is registered at the sequencer: register it first");
-            }
-            Err(error) => warn!(%error, "waiting for the sequencer"),
-        }
-        tokio::time::sleep(RETRY).await;
-    }
 }

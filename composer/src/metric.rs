@@ -5,8 +5,11 @@ use counterpoint_service::Metrics;
 pub(crate) const QUEUE_TRANSACTIONS: &str = "composer_queue_transactions";
 pub(crate) const QUEUE_BYTES: &str = "composer_queue_bytes";
 pub(crate) const BALANCE: &str = "composer_balance_units";
+pub(crate) const BASE_FEE: &str = "composer_base_fee_units";
+pub(crate) const SPENDING: &str = "composer_spending_units_per_minute";
 pub(crate) const RECEIVED: &str = "composer_received_transactions_total";
 pub(crate) const BATCHES: &str = "composer_batches_total";
+pub(crate) const DISSOLVED: &str = "composer_dissolved_batches_total";
 pub(crate) const SEQUENCED: &str = "composer_sequenced_transactions_total";
 pub(crate) const EXECUTED: &str = "composer_executed_transactions_total";
 pub(crate) const SKIPPED: &str = "composer_skipped_transactions_total";
@@ -21,10 +24,19 @@ pub(crate) const ALL: Metrics = Metrics {
             "bytes of the transactions that are not finished",
         ),
         (BALANCE, "what the sequencer account holds, in base units"),
+        (
+            BASE_FEE,
+            "what a byte costs in the next block, in base units",
+        ),
+        (SPENDING, "what the sequencer account pays in a minute"),
     ],
     counters: &[
         (RECEIVED, "transactions that wallets sent, by outcome"),
         (BATCHES, "batches that were begun"),
+        (
+            DISSOLVED,
+            "batches that are provably in no block, so that their items wait again",
+        ),
         (SEQUENCED, "transactions in verified lists"),
         (EXECUTED, "transactions with a receipt"),
         (SKIPPED, "transactions in a list and in no block"),
@@ -49,8 +61,11 @@ mod tests {
             "composer_queue_transactions",
             "composer_queue_bytes",
             "composer_balance_units",
+            "composer_base_fee_units",
+            "composer_spending_units_per_minute",
             "composer_received_transactions_total",
             "composer_batches_total",
+            "composer_dissolved_batches_total",
             "composer_sequenced_transactions_total",
             "composer_executed_transactions_total",
             "composer_skipped_transactions_total",

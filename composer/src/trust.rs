@@ -7,32 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use counterpoint_core::{
-    light::TrustedState,
-    primitive::{Height, RollupId},
-    registry::RollupConfig,
-};
-use counterpoint_service::sequencer::{Client, FollowError, TrustRoot, verified_block};
+use counterpoint_core::light::TrustedState;
+use counterpoint_service::sequencer::{Client, TrustRoot};
 use eyre::WrapErr;
 
 /// Heights after which the file is written again: far fewer than 30 days have.
 const SAVE_EVERY: u64 = 1_000;
-
-/// Verifies a rollup's block at `tip`, or the first above what is `trusted`; gives the configuration
-/// that it proves, and what is trusted with it.
-///
-/// # Errors
-/// The chain has forked, or the rollup has left.
-pub(crate) async fn verify_block(
-    client: &Client,
-    rollup: RollupId,
-    trusted: &TrustedState,
-    tip: u64,
-) -> Result<(RollupConfig, TrustedState), FollowError> {
-    let height = tip.max(trusted.height().get().saturating_add(1));
-    let (block, trusted) = verified_block(client, rollup, trusted, Height::new(height)).await?;
-    Ok((block.config, trusted))
-}
 
 /// What trust starts from, and where it has come to.
 #[derive(Debug)]
@@ -95,6 +75,8 @@ impl Trust {
 
 #[cfg(test)]
 mod tests {
+    use counterpoint_core::primitive::Height;
+
     use super::*;
 
     fn at(chain_id: &str, height: u64) -> TrustedState {

@@ -23,6 +23,7 @@ mod snapshot;
 mod solidity;
 mod supervisor;
 mod support;
+mod terms;
 mod thin;
 mod trust;
 mod upgrade;

@@ -24,7 +24,7 @@ pub(crate) struct NodeArgs {
     node: Option<String>,
     /// Directory of the development network to ask.
     #[arg(long, value_name = "DIR", default_value = ".devnet", global = true)]
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl NodeArgs {

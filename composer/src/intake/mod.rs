@@ -17,7 +17,7 @@ use std::{
 
 use accounts::Accounts;
 use alloy_primitives::{Address, B256, Bytes, keccak256};
-use counterpoint_core::registry::RollupConfig;
+use counterpoint_core::{primitive::RollupId, registry::RollupConfig};
 use metrics::{counter, histogram};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -26,6 +26,7 @@ use tokio::{
 use validate::{Refusal, check_envelope, check_fees, check_lag, decode, judge, recover};
 
 use crate::{
+    admission::Admission,
     metric,
     queue::{Checked, Queue, Stage},
     rpc::RpcError,
@@ -43,7 +44,8 @@ const ATTEMPTS: usize = 8;
 /// Where the transactions of one rollup are taken in.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    config: RollupConfig,
+    rollup: RollupId,
+    admission: Admission,
     queue: Arc<Queue>,
     upstream: Upstream,
     accounts: Accounts,
@@ -57,6 +59,14 @@ struct Seated {
     at: usize,
     raw: Bytes,
     seat: OwnedSemaphorePermit,
+}
+
+/// What holds for a whole group.
+struct Known {
+    rules: Arc<RollupConfig>,
+    /// Whether anything is taken in at all.
+    admitted: Result<(), RpcError>,
+    head: Result<Head, UpstreamError>,
 }
 
 /// What is known of a transaction without its sender's account.
@@ -75,11 +85,17 @@ struct Candidate {
 }
 
 impl Intake {
-    /// The intake of a rollup, with the configuration that a verified block proves.
+    /// The intake of a rollup.
     #[must_use]
-    pub(crate) fn new(config: RollupConfig, queue: Arc<Queue>, upstream: Upstream) -> Self {
+    pub(crate) fn new(
+        rollup: RollupId,
+        admission: Admission,
+        queue: Arc<Queue>,
+        upstream: Upstream,
+    ) -> Self {
         Self {
-            config,
+            rollup,
+            admission,
             queue,
             accounts: Accounts::new(upstream.clone()),
             upstream,
@@ -135,7 +151,7 @@ impl Intake {
             // What was finished while the client was asked may have been executed after it answered.
             let pending = self.queue.look(|queue| {
                 let is_recent = self.upstream.known_head() == known;
-                is_recent.then(|| queue.pending_nonce(self.config.rollup_id, sender, nonce))
+                is_recent.then(|| queue.pending_nonce(self.rollup, sender, nonce))
             });
             if let Some(pending) = pending {
                 return Ok(pending);
@@ -158,7 +174,7 @@ impl Intake {
     }
 
     fn seat(&self, raw: &[u8]) -> Result<OwnedSemaphorePermit, RpcError> {
-        check_envelope(raw, &self.config)?;
+        check_envelope(raw, &self.admission.rules())?;
         let seats = u32::try_from(raw.len().div_ceil(SEAT_BYTES)).unwrap_or(u32::MAX);
         let seat = Arc::clone(&self.seats).try_acquire_many_owned(seats);
         seat.map_err(|_| RpcError::overloaded("the composer is overloaded, try again later"))
@@ -173,11 +189,15 @@ impl Intake {
         if seated.is_empty() {
             return Vec::new();
         }
-        let head = self.upstream.recent_head().await;
+        let known = Known {
+            rules: self.admission.rules(),
+            admitted: self.admission.check(),
+            head: self.upstream.recent_head().await,
+        };
         let intake = Arc::clone(self);
         let inspected = {
             let _job = self.jobs.acquire().await;
-            let inspect = move |seated: Seated| (intake.inspect_one(&seated.raw, &head), seated);
+            let inspect = move |seated: Seated| (intake.inspect_one(&seated.raw, &known), seated);
             spawn_blocking(|| seated.into_iter().map(inspect).collect::<Vec<_>>()).await
         };
         let (mut candidates, mut known) = (Vec::new(), Vec::new());
@@ -196,22 +216,20 @@ impl Intake {
         candidates
     }
 
-    fn inspect_one(
-        &self,
-        raw: &Bytes,
-        head: &Result<Head, UpstreamError>,
-    ) -> Result<Inspected, RpcError> {
+    fn inspect_one(&self, raw: &Bytes, known: &Known) -> Result<Inspected, RpcError> {
         let hash = keccak256(raw);
         if self.is_known(hash) {
             return Ok(Inspected::Known(hash));
         }
-        let tx = decode(raw, &self.config)?;
-        let head = head.as_ref().map_err(Clone::clone)?;
-        check_lag(head, &self.config)?;
+        let rules = &known.rules;
+        known.admitted.clone()?;
+        let tx = decode(raw, rules)?;
+        let head = known.head.as_ref().map_err(Clone::clone)?;
+        check_lag(head, rules)?;
         let sender = recover(&tx)?;
-        check_fees(&tx, sender, head.next_base_fee, &self.config)?;
+        check_fees(&tx, sender, head.next_base_fee, rules)?;
         Ok(Inspected::New(Box::new(Checked {
-            rollup: self.config.rollup_id,
+            rollup: self.rollup,
             raw: raw.0.clone(),
             tx,
             sender,
@@ -219,8 +237,8 @@ impl Intake {
     }
 
     fn is_known(&self, hash: B256) -> bool {
-        let stage = self.queue.stage(self.config.rollup_id, hash);
-        stage.is_some_and(|stage| !matches!(stage, Stage::Skipped(_)))
+        let stage = self.queue.stage(self.rollup, hash);
+        stage.is_some_and(|stage| !matches!(stage, Stage::Skipped(_) | Stage::Rejected(_)))
     }
 
     /// Answers what was taken in before, once that is on disk.

@@ -31,7 +31,10 @@ impl Fixture {
         let client = Client::start(5).await;
         let upstream = Upstream::new(&client.url).unwrap();
         Self {
-            intake: Arc::new(Intake::new(config, queue, upstream)),
+            intake: {
+                let admission = Admission::open(&config, Arc::clone(&queue));
+                Arc::new(Intake::new(config.rollup_id, admission, queue, upstream))
+            },
             client,
             _directory: directory,
         }
@@ -44,7 +47,7 @@ impl Fixture {
     }
 
     fn place(&self) -> (RollupId, Arc<Queue>) {
-        (self.intake.config.rollup_id, Arc::clone(&self.intake.queue))
+        (self.intake.rollup, Arc::clone(&self.intake.queue))
     }
 
     /// A block of the client holds the first transaction of a signer, and the tracker has seen it.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! accept ─▶ Queued ─batch─▶ Batched ─verified inclusion─▶ Sequenced ─receipt─▶ Executed
-//!              ▲               │ failed on the sequencer              └skip──▶ Skipped
-//!              └───────────────┘
+//!              ▲               │ failed on the sequencer, or           └skip──▶ Skipped
+//!              └───────────────┘ provably in no block
 //! ```
 //! Every arrow to the right is a record that is synced before anybody relies on it, except the last
 //! ones, which can be learnt again. State is what replaying the records gives.
@@ -74,6 +74,9 @@ enum Record {
         open: Option<Batch>,
         placed: Vec<(u64, Place)>,
     },
+    /// Batches of which no version can be in a block any more; the account's nonce is the one that
+    /// comes next.
+    Dissolved { nonces: Vec<u64>, next_nonce: u64 },
 }
 
 /// A transaction as intake has checked it.
@@ -119,12 +122,25 @@ pub(crate) enum Stage {
     Executed(Place, Execution),
     /// In a list, and in no block.
     Skipped(Place),
+    /// In no list, for ever.
+    Rejected(Rejection),
+}
+
+/// Why nothing becomes of a transaction that was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Rejection {
+    /// There are no lists of its rollup any more.
+    #[error("the rollup has left the sequencer")]
+    RollupLeft,
 }
 
 impl Stage {
     /// Whether nothing more becomes of the transaction.
     fn is_final(self) -> bool {
-        matches!(self, Self::Executed(..) | Self::Skipped(_))
+        matches!(
+            self,
+            Self::Executed(..) | Self::Skipped(_) | Self::Rejected(_)
+        )
     }
 }
 
@@ -207,6 +223,7 @@ pub(crate) struct State {
     open: BTreeMap<u64, Batch>,
     /// How many transactions of a sender are in batches.
     batched: HashMap<(RollupId, Address), usize>,
+    /// What the account's nonce is known to be at least.
     next_nonce: Option<u64>,
     next_seq: u64,
     bytes: usize,
@@ -342,13 +359,6 @@ impl Queue {
         self.log.append::<Record>(&[]).await
     }
 
-    /// Waits until something is queued.
-    pub(crate) async fn wait(&self) {
-        while !self.has_queued() {
-            self.changed().await;
-        }
-    }
-
     /// Waits until there is more to send, or a place for it.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
@@ -414,6 +424,24 @@ impl Queue {
         Ok(())
     }
 
+    /// Remembers that no version of these batches can be in a block any more: their items are queued
+    /// again, and the next batch takes the first nonce from `next_nonce` on that no other one has.
+    ///
+    /// # Errors
+    /// [`LogError`] if it may not be on disk.
+    pub(crate) async fn dissolved(
+        &self,
+        nonces: Vec<u64>,
+        next_nonce: u64,
+    ) -> Result<(), LogError> {
+        let _appending = self.appending.read().await;
+        let record = Record::Dissolved { nonces, next_nonce };
+        self.log.append(std::slice::from_ref(&record)).await?;
+        self.state().apply(record);
+        self.changed.notify_one();
+        Ok(())
+    }
+
     /// The batches whose inclusion is not verified yet, in the order of their nonces.
     #[must_use]
     pub(crate) fn open_batches(&self) -> Vec<Batch> {
@@ -426,10 +454,21 @@ impl Queue {
         !self.state().queued.is_empty()
     }
 
-    /// The nonce after all batches, if there ever was one.
+    /// The nonce of the next batch, if there ever was one.
     #[must_use]
     pub(crate) fn next_nonce(&self) -> Option<u64> {
-        self.state().next_nonce
+        let state = self.state();
+        let first = state.next_nonce?;
+        (first..).find(|nonce| !state.open.contains_key(nonce))
+    }
+
+    /// Those of a rollup that wait for a batch, oldest first.
+    #[must_use]
+    pub(crate) fn queued_of(&self, rollup: RollupId) -> Vec<u64> {
+        let state = self.state();
+        let waiting = state.queued.iter().filter_map(|seq| state.items.get(seq));
+        let waiting = waiting.filter(|item| item.rollup == rollup);
+        waiting.map(|item| item.seq).collect()
     }
 
     /// Items of a batch.
@@ -504,6 +543,13 @@ impl Queue {
             state.records()
         };
         self.log.replace(&records).await
+    }
+
+    /// Transactions that are not finished, and their bytes.
+    #[must_use]
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.live(), state.bytes)
     }
 
     /// How many transactions are not finished.
@@ -642,7 +688,17 @@ impl State {
                     self.set_stage(seq, stage);
                 }
                 self.open.remove(&nonce);
-                self.follow(nonce);
+                self.next_nonce = self.next_nonce.max(nonce.checked_add(1));
+            }
+            Record::Dissolved { nonces, next_nonce } => {
+                let batches: Vec<Batch> = nonces
+                    .iter()
+                    .filter_map(|nonce| self.open.remove(nonce))
+                    .collect();
+                for seq in batches.iter().flat_map(|batch| &batch.seqs) {
+                    self.set_stage(*seq, Stage::Queued);
+                }
+                self.next_nonce = Some(next_nonce);
             }
             Record::Kept {
                 next_nonce,
@@ -662,13 +718,8 @@ impl State {
         for seq in &batch.seqs {
             self.set_stage(*seq, Stage::Batched(batch.nonce));
         }
-        self.follow(batch.nonce);
+        self.next_nonce.get_or_insert(batch.nonce);
         self.open.insert(batch.nonce, batch);
-    }
-
-    /// The next batch comes after the one with this nonce, and after all others.
-    fn follow(&mut self, nonce: u64) {
-        self.next_nonce = self.next_nonce.max(nonce.checked_add(1));
     }
 
     fn insert(&mut self, seq: u64, checked: Checked) {

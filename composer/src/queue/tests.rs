@@ -116,6 +116,43 @@ async fn several_batches_are_on_their_way_and_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn what_is_dissolved_waits_again_and_its_nonce_is_free() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut queue = Queue::open(directory.path()).unwrap();
+    for signer in 1..=4 {
+        queue.put(tx(signer, 0, 10), None).await.unwrap();
+    }
+    for (nonce, seq) in [(7, 0), (8, 1), (9, 2)] {
+        queue
+            .signed(batch(nonce, &[seq], &["batch"]))
+            .await
+            .unwrap();
+    }
+    for step in 0..4 {
+        match step {
+            0 => queue.dissolved(vec![7, 8], 7).await.unwrap(),
+            1 | 3 => queue.compact().await.unwrap(),
+            _ => queue.signed(batch(7, &[0, 3], &["again"])).await.unwrap(),
+        }
+        let before = essence(&queue);
+        let (queued, next) = if step < 2 {
+            (vec![0, 1, 3], 7)
+        } else {
+            (vec![1], 8)
+        };
+        assert_eq!((&before.queued, before.next_nonce), (&queued, Some(next)));
+        drop(queue);
+        queue = Queue::open(directory.path()).unwrap();
+        assert_eq!(essence(&queue), before, "after step {step}");
+    }
+    let open: Vec<u64> = queue.open_batches().iter().map(|one| one.nonce).collect();
+    assert_eq!(open, vec![7, 9], "what may still be in a block stays");
+    // A foreign transaction took a nonce: the account is ahead of what was ours.
+    queue.dissolved(vec![7], 9).await.unwrap();
+    assert_eq!(queue.next_nonce(), Some(10));
+}
+
+#[tokio::test]
 async fn a_sender_is_in_one_batch_only() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();

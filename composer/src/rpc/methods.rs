@@ -11,6 +11,7 @@ use tokio::{
 
 use super::error::RpcError;
 use crate::{
+    admission::Admission,
     early::Early,
     intake::Intake,
     queue::{Item, Place, Queue, Stage},
@@ -65,7 +66,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// One rollup, as wallets see it.
 #[derive(Debug)]
 pub(crate) struct Rollup {
-    config: RollupConfig,
+    /// Of which only what never changes is used.
+    config: Arc<RollupConfig>,
     queue: Arc<Queue>,
     upstream: Upstream,
     early: Arc<Early>,
@@ -77,13 +79,15 @@ pub(crate) struct Rollup {
 
 impl Rollup {
     pub(crate) fn new(
-        config: RollupConfig,
+        config: Arc<RollupConfig>,
         queue: Arc<Queue>,
         upstream: Upstream,
         early: Arc<Early>,
         conductor: Option<String>,
+        admission: Admission,
     ) -> Self {
-        let intake = Intake::new(config.clone(), Arc::clone(&queue), upstream.clone());
+        let (id, shared) = (config.rollup_id, Arc::clone(&queue));
+        let intake = Intake::new(id, admission, shared, upstream.clone());
         Self {
             intake: Arc::new(intake),
             config,
@@ -191,6 +195,9 @@ impl Rollup {
                         return Ok(receipt);
                     }
                 }
+                Some(Stage::Rejected(why)) => {
+                    return Err(RpcError::skipped(hash, &why.to_string()));
+                }
                 Some(Stage::Queued | Stage::Batched(_)) => {}
             }
             tokio::select! {
@@ -246,7 +253,7 @@ impl Rollup {
 
     fn is_skipped(&self, item: &Item) -> bool {
         match item.stage {
-            Stage::Skipped(_) => true,
+            Stage::Skipped(_) | Stage::Rejected(_) => true,
             Stage::Sequenced(place) => self.early.skip(item.tx.tx_hash(), place).is_some(),
             Stage::Queued | Stage::Batched(_) | Stage::Executed(..) => false,
         }
@@ -285,6 +292,9 @@ impl Rollup {
                 "height": place.height, "index": place.index,
                 "blockNumber": execution.block_number, "success": execution.success,
             }),
+            Stage::Rejected(why) => {
+                json!({ "hash": hash, "status": "rejected", "reason": why.to_string() })
+            }
             Stage::Skipped(place) => json!({
                 "hash": hash, "status": "rejected",
                 "height": place.height, "index": place.index,

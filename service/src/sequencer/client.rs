@@ -24,6 +24,7 @@ use counterpoint_proto::sequencer::{
     SubmitTransactionRequest, SubmitTransactionResponse, get_rollup_request,
     get_transaction_response, sequencer_client::SequencerClient,
 };
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use metrics::counter;
 use prost::Message;
 use serde_json::json;
@@ -42,6 +43,8 @@ use super::{
 
 /// How long a node may take to answer before another one is asked.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a node may take among others that are asked the same.
+const SOON: Duration = Duration::from_secs(1);
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A node that must be left alone for longer has lied.
@@ -202,6 +205,66 @@ impl Client {
             async move { client.submit_transaction(request).await }
         })
         .await
+    }
+
+    /// Hands the same transaction in to every node, in case the one that took it keeps it to itself.
+    /// Whoever does not answer soon is passed over.
+    pub async fn submit_to_all(&self, transaction: &Bytes) {
+        let submit = |node| {
+            let request = SubmitTransactionRequest {
+                transaction: transaction.clone(),
+            };
+            let ask = |mut client: SequencerClient<Channel>| async move {
+                client.submit_transaction(request).await
+            };
+            self.ask_soon(node, ask)
+        };
+        let _ = join_all(self.order().into_iter().map(submit)).await;
+    }
+
+    /// What each node says became of a transaction, of those that need not be left alone and answer
+    /// soon; verify it before you rely on it.
+    pub async fn locate_at_all(
+        &self,
+        hash: &Hash,
+    ) -> Vec<(NodeId, get_transaction_response::Status)> {
+        let locate = |node| async move {
+            let request = GetTransactionRequest {
+                tx_hash: Bytes::copy_from_slice(hash.as_bytes()),
+            };
+            let ask = |mut client: SequencerClient<Channel>| async move {
+                client.get_transaction(request).await
+            };
+            let answer = self.ask_soon(node, ask).await.ok()?;
+            Some((node, answer.status?))
+        };
+        let asked = self.order().into_iter();
+        let asked = asked.filter(|node| self.wait(*node).is_zero()).map(locate);
+        let answers = join_all(asked).await;
+        answers.into_iter().flatten().collect()
+    }
+
+    async fn ask_soon<T, A>(
+        &self,
+        node: NodeId,
+        question: impl FnOnce(SequencerClient<Channel>) -> A,
+    ) -> Result<T, Status>
+    where
+        A: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let late = |_| {
+            Err(Status::deadline_exceeded(format!(
+                "no answer within {SOON:?}"
+            )))
+        };
+        let answer = tokio::time::timeout(SOON, self.ask_node(node, question)).await;
+        let answer = answer.unwrap_or_else(late);
+        if let Err(status) = &answer
+            && is_passing(status)
+        {
+            self.failed(node, &status.message());
+        }
+        answer
     }
 
     /// What became of a transaction; verify it before you rely on it.
@@ -687,25 +750,46 @@ impl Client {
         A: Future<Output = Result<tonic::Response<T>, Status>>,
     {
         let mut last = ClientError::NoEndpoint;
-        for node in self.order() {
-            match self.ask_node(node, &question).await {
-                Ok(answer) => {
+        let mut order = self.order().into_iter();
+        let (mut asked, mut newest) = (FuturesUnordered::new(), None);
+        loop {
+            if let Some(node) = order.next() {
+                let answer = self.ask_node(node, &question);
+                asked.push(async move { (node, answer.await) });
+                newest = Some(node);
+            }
+            let next = if order.len() == 0 {
+                asked.next().await
+            } else {
+                match tokio::time::timeout(SOON, asked.next()).await {
+                    Ok(next) => next,
+                    Err(_) => {
+                        // It is not given up, but the next one is asked beside it.
+                        if let Some(slow) = newest.take() {
+                            self.failed(slow, &format!("no answer within {SOON:?}"));
+                        }
+                        continue;
+                    }
+                }
+            };
+            match next {
+                None => return Err(last),
+                Some((node, Ok(answer))) => {
                     self.served(node);
                     return Ok((node, answer));
                 }
-                Err(status) => {
+                Some((node, Err(status))) => {
                     let passing = goes_on(&status);
                     if is_passing(&status) {
                         self.failed(node, &status.message());
                     }
                     last = self.status_error(node, status);
                     if !passing {
-                        break;
+                        return Err(last);
                     }
                 }
             }
         }
-        Err(last)
     }
 
     async fn ask_node<T, A>(

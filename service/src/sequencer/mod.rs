@@ -27,7 +27,7 @@ pub use client::{Client, ClientError, Fork, NodeId};
 pub use evidence::{Evidence, Record, Wrong};
 pub use follower::Follower;
 pub use metric::METRICS;
-pub use reader::{FollowError, registration, verified_block};
+pub use reader::{FollowError, ProvenRecord, proven_record, registration, verified_block};
 pub use root::TrustRoot;
 pub use verify::{
     Inclusion, VerifiedBlock, Verifier, VerifyError, verify_inclusion, verify_list, verify_record,

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use borsh::BorshDeserialize;
 use bytes::Bytes;
 use counterpoint_core::{
     block::RollupLeaf,
@@ -80,10 +81,10 @@ pub async fn registration(
     let (mut absent, mut last) = (false, ClientError::NobodyLeft);
     for node in client.order() {
         for key in [Key::Rollup(rollup), Key::FormerRollup(rollup)] {
-            match record(client, node, trusted, &key).await {
-                Ok(Some((record, _))) => return Ok(Some(record)),
+            match record(client, node, &mut trusted.clone(), &key).await {
+                Ok((Some(record), _)) => return Ok(Some(record)),
                 // It may prove what was long ago: another one may know better.
-                Ok(None) => absent |= matches!(key, Key::FormerRollup(_)),
+                Ok((None, _)) => absent |= matches!(key, Key::FormerRollup(_)),
                 Err(fork @ ClientError::Fork(_)) => return Err(fork),
                 Err(error) => {
                     last = error;
@@ -95,28 +96,65 @@ pub async fn registration(
     if absent { Ok(None) } else { Err(last) }
 }
 
-/// A rollup's record as one node proves it, and the height that left it.
-async fn record(
+/// What the state of a node that answers first has under a key, proven.
+#[derive(Clone, Debug)]
+pub struct ProvenRecord<T> {
+    /// The record, or that there is none.
+    pub record: Option<T>,
+    /// The height that left it.
+    pub height: Height,
+    /// Who proved it. It may have stopped long ago.
+    pub node: NodeId,
+}
+
+/// A record of the state, proven by a header that is trusted from then on. Nodes are asked one after
+/// another until one proves it.
+///
+/// # Errors
+/// [`ClientError`] if none of the nodes does now.
+pub async fn proven_record<T: BorshDeserialize>(
+    client: &Client,
+    trusted: &mut TrustedState,
+    key: &Key<'_>,
+) -> Result<ProvenRecord<T>, ClientError> {
+    let mut last = ClientError::NobodyLeft;
+    for node in client.order() {
+        match record(client, node, trusted, key).await {
+            Ok((record, height)) => {
+                return Ok(ProvenRecord {
+                    record,
+                    height,
+                    node,
+                });
+            }
+            Err(fork @ ClientError::Fork(_)) => return Err(fork),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// A record as one node proves it, and the height that left it.
+async fn record<T: BorshDeserialize>(
     client: &Client,
     node: NodeId,
-    trusted: &TrustedState,
+    trusted: &mut TrustedState,
     key: &Key<'_>,
-) -> Result<Option<(RollupRecord, Height)>, ClientError> {
+) -> Result<(Option<T>, Height), ClientError> {
     let answer = client.state_proof_of(node, key).await;
     let answer = answer.map_err(|status| {
         client.failed(node, &status.message());
         client.status_error(node, status)
     })?;
-    let mut trusted = trusted.clone();
     loop {
         let target = Height::new(answer.height.saturating_add(1));
-        match verify_record::<RollupRecord>(&mut trusted, key, &answer) {
-            Ok((record, height)) => {
+        match verify_record(trusted, key, &answer) {
+            Ok(proven) => {
                 client.served(node);
-                return Ok(record.map(|record| (record, height)));
+                return Ok(proven);
             }
             Err(VerifyError::Header(LightError::Distant { .. })) => {
-                client.bridge(&mut trusted, target).await?;
+                client.bridge(trusted, target).await?;
             }
             Err(VerifyError::Header(error @ LightError::Stale { .. })) => {
                 client.failed(node, &error);
@@ -124,7 +162,7 @@ async fn record(
             }
             Err(error) => {
                 let header = &answer.signed_header;
-                let convicted = client.convict(node, &trusted, target, error, header, &answer);
+                let convicted = client.convict(node, trusted, target, error, header, &answer);
                 return Err(convicted.await);
             }
         }
@@ -297,9 +335,10 @@ impl Reader {
     async fn left(&self, node: NodeId) -> Result<Option<Height>, Fork> {
         let (next, id) = (self.verifier.next(), self.verifier.rollup_id());
         let key = Key::FormerRollup(id);
-        let proven = record(&self.client, node, self.verifier.trusted(), &key).await;
+        let mut trusted = self.verifier.trusted().clone();
+        let proven = record::<RollupRecord>(&self.client, node, &mut trusted, &key).await;
         let status = match proven {
-            Ok(record) => record.map(|(record, _)| record.config.status),
+            Ok((record, _)) => record.map(|record| record.config.status),
             Err(ClientError::Fork(fork)) => return Err(fork),
             Err(_) => None,
         };

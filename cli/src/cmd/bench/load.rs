@@ -40,9 +40,18 @@ impl Latency {
         let quantile = |quantile| millis(histogram.value_at_quantile(quantile));
         json!({
             "count": histogram.len(),
-            "p50_ms": quantile(0.5), "p95_ms": quantile(0.95), "p99_ms": quantile(0.99),
-            "max_ms": millis(histogram.max()),
+            "p50_ms": quantile(0.5), "p90_ms": quantile(0.9), "p95_ms": quantile(0.95),
+            "p99_ms": quantile(0.99), "max_ms": millis(histogram.max()),
         })
+    }
+
+    /// Latencies in milliseconds at evenly spread quantiles, from the least to the greatest.
+    pub(super) fn distribution(&self, steps: u32) -> Vec<(f64, f64)> {
+        let at = |step| f64::from(step) / f64::from(steps.max(1));
+        let quantiles = (0..=steps).map(at);
+        quantiles
+            .map(|quantile| (quantile, self.quantile_ms(quantile)))
+            .collect()
     }
 }
 

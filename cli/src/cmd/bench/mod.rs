@@ -8,6 +8,7 @@ mod commits;
 mod composer;
 mod conductor;
 mod load;
+mod plot;
 mod sequencer;
 mod transfers;
 

@@ -1,10 +1,14 @@
 //! Wallets to head: many senders, each transfer acknowledged, sequenced and executed.
 //!
 //! The head is watched block by block, which costs the client one question each; where a transfer
-//! stands at the composer is asked for a sample only, so that asking is not the load.
+//! stands at the composer is asked for a sample only, so that asking is not the load. Beside it the disk is asked for an fsync now and then: what an acknowledgement
+//! costs at the least.
 
 use std::{
     collections::HashMap,
+    fs::OpenOptions,
+    io::Write as _,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -21,6 +25,7 @@ use serde_json::{Value, json};
 use super::{
     super::NodeArgs,
     load::{Latency, open_loop},
+    plot::draw,
 };
 
 /// How long the last transfer may take after the load has ended.
@@ -29,6 +34,10 @@ const DRAIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 /// Transfers of one account that wait at the most while senders are funded.
 const FUNDED_AT_ONCE: u64 = 128;
+/// Pause between two fsyncs.
+const SYNC_EVERY: Duration = Duration::from_millis(50);
+/// Bytes that are synced: about a record of a transfer.
+const SYNCED: [u8; 192] = [1; 192];
 /// Transfers per second whose way through the composer is followed.
 const SAMPLES_PER_SECOND: u64 = 10;
 
@@ -51,6 +60,9 @@ pub(crate) struct TransfersArgs {
     /// How long to load, in seconds.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     seconds: u32,
+    /// Where to draw the distributions, as an SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// What is measured of each transfer, from the moment it was due.
@@ -58,6 +70,7 @@ pub(crate) struct TransfersArgs {
 struct Measured {
     acknowledged: Latency,
     sequenced: Latency,
+    receipt: Latency,
     executed: Latency,
 }
 
@@ -79,8 +92,15 @@ pub(super) async fn run(args: &TransfersArgs) -> eyre::Result<Value> {
     let measured = Measured {
         acknowledged: Latency::new()?,
         sequenced: Latency::new()?,
+        receipt: Latency::new()?,
         executed: Latency::new()?,
     };
+    let synced = Latency::new()?;
+    let syncing = tokio::task::spawn_blocking({
+        let (file, synced) = (args.node.dir.join("bench-fsync"), synced.clone());
+        let until = Instant::now() + Duration::from_secs(args.seconds.into());
+        move || sync_until(&file, &synced, until)
+    });
     let waiting = Waiting::default();
     let watcher = tokio::spawn(watch(client, waiting.clone(), measured.executed.clone()));
     let count = u64::from(args.rate) * u64::from(args.seconds);
@@ -94,8 +114,7 @@ pub(super) async fn run(args: &TransfersArgs) -> eyre::Result<Value> {
             let hash = sender.lock().await.send(&composer, &waiting, due).await?;
             measured.acknowledged.record(due);
             if at.is_multiple_of(sample_every) {
-                sequenced(&composer, hash).await?;
-                measured.sequenced.record(due);
+                follow(&composer, hash, due, &measured).await?;
             }
             Ok(())
         }
@@ -113,6 +132,19 @@ pub(super) async fn run(args: &TransfersArgs) -> eyre::Result<Value> {
             waiting.len()
         ));
     }
+    syncing.await??;
+    let fsync_ms = synced.quantile_ms(0.5);
+    let fsyncs = measured.acknowledged.quantile_ms(0.5) / fsync_ms.max(0.1);
+    if let Some(path) = &args.plot {
+        let lines = [
+            ("fsync", &synced),
+            ("acknowledged", &measured.acknowledged),
+            ("ordered, with proof", &measured.sequenced),
+            ("early receipt", &measured.receipt),
+            ("in the head", &measured.executed),
+        ];
+        std::fs::write(path, draw(&lines))?;
+    }
     let executed = measured.executed.report();
     let done = executed["count"].as_f64().unwrap_or_default();
     Ok(json!({
@@ -122,25 +154,55 @@ pub(super) async fn run(args: &TransfersArgs) -> eyre::Result<Value> {
         "executed": executed["count"],
         "executed_per_second": (done / seconds).round(),
         "submit_to_acknowledged": measured.acknowledged.report(),
+        "acknowledged_p50_in_fsyncs": (fsyncs * 10.0).round() / 10.0,
+        "fsync": synced.report(),
         "submit_to_sequenced": measured.sequenced.report(),
+        "submit_to_early_receipt": measured.receipt.report(),
         "submit_to_head": executed,
         "errors": errors.len(),
         "first_error": errors.first().map(|error| format!("{error:#}")),
     }))
 }
 
-/// Asks the composer until a transaction is in a verified list.
-async fn sequenced(composer: &Rpc, hash: B256) -> eyre::Result<()> {
+/// Asks the composer until a transaction is in a verified list, and until its outcome is final.
+async fn follow(composer: &Rpc, hash: B256, due: Instant, measured: &Measured) -> eyre::Result<()> {
+    let mut ordered = false;
     loop {
         let status = composer
             .call("counterpoint_getTransactionStatus", json!([hash]))
             .await?;
-        match status["status"].as_str() {
-            Some("sequenced" | "executed") => return Ok(()),
-            Some("queued" | "submitted") => tokio::time::sleep(POLL).await,
+        let executed = match status["status"].as_str() {
+            Some("executed") => true,
+            Some("sequenced") => false,
+            Some("queued" | "submitted") => {
+                tokio::time::sleep(POLL).await;
+                continue;
+            }
             _ => bail!("transfer {hash} went wrong: {status}"),
+        };
+        if !ordered {
+            measured.sequenced.record(due);
+            ordered = true;
         }
+        if executed {
+            measured.receipt.record(due);
+            return Ok(());
+        }
+        tokio::time::sleep(POLL).await;
     }
+}
+
+/// Appends and syncs again and again, as a durable queue does that has nothing else to do.
+fn sync_until(path: &Path, synced: &Latency, until: Instant) -> eyre::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    while Instant::now() < until {
+        let started = Instant::now();
+        file.write_all(&SYNCED)?;
+        file.sync_data()?;
+        synced.record(started);
+        std::thread::sleep(SYNC_EVERY);
+    }
+    Ok(std::fs::remove_file(path)?)
 }
 
 /// Transfers that no block holds yet, and when they were due.

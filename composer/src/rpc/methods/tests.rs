@@ -27,8 +27,17 @@ impl Fixture {
         let client = Client::start(5).await;
         let upstream = Upstream::new(&client.url).unwrap();
         let raw = Bytes::from(raw(1, 0, 100));
+        let admission = Admission::open(&config, Arc::clone(&queue));
+        let config = Arc::new(config);
         Self {
-            rollup: Arc::new(Rollup::new(config, queue, upstream, Arc::default(), None)),
+            rollup: Arc::new(Rollup::new(
+                config,
+                queue,
+                upstream,
+                Arc::default(),
+                None,
+                admission,
+            )),
             client,
             hash: alloy_primitives::keccak256(&raw),
             raw,

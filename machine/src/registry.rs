@@ -12,8 +12,8 @@ use counterpoint_core::{
 use crate::{
     check::MAX_VALID_HEIGHTS,
     state::{
-        DepositQueue, Key, QueuedDeposit, ReadRecords, RollupRecord, StateDelta, StateRead,
-        StoreError,
+        AtomicRollup, DepositQueue, Key, QueuedDeposit, ReadRecords, RollupRecord, StateDelta,
+        StateRead, StoreError,
     },
 };
 
@@ -40,6 +40,10 @@ pub(crate) fn put<S: StateRead>(
     chain.rollups = chain.rollups.saturating_add(1);
     delta.put(&Key::Chain, &chain)?;
     let id = config.rollup_id;
+    if let Some(set) = &config.attesters.0 {
+        let epochs = set.epoch;
+        delta.put(&Key::AtomicRollup(id), &AtomicRollup { epochs, seals: 0 })?;
+    }
     delta.put(&Key::RollupName(&config.name), &id)?;
     delta.put(&Key::EvmChainId(config.evm_chain_id), &id)?;
     let openings = Key::Openings(config.slot_secs);

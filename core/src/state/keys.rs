@@ -44,6 +44,8 @@ pub enum Key<'a> {
     Upgrade,
     /// [`ConsensusRecord`](super::ConsensusRecord).
     Consensus,
+    /// [`AtomicRollup`](super::AtomicRollup): what atomic bundles need to know of a rollup.
+    AtomicRollup(RollupId),
 }
 
 /// Prefixes of what is listed.
@@ -92,6 +94,7 @@ impl Key<'_> {
             Self::BaseFee => concat(0x11, &[]),
             Self::Upgrade => concat(0x12, &[]),
             Self::Consensus => concat(0x13, &[]),
+            Self::AtomicRollup(id) => concat(0x14, &[id.as_bytes()]),
         }
     }
 }
@@ -123,6 +126,7 @@ mod tests {
             Key::BaseFee,
             Key::Upgrade,
             Key::Consensus,
+            Key::AtomicRollup(id),
         ];
         let lines = keys.map(|key| format!("{} {key:?}", hex::encode(key.encode())));
         insta::assert_snapshot!(lines.join("\n"));

@@ -15,7 +15,7 @@ mod tree;
 pub use keys::{Key, Table};
 pub use proof::{StateProof, StateProofError};
 pub use records::{
-    Account, Approval, AuthorityRecord, Chain, ConsensusRecord, DepositQueue, LastHeader,
-    PendingConfig, QueuedDeposit, RollupRecord, Tombstone, Upgrade, Validator,
+    Account, Approval, AtomicRollup, AuthorityRecord, Chain, ConsensusRecord, DepositQueue,
+    LastHeader, PendingConfig, QueuedDeposit, RollupRecord, Tombstone, Upgrade, Validator,
 };
 pub use tree::{EMPTY_TREE, Leaf, TreePath, branch_hash, key_hash};

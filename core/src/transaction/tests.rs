@@ -59,6 +59,7 @@ fn every_action() -> Vec<Action> {
             tip_share_bps: 100,
             max_bytes_per_block: 1_000_000,
             max_items_per_block: 1_000,
+            attesters: None,
         }),
         Action::Deposit(Deposit::new(rollup_id, EvmAddress::new([6; 20]), 10_000_000).unwrap()),
     ]

@@ -6,7 +6,9 @@ use counterpoint_core::{
     state::{Table, Validator},
 };
 
-use super::{Account, Chain, ConsensusRecord, DepositQueue, Key, LastHeader, RollupRecord};
+use super::{
+    Account, AtomicRollup, Chain, ConsensusRecord, DepositQueue, Key, LastHeader, RollupRecord,
+};
 use crate::validators::ValidatorSet;
 
 /// New values by key; `None` deletes.
@@ -72,6 +74,10 @@ pub(crate) trait ReadRecords: StateRead {
 
     fn rollup(&self, id: RollupId) -> Result<Option<RollupRecord>, StoreError> {
         self.read(&Key::Rollup(id))
+    }
+
+    fn atomic_rollup(&self, id: RollupId) -> Result<AtomicRollup, StoreError> {
+        Ok(self.read(&Key::AtomicRollup(id))?.unwrap_or_default())
     }
 
     fn former_rollup(&self, id: RollupId) -> Result<Option<RollupRecord>, StoreError> {

@@ -60,6 +60,7 @@ pub fn register(name: &str, first_height: u64) -> Action {
         tip_share_bps: config.tip_share_bps,
         max_bytes_per_block: config.max_bytes_per_block,
         max_items_per_block: config.max_items_per_block,
+        attesters: None,
     })
 }
 

@@ -42,7 +42,11 @@ pub(crate) fn put<S: StateRead>(
     let id = config.rollup_id;
     if let Some(set) = &config.attesters.0 {
         let epochs = set.epoch;
-        delta.put(&Key::AtomicRollup(id), &AtomicRollup { epochs, seals: 0 })?;
+        let atomic = AtomicRollup {
+            epochs,
+            ..AtomicRollup::default()
+        };
+        delta.put(&Key::AtomicRollup(id), &atomic)?;
     }
     delta.put(&Key::RollupName(&config.name), &id)?;
     delta.put(&Key::EvmChainId(config.evm_chain_id), &id)?;

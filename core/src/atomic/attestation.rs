@@ -4,7 +4,7 @@ use bytes::Bytes;
 use super::{LegOutcome, OutcomeVote, Statement};
 use crate::{
     block::Tag,
-    key::{PublicKey, SecretKey, Signature},
+    key::{PublicKey, SecretKey, Signature, SignatureError},
     primitive::{Hash, Height, RollupId},
 };
 
@@ -90,6 +90,18 @@ pub enum AttesterMessage {
     Outcome(OutcomeVote) = 1,
 }
 
+/// A message whose signature was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedMessage(AttesterMessage);
+
+impl VerifiedMessage {
+    /// The message.
+    #[must_use]
+    pub fn message(&self) -> &AttesterMessage {
+        &self.0
+    }
+}
+
 /// Why bytes are not an attester's message.
 #[derive(Debug, thiserror::Error)]
 pub enum AttesterMessageError {
@@ -119,6 +131,16 @@ impl AttesterMessage {
             Some((tag, rest)) if *tag == Tag::Attestation.byte() => Ok(borsh::from_slice(rest)?),
             _ => Err(AttesterMessageError::Tag),
         }
+    }
+
+    /// Verifies the signature, for the chain with this identifier.
+    ///
+    /// # Errors
+    /// [`SignatureError`] if it is forged.
+    pub fn verify(self, chain_id: &str) -> Result<VerifiedMessage, SignatureError> {
+        let (attester, digest, signature) = self.signed(chain_id);
+        attester.verify(digest.as_bytes(), &signature)?;
+        Ok(VerifiedMessage(self))
     }
 
     /// Who signed what, to be verified, alone or in a batch.

@@ -185,6 +185,12 @@ impl AtomicBundle {
         self.terms.legs.iter().fold(0, count)
     }
 
+    /// Bytes of its encoding.
+    #[must_use]
+    pub fn bytes_len(&self) -> u64 {
+        borsh::object_length(&self.terms).unwrap_or_default() as u64
+    }
+
     /// What all attempts cost together.
     #[must_use]
     pub fn tips(&self) -> Amount {

@@ -28,7 +28,9 @@ mod raw;
 mod seal;
 mod statement;
 
-pub use attestation::{Attestation, AttesterMessage, AttesterMessageError, Ballot, Pin};
+pub use attestation::{
+    Attestation, AttesterMessage, AttesterMessageError, Ballot, Pin, VerifiedMessage,
+};
 pub use attesters::{AttesterKeys, AttesterKeysError, AttesterSet, Attesters};
 pub use auth::{EvmSignature, auth_digest};
 pub use bundle::{AtomicBundle, BundleError, BundleTerms, MAX_SPAN_SECS, OnAbort};

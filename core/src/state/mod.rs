@@ -7,11 +7,16 @@
 //! # Specification
 //! `docs/spec/state.md`.
 
+mod bundle;
 mod keys;
 mod proof;
 mod records;
 mod tree;
 
+pub use bundle::{
+    AbortReason, BundleEnds, BundleRecord, BundleStatus, LegRecord, QueuedBundle, ReleaseRecord,
+    ReleasedLeg, Suspension,
+};
 pub use keys::{Key, Table};
 pub use proof::{StateProof, StateProofError};
 pub use records::{

@@ -136,6 +136,8 @@ pub struct AtomicRollup {
     pub epochs: u64,
     /// Transactions sealed so far.
     pub seals: u64,
+    /// Bundles that wait in its queue.
+    pub queued: u32,
 }
 
 /// Facts about the chain as a whole. `supply` is always the sum of all balances, `burned` and

@@ -160,8 +160,8 @@ fn broken_bytes_are_refused() {
         .as_bytes()
         .to_vec();
     let action = reserved.len() - 64 - 1 - 20 - 16;
-    reserved[action] = 16;
-    check_refused(reserved, "16");
+    reserved[action] = 15;
+    check_refused(reserved, "15");
     let empty = SignedTransaction::sign(body(vec![]), &key()).unwrap_err();
     assert!(matches!(empty, TransactionError::ActionCount { count: 0 }));
 }

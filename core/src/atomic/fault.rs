@@ -63,7 +63,8 @@ impl AttesterFault {
                     LegOutcome::Commit { receipts_hash, .. } => {
                         receipts_hash == executed.receipts_hash
                     }
-                    LegOutcome::Abort { .. } => false,
+                    // It never said that the leg would run, and is no liar if it ran all the same.
+                    LegOutcome::Abort { .. } => true,
                 };
                 same && first.attester == vote.attester && !kept
             }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{vectors::*, *};
 use crate::{
     key::{PublicKey, Signature},
-    primitive::{Amount, Hash, Height, RollupId},
+    primitive::{Amount, EvmAddress, Hash, Height, RollupId},
 };
 
 #[track_caller]
@@ -198,7 +198,7 @@ fn only_what_cannot_be_honest_is_a_fault() {
     let mut broken = vote.executed;
     broken.receipts_hash = Hash::ZERO;
     let vote = OutcomeVote::sign(CHAIN_ID, broken, &key(1));
-    let broken = fault(FaultProof::Contradiction(attestation.clone(), vote));
+    let broken = fault(FaultProof::Contradiction(attestation.clone(), vote.clone()));
     assert!(broken.contradicts_itself() && broken.verify(CHAIN_ID).is_ok());
     assert!(broken.verify("other").is_err());
     let statement = Statement {
@@ -210,6 +210,9 @@ fn only_what_cannot_be_honest_is_a_fault() {
     };
     let sign = |ballot| Attestation::sign(CHAIN_ID, ballot, statement.clone(), &key(1));
     let second = sign(attestation.ballot);
+    // Who foresaw the failure and then reports it has said the truth twice.
+    let foreseen = fault(FaultProof::Contradiction(second.clone(), vote));
+    assert!(!foreseen.contradicts_itself());
     let two = fault(FaultProof::TwoStatements(attestation.clone(), second));
     assert!(two.contradicts_itself() && two.verify(CHAIN_ID).is_ok());
     let mut elsewhere = attestation.ballot;
@@ -237,6 +240,41 @@ fn a_rollup_without_attesters_keeps_its_encoding() {
     assert_eq!(refused(2), Err(AttesterKeysError::Threshold));
     let nobody = AttesterKeys::new(vec![], 0);
     assert_eq!(nobody, Err(AttesterKeysError::Count(0)));
+}
+
+/// Those that the tests of `contracts/` freeze, by another implementation of the ABI.
+#[test]
+fn contracts_compute_the_same() {
+    let (here, there) = (RollupId::new([0x11; 32]), RollupId::new([0x22; 32]));
+    let (alice, bob) = (EvmAddress::new([0xa1; 20]), EvmAddress::new([0xb0; 20]));
+    let message = Message {
+        src: there,
+        dst: here,
+        index: 7,
+        sender: bob,
+        receiver: alice,
+        data: Bytes::from_static(b"hello"),
+    };
+    let callers =
+        [(here, alice), (there, bob)].map(|(rollup_id, address)| Caller { rollup_id, address });
+    let session = session_id(&Hash::new([0x55; 32]), &callers);
+    let ticket = |messages: &[Message]| {
+        let inbox = inbox_hash(&here, messages);
+        ticket("counterpoint-1", &here, &session, &inbox)
+    };
+    let digests = [
+        message.hash(),
+        session,
+        ticket(std::slice::from_ref(&message)),
+        ticket(&[]),
+    ];
+    let frozen = [
+        "ad8b720bf2fe1dcdcc43ea5af58754a2ce731e8562600a76c7322b0333cb0f50",
+        "343f7ef9b9d2346e1a2673e38692c14b9876eb0b2196466847c70eadf45915fc",
+        "a249f8735866fdd1e4236724d949f4545ec951f63fe2ffe812c37eed99f1de56",
+        "21a8a3e6ea2ba218b9d73159697e3353dc4089c990f31b30aba4188dd16e715d",
+    ];
+    assert_eq!(digests.map(|digest| digest.to_string()), frozen);
 }
 
 fn is_canonical<T: BorshSerialize + BorshDeserialize>(bytes: &[u8]) {

@@ -12,6 +12,10 @@ pub struct BundleRecord {
     pub submitter: Address,
     /// Where it was sealed.
     pub height: Height,
+    /// Seconds since 1970 before which it must not run.
+    pub valid_from: u64,
+    /// Seconds since 1970 after which it must not run.
+    pub valid_until: u64,
     /// What each attempt costs.
     pub tip_per_attempt: Amount,
     /// Attempts that it has not used; their tips are locked while it lives.

@@ -6,7 +6,6 @@ use std::{
 };
 
 use counterpoint_core::{
-    atomic::AtomicBundle,
     primitive::{Hash, Height, RollupId},
     registry::RollupConfig,
     state::{BundleRecord, BundleStatus, QueuedBundle, Table},
@@ -74,13 +73,11 @@ fn schedule<S: StateRead>(
     for (_, _, id) in candidates(&closing, delta)? {
         let mut record = delta.bundle(id)?;
         let free = |id: &RollupId| closing.contains(id) && !busy.contains(id);
-        let missing = || StoreError::corrupt(format!("the terms of bundle {id} are missing"));
         if !record.legs.iter().all(|leg| free(&leg.rollup_id)) {
             continue;
         }
-        let bundle: AtomicBundle = delta.read(&Key::BundleBody(id))?.ok_or_else(missing)?;
-        let (from, until) = (bundle.terms().valid_from, bundle.terms().valid_until);
-        if !(from..=until).contains(&now) || !all_can(&record, next, &mut configs, delta)? {
+        let in_time = (record.valid_from..=record.valid_until).contains(&now);
+        if !in_time || !all_can(&record, next, &mut configs, delta)? {
             continue;
         }
         busy.extend(record.legs.iter().map(|leg| leg.rollup_id));

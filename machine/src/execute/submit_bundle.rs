@@ -39,6 +39,8 @@ pub(super) fn execute<S: StateRead>(
     let record = BundleRecord {
         submitter: ctx.signer,
         height: ctx.height,
+        valid_from: terms.valid_from,
+        valid_until: terms.valid_until,
         tip_per_attempt: terms.tip_per_attempt,
         attempts_left: terms.max_attempts,
         answered: false,

@@ -93,7 +93,7 @@ impl Chain {
         let by_bytes = |tx: &SignedTransaction| (tx.as_bytes().clone(), tx.clone());
         let known: HashMap<Bytes, SignedTransaction> = candidates.iter().map(by_bytes).collect();
         let all = candidates.into_iter().chain(waiting).collect();
-        let items = prepare(&state, &ctx, all, MAX_BYTES)?;
+        let items = prepare(&state, &ctx, &[], all, MAX_BYTES)?;
         let block = Block::decode(&items, |item| known.get(item).cloned())?;
         let execution = process(&self.store.state(), &ctx, &block)?;
         let outcome = finalize(execution, Hash::digest(&[&height.get().to_be_bytes()]))?;

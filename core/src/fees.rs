@@ -31,6 +31,15 @@ pub struct FeeParams {
     pub registration_deposit: Amount,
     /// Base units that a rollup costs per height, paid in advance and burned.
     pub rent_per_height: u64,
+    /// Base units for an atomic bundle.
+    pub bundle_fee: u64,
+    /// Base units for each leg of one.
+    pub leg_fee: u64,
+    /// Base units for each transaction of one; its seal stays in the state for ever. Burned.
+    pub seal_fee: u64,
+    /// Base units for each byte of a bundle and of its legs, which stay in the state until it ends.
+    /// Burned.
+    pub bundle_byte_fee: u64,
 }
 
 /// Which parameter is out of bounds.
@@ -63,6 +72,10 @@ impl Default for FeeParams {
             registry_fee: 1_000_000,
             registration_deposit: Amount::new(10_000_000_000),
             rent_per_height: 100,
+            bundle_fee: 100_000,
+            leg_fee: 50_000,
+            seal_fee: 50_000,
+            bundle_byte_fee: 50,
         }
     }
 }
@@ -93,6 +106,10 @@ impl FeeParams {
             self.deposit_fee,
             self.registry_fee,
             self.rent_per_height,
+            self.bundle_fee,
+            self.leg_fee,
+            self.seal_fee,
+            self.bundle_byte_fee,
         ];
         let dear = flat.iter().any(|fee| *fee > Self::MAX_FLAT);
         refuse(dear, FeeParamsError::Flat)?;

@@ -72,6 +72,9 @@ pub enum GenesisError {
         /// Where it must start.
         expected: Height,
     },
+    /// The chain counts sets of attesters from 1 on.
+    #[error("rollup {0}: the attesters of the genesis must have epoch 1")]
+    Epoch(String),
     /// The first rollup block would not be later than the rollup's genesis block.
     #[error(
         "rollup {0}: genesis_time must lie before the first slot of the sequencer's own genesis time"
@@ -118,6 +121,10 @@ impl SequencerGenesis {
                 name: name(),
                 source,
             })?;
+            let epoch = rollup.attesters.0.as_ref().map_or(1, |set| set.epoch);
+            if epoch != 1 {
+                return Err(GenesisError::Epoch(name()));
+            }
             if !names.insert(&rollup.name) || !chain_ids.insert(rollup.evm_chain_id) {
                 return Err(GenesisError::Duplicate(name()));
             }

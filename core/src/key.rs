@@ -1,12 +1,12 @@
 //! Account keys: ed25519 under the ZIP-215 rules, the same for one signature and for a batch.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use rand_core::{CryptoRng, RngCore};
 use sha2::{Digest, Sha256};
 
-use crate::primitive::{Address, Hash};
+use crate::primitive::{Address, Hash, HexError, parse_hex, serde_by_string};
 
 /// The public half of an account key. That it is a valid curve point is known only once a
 /// signature has been verified under it.
@@ -193,6 +193,16 @@ impl fmt::Display for PublicKey {
         f.write_str(&hex::encode(self.0))
     }
 }
+
+impl FromStr for PublicKey {
+    type Err = HexError;
+
+    fn from_str(text: &str) -> Result<Self, HexError> {
+        parse_hex(text).map(Self)
+    }
+}
+
+serde_by_string!(PublicKey);
 
 impl fmt::Debug for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

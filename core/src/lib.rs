@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! primitive ─▶ action ─▶ transaction ─▶ block ─▶ light
-//!                registry, slot, chain_spec, cursor ┘   header signatures
+//!                registry, slot, chain_spec, cursor, atomic ┘   header signatures
 //! ```
 //! Everything hashed or signed is canonical borsh, decoded strictly; every digest but Merkle leaves
 //! and nodes, transaction hashes and addresses starts with an ASCII tag. The normative text is
@@ -22,6 +22,7 @@
 )]
 
 pub mod action;
+pub mod atomic;
 pub mod authority;
 pub mod block;
 pub mod chain_spec;

@@ -4,6 +4,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    atomic::Attesters,
     primitive::{Address, EvmAddress, Hash, Height, RollupId},
     slot::SlotSecs,
 };
@@ -60,8 +61,9 @@ pub struct RollupConfig {
     pub max_bytes_per_block: u32,
     /// Most items of this rollup in one sequencer block.
     pub max_items_per_block: u32,
-    /// Reserved for the attester set; empty in version 1.
-    pub attesters: Vec<u8>,
+    /// Who executes legs of atomic bundles and signs for them.
+    #[serde(default, skip_serializing_if = "Attesters::is_empty")]
+    pub attesters: Attesters,
     /// Whether the rollup goes on.
     pub status: RollupStatus,
 }
@@ -104,9 +106,6 @@ pub enum RollupConfigError {
     /// The rollup could not have a single item in a block.
     #[error("max_bytes_per_block and max_items_per_block must not be 0")]
     NoRoom,
-    /// Attesters are not part of version 1.
-    #[error("attesters must be empty")]
-    Attesters,
 }
 
 impl RollupConfig {
@@ -137,7 +136,7 @@ impl RollupConfig {
             tip_share_bps: 0,
             max_bytes_per_block: 1_000_000,
             max_items_per_block: 10_000,
-            attesters: Vec::new(),
+            attesters: Attesters::default(),
             status: RollupStatus::Active,
         }
     }
@@ -168,8 +167,7 @@ impl RollupConfig {
             RollupConfigError::TipShare,
         )?;
         let no_room = self.max_bytes_per_block == 0 || self.max_items_per_block == 0;
-        refuse(no_room, RollupConfigError::NoRoom)?;
-        refuse(!self.attesters.is_empty(), RollupConfigError::Attesters)
+        refuse(no_room, RollupConfigError::NoRoom)
     }
 }
 
@@ -216,7 +214,6 @@ mod tests {
             |c| c.max_items_per_block = 0,
             Err(RollupConfigError::NoRoom),
         );
-        check(|c| c.attesters = vec![1], Err(RollupConfigError::Attesters));
     }
 
     #[test]

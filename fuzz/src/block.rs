@@ -16,7 +16,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         samples::sign(2, 0, 7, samples::actions()),
     ];
     let candidates = txs.into_iter().flatten().collect();
-    let items = prepare(&*STATE, &samples::next(), candidates, 10_000).expect("memory works");
+    let items = prepare(&*STATE, &samples::next(), &[], candidates, 10_000).expect("memory works");
     vec![items[0].to_vec(), encode(&items)]
 }
 
@@ -32,7 +32,7 @@ pub(crate) fn run(data: &[u8]) {
     };
     if process(&*STATE, &samples::next(), &block).is_ok() {
         let candidates = block.transactions().to_vec();
-        let again = prepare(&*STATE, &samples::next(), candidates, u64::MAX);
+        let again = prepare(&*STATE, &samples::next(), &[], candidates, u64::MAX);
         assert_eq!(again.expect("memory works"), items);
     }
 }

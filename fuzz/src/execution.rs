@@ -35,7 +35,7 @@ pub(crate) fn run(data: &[u8]) {
             *nonce += 1;
         }
     }
-    let items = prepare(&*STATE, &samples::next(), candidates, 5_000).expect("memory works");
+    let items = prepare(&*STATE, &samples::next(), &[], candidates, 5_000).expect("memory works");
     let block = Block::decode(&items, |_| None).expect("our own block decodes");
     let execution = process(&*STATE, &samples::next(), &block).expect("our own block is valid");
     let outcome = finalize(execution, Hash::digest(&[b"second"])).expect("memory works");

@@ -5,6 +5,7 @@
 //! same code that makes real messages, when a target starts; nothing is checked in.
 #![no_main]
 
+mod atomic;
 mod block;
 mod execution;
 mod follower;
@@ -41,6 +42,7 @@ macro_rules! targets {
 }
 
 const TARGETS: &[Target] = targets!(
+    atomic,
     block,
     execution,
     follower,

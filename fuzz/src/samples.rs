@@ -85,7 +85,7 @@ pub(crate) fn state() -> MemState {
     let changes = init_chain(&genesis, &start);
     let mut state = MemState::default();
     state.apply(changes.expect("the genesis is valid"));
-    let items = prepare(&state, &first, Vec::new(), 10_000).expect("memory works");
+    let items = prepare(&state, &first, &[], Vec::new(), 10_000).expect("memory works");
     let block = Block::decode(&items, |_| None).expect("our own block decodes");
     let execution = process(&state, &first, &block).expect("our own block is valid");
     let outcome = finalize(execution, Hash::digest(&[b"first"])).expect("memory works");

@@ -41,7 +41,7 @@ pub struct Prices {
 /// What one transaction pays, by where it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fee {
-    /// Destroyed.
+    /// Destroyed: what pays for bytes, in the block and in the state.
     pub burned: Amount,
     /// For the work that actions are beside their bytes: given to the proposer.
     pub flat: Amount,
@@ -70,7 +70,10 @@ impl Prices {
         let weight = u128::from(weight(tx)?);
         let flat = actions.iter().map(|action| self.flat(action));
         let flat = flat.fold(0, u128::saturating_add);
+        let kept = actions.iter().map(|action| self.kept(action));
+        let kept = kept.fold(0, u128::saturating_add);
         let burned = weight.checked_mul(u128::from(self.base_fee))?;
+        let burned = burned.checked_add(kept)?;
         let tip = weight.checked_mul(u128::from(tx.body().tip_per_byte))?;
         Some(Fee {
             burned: Amount::new(burned),
@@ -96,6 +99,7 @@ impl Prices {
             Action::Transfer(transfer) => Some(transfer.amount),
             Action::Deposit(deposit) => Some(Amount::new(deposit.amount_gwei().into())),
             Action::UpdateRollup(update) => Some(update.rent),
+            Action::SubmitBundle(submit) => Some(submit.bundle.tips()),
             Action::RegisterRollup(_) => {
                 let deposit = self.params.registration_deposit;
                 deposit.checked_add(self.first_rent())
@@ -106,7 +110,9 @@ impl Prices {
             | Action::AuthorityChange(_)
             | Action::FeeChange(_)
             | Action::ScheduleUpgrade(_)
-            | Action::ConsensusChange(_) => Some(Amount::ZERO),
+            | Action::ConsensusChange(_)
+            | Action::RevealLegs(_)
+            | Action::CancelBundle(_) => Some(Amount::ZERO),
         }
     }
 
@@ -122,13 +128,36 @@ impl Prices {
             Action::RegisterRollup(_) | Action::UpdateRollup(_) | Action::ExitRollup(_) => {
                 self.params.registry_fee
             }
+            Action::SubmitBundle(submit) => {
+                let legs = submit.bundle.terms().legs.len() as u64;
+                let fee = self.params.leg_fee.saturating_mul(legs);
+                fee.saturating_add(self.params.bundle_fee)
+            }
             Action::Transfer(_)
             | Action::SubmitData(_)
             | Action::ValidatorUpdate(_)
             | Action::AuthorityChange(_)
             | Action::FeeChange(_)
             | Action::ScheduleUpgrade(_)
-            | Action::ConsensusChange(_) => self.params.action_fee,
+            | Action::ConsensusChange(_)
+            | Action::RevealLegs(_)
+            | Action::CancelBundle(_) => self.params.action_fee,
+        };
+        self.version.flat_fee(fee)
+    }
+
+    /// What an action pays for what it leaves in the state; it is burned, so that nobody fills the
+    /// state for nothing with blocks of his own.
+    fn kept(&self, action: &Action) -> u128 {
+        let params = &self.params;
+        let fee = match action {
+            Action::SubmitBundle(submit) => {
+                let seals = params.seal_fee.saturating_mul(submit.bundle.seals() as u64);
+                let bytes = submit.bundle.bytes_len();
+                seals.saturating_add(params.bundle_byte_fee.saturating_mul(bytes))
+            }
+            Action::RevealLegs(reveal) => params.bundle_byte_fee.saturating_mul(reveal.bytes_len()),
+            _ => 0,
         };
         self.version.flat_fee(fee)
     }

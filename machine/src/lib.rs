@@ -22,6 +22,7 @@
     )
 )]
 
+mod atomic;
 mod authority;
 mod check;
 mod consensus;
@@ -39,6 +40,7 @@ pub mod tree;
 mod validators;
 mod version;
 
+pub use atomic::{ItemRefusal, ScheduledBundle, ScheduledLeg, is_wanted, scheduled};
 pub use check::{CheckedTx, MAX_VALID_HEIGHTS, check_head, check_tx};
 pub use consensus::{MAX_BLOCK_BYTES, ParamsUpdate};
 pub use execute::ExecuteError;
@@ -47,7 +49,7 @@ pub use lists::{MAX_DEPOSITS_PER_BLOCK, RollupSlice};
 pub use proposal::{
     Block, BlockContext, Execution, Outcome, ProcessError, Refusal, finalize, prepare, process,
 };
-pub use rejection::{Mismatch, Rejection};
+pub use rejection::{LegFault, Mismatch, Rejection};
 pub use room::{NoRoom, Room};
 #[cfg(any(test, feature = "test-utils"))]
 pub use state::MemState;

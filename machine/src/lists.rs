@@ -1,11 +1,13 @@
 //! What a block holds for each rollup: its environment and its list, lane by lane.
 //!
 //! Lanes of a list, in order: deposits, `L0` atomic legs, `L1` decrypted payloads, `L2` backrun
-//! slot, `L3` deferred plaintext, `L4` plaintext in block order. Today deposits and `L4` exist.
+//! slot, `L3` deferred plaintext, `L4` plaintext in block order. Today deposits, `L0` and `L4` exist.
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use counterpoint_core::{
+    atomic::{LegEnv, deposits_hash},
     block::{ENV_VERSION, RollupEnv, RollupItem, RollupLeaf, prev_randao},
     primitive::{Address, Amount, Hash, Height, RollupId},
     registry::{RollupConfig, RollupStatus},
@@ -15,6 +17,7 @@ use counterpoint_core::{
 };
 
 use crate::{
+    atomic::drop_sealed,
     execute::Item,
     fees::owner_share,
     registry,
@@ -48,6 +51,7 @@ struct List {
     config: RollupConfig,
     env: RollupEnv,
     deposits: Vec<RollupItem>,
+    legs: Vec<RollupItem>,
     plaintext: Vec<RollupItem>,
     leaves: Vec<Hash>, // Of `plaintext`.
     left: Share,
@@ -137,18 +141,69 @@ impl Lists {
         }
     }
 
-    /// Puts the lanes together, in the order of rollup identifiers.
-    pub(crate) fn close(self) -> Vec<RollupSlice> {
+    /// The configuration of a rollup that has a list at this height.
+    pub(crate) fn config(&self, id: RollupId) -> Option<&RollupConfig> {
+        self.0.get(&id).map(|list| &list.config)
+    }
+
+    /// The number of the rollup block that this height is a part of.
+    pub(crate) fn number(&self, id: RollupId) -> Option<u64> {
+        self.0.get(&id).map(|list| list.env.number)
+    }
+
+    /// Rollups whose next block opens at the next height.
+    pub(crate) fn closing(&self) -> impl Iterator<Item = RollupId> {
+        let closing = self.0.iter().filter(|(_, list)| list.env.closes);
+        closing.map(|(id, _)| *id)
+    }
+
+    /// What a leg executes in, if the rollup opens a block at this height.
+    pub(crate) fn leg_env(&self, id: RollupId, base_fee: u64, ticket: Hash) -> Option<LegEnv> {
+        let list = self.0.get(&id).filter(|list| list.env.opens)?;
+        Some(LegEnv {
+            number: list.env.number,
+            timestamp: list.env.slot.get(),
+            gas_limit: list.config.gas_limit,
+            fee_recipient: list.config.fee_recipient,
+            prev_randao: list.env.prev_randao,
+            base_fee,
+            beacon_root: *ticket.as_bytes(),
+            deposits_hash: deposits_hash(&list.deposits),
+        })
+    }
+
+    /// Puts a leg into `L0`; its rollup's block gets `ticket`.
+    pub(crate) fn release(
+        &mut self,
+        id: RollupId,
+        bundle_id: Hash,
+        ticket: Hash,
+        raws: Vec<Bytes>,
+        share: Share,
+    ) {
+        if let Some(list) = self.0.get_mut(&id) {
+            list.env.beacon_root = *ticket.as_bytes();
+            list.left = list.left.without(share).unwrap_or_default();
+            let leg = |raw| RollupItem::Leg { bundle_id, raw };
+            list.legs.extend(raws.into_iter().map(leg));
+        }
+    }
+
+    /// Puts the lanes together, in the order of rollup identifiers. What is sealed, by this block too,
+    /// is in no lane but `L0`.
+    pub(crate) fn close<S: StateRead>(self, state: &S) -> Result<Vec<RollupSlice>, StoreError> {
         let close = |(id, list): (RollupId, List)| {
             let mut items = list.deposits;
+            items.extend(list.legs);
             let mut leaves: Vec<Hash> = items.iter().map(RollupItem::leaf).collect();
-            leaves.extend(list.leaves);
-            items.extend(list.plaintext);
-            RollupSlice {
+            let (plaintext, plain_leaves) = drop_sealed(id, (list.plaintext, list.leaves), state)?;
+            leaves.extend(plain_leaves);
+            items.extend(plaintext);
+            Ok(RollupSlice {
                 leaf: RollupLeaf::new(id, list.env, leaves),
                 items,
                 config: list.config,
-            }
+            })
         };
         self.0.into_iter().map(close).collect()
     }
@@ -252,11 +307,12 @@ impl List {
         } else {
             Vec::new()
         };
-        let (plaintext, leaves) = Default::default();
+        let (legs, plaintext, leaves) = Default::default();
         Ok(Self {
             config: record.config,
             env,
             deposits,
+            legs,
             plaintext,
             leaves,
             left,

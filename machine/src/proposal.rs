@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use counterpoint_core::{
+    atomic::{SystemItem, VerifiedMessage},
     block::{
         BlockItemError, Preamble,
         order::{self, OrderKey},
@@ -15,6 +16,7 @@ use counterpoint_core::{
 };
 
 use crate::{
+    atomic::{self, ItemError, ItemRefusal, Slot},
     check::{Existed, charge},
     consensus::{self, ParamsUpdate},
     execute::{self, ExecuteError, TxContext},
@@ -43,6 +45,7 @@ pub struct BlockContext {
 pub struct Block {
     preamble: Preamble,
     preamble_hash: Hash,
+    system: Vec<(SystemItem, Hash)>,
     transactions: Vec<SignedTransaction>,
 }
 
@@ -54,7 +57,23 @@ pub enum Refusal {
     Empty,
     /// Item 0 is not a preamble.
     #[error("item 0 is not a preamble")]
-    Preamble(#[from] BlockItemError),
+    Preamble(#[source] BlockItemError),
+    /// A system item does not decode.
+    #[error("system item {index}")]
+    SystemItem {
+        /// Place in the block.
+        index: usize,
+        /// What is wrong with it.
+        source: BlockItemError,
+    },
+    /// A system item breaks a rule.
+    #[error("system item {index} is refused: {refusal}")]
+    System {
+        /// Place in the block.
+        index: usize,
+        /// Which rule.
+        refusal: ItemRefusal,
+    },
     /// An item is not a valid transaction.
     #[error("item {index} is not a transaction")]
     Item {
@@ -121,16 +140,18 @@ pub struct Outcome {
     pub params: ParamsUpdate,
 }
 
-/// Chooses transactions, puts them into the verifiable order and commits to the lists they make.
+/// Makes quorums of attesters' messages, chooses transactions, puts them into the verifiable order and
+/// commits to the lists they make.
 ///
-/// `candidates` is what the mempool offers, in any order; what cannot be included is left out, and
-/// so is what would make the block longer than `max_bytes`, counted as CometBFT counts.
+/// `messages` and `candidates` are what the mempool offers, in any order; what cannot be included is
+/// left out, and so is what would make the block longer than `max_bytes`, counted as CometBFT counts.
 ///
 /// # Errors
 /// [`StoreError`] if the store is broken.
 pub fn prepare<S: StateRead>(
     state: &S,
     ctx: &BlockContext,
+    messages: &[VerifiedMessage],
     candidates: Vec<SignedTransaction>,
     max_bytes: u64,
 ) -> Result<Vec<Bytes>, StoreError> {
@@ -138,6 +159,23 @@ pub fn prepare<S: StateRead>(
     let empty_preamble = Preamble::new(&[]).encode();
     let mut room = max_bytes.saturating_sub(item_cost(&empty_preamble));
     let mut items = Vec::new();
+    let aggregated = atomic::aggregate(&executor.slot, messages, &executor.lists, &executor.delta)?;
+    for item in aggregated {
+        let encoded = item.encode();
+        let cost = item_cost(&encoded);
+        if cost > room {
+            continue;
+        }
+        match executor.apply(&item) {
+            Ok(()) => {
+                room = room.saturating_sub(cost);
+                items.push(encoded);
+            }
+            Err(ItemError::Store(fault)) => return Err(fault),
+            Err(ItemError::Refused(_)) => {}
+        }
+    }
+    executor.settle()?;
     let candidates = next_in_turn(state, candidates)?;
     for tx in order::sort(candidates, &executor.last.hash, order_key) {
         let cost = item_cost(tx.as_bytes());
@@ -200,8 +238,16 @@ pub fn process<S: StateRead>(
     if order::sort(keys.clone(), &executor.last.hash, |key| *key) != keys {
         return Err(Refusal::Order.into());
     }
-    for (place, tx) in block.transactions.iter().enumerate() {
+    for (place, (item, _)) in block.system.iter().enumerate() {
         let index = place.saturating_add(1);
+        executor.apply(item).map_err(|error| match error {
+            ItemError::Refused(refusal) => Refusal::System { index, refusal }.into(),
+            ItemError::Store(fault) => ProcessError::Store(fault),
+        })?;
+    }
+    executor.settle()?;
+    for (place, tx) in block.transactions.iter().enumerate() {
+        let index = place.saturating_add(block.system.len()).saturating_add(1);
         executor.include(tx).map_err(|excluded| match excluded {
             Excluded::Rejected(rejection) => Refusal::Transaction { index, rejection }.into(),
             Excluded::Overfull => Refusal::Overfull { index }.into(),
@@ -248,23 +294,26 @@ impl Block {
         known: impl Fn(&Bytes) -> Option<SignedTransaction>,
     ) -> Result<Self, Refusal> {
         let (first, rest) = items.split_first().ok_or(Refusal::Empty)?;
-        let preamble = Preamble::decode(first)?;
-        let decode = |(place, item): (usize, &Bytes)| {
-            known(item)
-                .map_or_else(|| RawTransaction::new(item.clone()).verify(), Ok)
-                .map_err(|source| Refusal::Item {
-                    index: place.saturating_add(1),
-                    source,
-                })
-        };
-        let transactions = rest
-            .iter()
-            .enumerate()
-            .map(decode)
-            .collect::<Result<_, _>>()?;
+        let preamble = Preamble::decode(first).map_err(Refusal::Preamble)?;
+        let (mut system, mut transactions) = (Vec::new(), Vec::new());
+        for (place, item) in rest.iter().enumerate() {
+            let index = place.saturating_add(1);
+            // Behind a transaction a system item is none.
+            if transactions.is_empty() {
+                let decoded = SystemItem::decode(item);
+                let decoded = decoded.map_err(|source| Refusal::SystemItem { index, source })?;
+                if let Some(decoded) = decoded {
+                    system.push((decoded, Hash::digest(&[item])));
+                    continue;
+                }
+            }
+            let tx = known(item).map_or_else(|| RawTransaction::new(item.clone()).verify(), Ok);
+            transactions.push(tx.map_err(|source| Refusal::Item { index, source })?);
+        }
         Ok(Self {
             preamble,
             preamble_hash: Hash::digest(&[first]),
+            system,
             transactions,
         })
     }
@@ -272,10 +321,17 @@ impl Block {
     /// The SHA-256 digest of every item, which `data_hash` commits to.
     #[must_use]
     pub fn item_hashes(&self) -> Vec<Hash> {
+        let system = self.system.iter().map(|(_, hash)| *hash);
         let transactions = self.transactions.iter().map(SignedTransaction::hash);
         std::iter::once(self.preamble_hash)
+            .chain(system)
             .chain(transactions)
             .collect()
+    }
+
+    /// What stands between preamble and transactions, in order.
+    pub fn system_items(&self) -> impl Iterator<Item = &SystemItem> {
+        self.system.iter().map(|(item, _)| item)
     }
 
     /// The transactions, in order.
@@ -324,6 +380,7 @@ struct BlockExecutor<'a, S> {
     payout: Address,
     /// The set before any transaction of this block, once one is about it.
     validators: Option<ValidatorSet>,
+    slot: Slot,
     lists: Lists,
     income: Income,
     /// Bytes of all transactions.
@@ -341,6 +398,7 @@ impl<'a, S: StateRead> BlockExecutor<'a, S> {
             validators::punish(*address, ctx.height, &mut delta)?;
         }
         let lists = Lists::open(ctx.height, ctx.time, &last, &mut delta)?;
+        let slot = Slot::open(ctx.height, &last, &mut delta)?;
         Ok(Self {
             state,
             ctx: ctx.clone(),
@@ -350,12 +408,25 @@ impl<'a, S: StateRead> BlockExecutor<'a, S> {
             // A key that has just left the set may still propose, and has no record any more.
             payout: proposer.map_or(ctx.proposer, |validator| validator.payout),
             validators: None,
+            slot,
             lists,
             income: Income::default(),
             bytes: 0,
             // Item 0 is the preamble.
             codes: vec![(0, String::new())],
         })
+    }
+
+    /// Applies the block's next system item. On an error nothing has changed.
+    fn apply(&mut self, item: &SystemItem) -> Result<(), ItemError> {
+        self.slot.apply(item, &mut self.lists, &mut self.delta)?;
+        self.codes.push((0, String::new()));
+        Ok(())
+    }
+
+    /// Between system items and transactions: bundles that were not released have lost their slot.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        self.slot.settle(&mut self.delta)
     }
 
     /// Executes the block's next transaction. On `Excluded` nothing has changed.
@@ -403,6 +474,8 @@ impl<'a, S: StateRead> BlockExecutor<'a, S> {
     }
 
     fn close(mut self) -> Result<Execution, StoreError> {
+        let (height, now) = (self.ctx.height, self.ctx.time.seconds);
+        atomic::close(height, now, &self.lists, &mut self.delta)?;
         self.income.pay(&mut self.delta)?;
         // Of the parameters that this block may just have changed.
         let params = Prices::read(&self.delta)?.params;
@@ -411,7 +484,7 @@ impl<'a, S: StateRead> BlockExecutor<'a, S> {
             self.delta.put(&Key::BaseFee, &base_fee)?;
         }
         let params = consensus::update(self.state, &self.delta)?;
-        let rollups = self.lists.close();
+        let rollups = self.lists.close(&self.delta)?;
         let leaves: Vec<_> = rollups.iter().map(|slice| slice.leaf.clone()).collect();
         let preamble = Preamble::new(&leaves);
         let changes = self.delta.into_changes();

@@ -3,8 +3,8 @@
 use counterpoint_core::{
     primitive::{Address, Hash, RollupId},
     state::{
-        Account, Approval, AuthorityRecord, Chain, ConsensusRecord, DepositQueue, RollupRecord,
-        Table, Upgrade, Validator,
+        Account, Approval, AuthorityRecord, BundleRecord, Chain, ConsensusRecord, DepositQueue,
+        RollupRecord, Table, Upgrade, Validator,
     },
 };
 
@@ -91,6 +91,14 @@ pub fn proposals<S: StateRead>(state: &S) -> Result<Vec<(Hash, Approval)>, Store
         Ok((Hash::new(proposal.ok_or_else(broken)?), decode(key, value)?))
     };
     entries.iter().map(read).collect()
+}
+
+/// What becomes of an atomic bundle.
+///
+/// # Errors
+/// [`StoreError`] if the store is broken.
+pub fn bundle<S: StateRead>(state: &S, id: Hash) -> Result<Option<BundleRecord>, StoreError> {
+    state.read(&Key::Bundle(id))
 }
 
 /// The rules that are to come.

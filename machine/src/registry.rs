@@ -12,8 +12,8 @@ use counterpoint_core::{
 use crate::{
     check::MAX_VALID_HEIGHTS,
     state::{
-        DepositQueue, Key, QueuedDeposit, ReadRecords, RollupRecord, StateDelta, StateRead,
-        StoreError,
+        AtomicRollup, DepositQueue, Key, QueuedDeposit, ReadRecords, RollupRecord, StateDelta,
+        StateRead, StoreError,
     },
 };
 
@@ -40,6 +40,14 @@ pub(crate) fn put<S: StateRead>(
     chain.rollups = chain.rollups.saturating_add(1);
     delta.put(&Key::Chain, &chain)?;
     let id = config.rollup_id;
+    if let Some(set) = &config.attesters.0 {
+        let epochs = set.epoch;
+        let atomic = AtomicRollup {
+            epochs,
+            ..AtomicRollup::default()
+        };
+        delta.put(&Key::AtomicRollup(id), &atomic)?;
+    }
     delta.put(&Key::RollupName(&config.name), &id)?;
     delta.put(&Key::EvmChainId(config.evm_chain_id), &id)?;
     let openings = Key::Openings(config.slot_secs);

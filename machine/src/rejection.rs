@@ -1,8 +1,9 @@
 use std::fmt;
 
 use counterpoint_core::{
+    atomic::LegTransactionError,
     fees::FeeParamsError,
-    primitive::{Address, Amount, Height, Nonce, RollupId},
+    primitive::{Address, Amount, Hash, Height, Nonce, RollupId},
     registry::RollupConfigError,
 };
 
@@ -19,6 +20,29 @@ impl<T: fmt::Display> fmt::Display for Mismatch<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "expected {}, found {}", self.expected, self.actual)
     }
+}
+
+/// What is wrong with a revealed transaction of a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LegFault {
+    /// There are more transactions or legs than were sealed, or fewer.
+    #[error("another number was sealed")]
+    Count,
+    /// It is not the one that was sealed.
+    #[error("another transaction was sealed")]
+    Hash,
+    /// No leg can hold it.
+    #[error("{0}")]
+    Transaction(LegTransactionError),
+    /// It is for another EVM chain.
+    #[error("it is for another chain id than the rollup's")]
+    ChainId,
+    /// Somebody else than its sender signed the auth.
+    #[error("the auth is not by its sender")]
+    Sender,
+    /// It asks for more gas than one may, or the leg for more gas or bytes than the rollup's block has.
+    #[error("the rollup's block has no room for it")]
+    Room,
 }
 
 /// Why a transaction is refused: the sender's fault, and the same verdict on every node.
@@ -169,6 +193,67 @@ pub enum Rejection {
     /// Once on, vote extensions stay on.
     #[error("vote extensions are on already")]
     VoteExtensionsOn,
+    /// The bundle is for another sequencer chain.
+    #[error("bundle is for another chain")]
+    BundleChain,
+    /// It could never run, or would wait for too long.
+    #[error("bundle can run at {opening} at the earliest, and must end until {latest}")]
+    BundleTime {
+        /// The next second at which all its rollups open a block.
+        opening: u64,
+        /// The last second that it may end at.
+        latest: u64,
+    },
+    /// The rollup has nobody who executes legs.
+    #[error("rollup {0} has no attesters")]
+    NoAttesters(RollupId),
+    /// The same bundle was submitted before.
+    #[error("bundle {0} was submitted before")]
+    BundleKnown(Hash),
+    /// Another bundle had the same session.
+    #[error("the bundle's session was used before, choose another salt")]
+    SessionTaken,
+    /// The auth is no valid signature.
+    #[error("leg {leg}, transaction {tx}: auth is no signature with a low s and v of 27 or 28")]
+    Auth {
+        /// Which leg.
+        leg: usize,
+        /// Which of its transactions.
+        tx: usize,
+    },
+    /// Its sender sealed the transaction before.
+    #[error("leg {leg}, transaction {tx}: it was sealed before")]
+    SealTaken {
+        /// Which leg.
+        leg: usize,
+        /// Which of its transactions.
+        tx: usize,
+    },
+    /// As many bundles end then as a block has time for.
+    #[error("too many bundles end at {0}, choose another valid_until")]
+    BundlesFull(u64),
+    /// There is no such bundle.
+    #[error("no bundle {0}")]
+    UnknownBundle(Hash),
+    /// It is too far, or has ended.
+    #[error("bundle {0} is not in a state that allows this")]
+    BundleStatus(Hash),
+    /// A revealed transaction cannot be a part of its leg.
+    #[error("leg {leg}, transaction {tx}: {fault}")]
+    Leg {
+        /// Which leg.
+        leg: usize,
+        /// Which of its transactions.
+        tx: usize,
+        /// What is wrong with it.
+        fault: LegFault,
+    },
+    /// As many bundles with tips as high wait for the rollup as may.
+    #[error("the queue of rollup {0} is full of bundles with tips as high")]
+    QueueFull(RollupId),
+    /// Somebody else submitted it.
+    #[error("signer did not submit bundle {0}")]
+    NotSubmitter(Hash),
 }
 
 impl Rejection {
@@ -176,7 +261,10 @@ impl Rejection {
     /// lacks may be on its way.
     #[must_use]
     pub fn can_pass(code: u32) -> bool {
-        matches!(code, 4 | 6 | 7 | 8 | 16 | 18 | 19 | 24 | 28 | 37)
+        matches!(
+            code,
+            4 | 6 | 7 | 8 | 16 | 18 | 19 | 24 | 28 | 37 | 48 | 53 | 54 | 55 | 57
+        )
     }
 
     /// The code on the wire: stable, never reused. 1 is a transaction that does not decode.
@@ -222,6 +310,19 @@ impl Rejection {
             Self::VoteExtensionsOn => 43,
             Self::FirstHeightFar(_) => 44,
             Self::ChainSpec(_) => 45,
+            Self::BundleChain => 46,
+            Self::BundleTime { .. } => 47,
+            Self::NoAttesters(_) => 48,
+            Self::BundleKnown(_) => 49,
+            Self::SessionTaken => 50,
+            Self::Auth { .. } => 51,
+            Self::SealTaken { .. } => 52,
+            Self::BundlesFull(_) => 53,
+            Self::UnknownBundle(_) => 54,
+            Self::BundleStatus(_) => 55,
+            Self::Leg { .. } => 56,
+            Self::QueueFull(_) => 57,
+            Self::NotSubmitter(_) => 58,
         }
     }
 }

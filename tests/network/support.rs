@@ -451,6 +451,7 @@ pub(crate) fn registration(name: &str, first_height: u64, max_bytes_per_block: u
         tip_share_bps: 0,
         max_bytes_per_block,
         max_items_per_block: 100,
+        attesters: None,
     })
 }
 

@@ -207,7 +207,7 @@ impl State {
         let room = Room::new(&state, max_bytes)?;
         let salt = u64::from_be_bytes(salt);
         let candidates = self.parts.mempool.select(room, salt, &request.txs);
-        let txs = prepare(&state, &ctx, candidates, max_bytes)?;
+        let txs = prepare(&state, &ctx, &[], candidates, max_bytes)?;
         histogram!(metric::PREPARE_SECONDS).record(start.elapsed());
         Ok(ResponsePrepareProposal { txs })
     }

@@ -14,6 +14,7 @@ use counterpoint_conductor::{
     evm::MemStore,
 };
 use counterpoint_core::{
+    atomic::Attesters,
     authority::Authority,
     genesis::{GenesisAccount, SequencerGenesis},
     key::{PublicKey, SecretKey},
@@ -220,7 +221,7 @@ fn write_rollup(
         tip_share_bps: 0,
         max_bytes_per_block: 2 << 20,
         max_items_per_block: 20_000,
-        attesters: Vec::new(),
+        attesters: Attesters::default(),
         status: RollupStatus::Active,
     })
 }

@@ -112,7 +112,7 @@ impl Sequencer {
         };
         let candidates = item.map(|(at, raw)| self.sign(at, raw));
         let candidates = candidates.into_iter().collect();
-        let items = prepare(&self.state, &ctx, candidates, 1 << 20).unwrap();
+        let items = prepare(&self.state, &ctx, &[], candidates, 1 << 20).unwrap();
         let block = Block::decode(&items, |_| None).unwrap();
         let execution = process(&self.state, &ctx, &block).unwrap();
         let outcome = finalize(execution, Hash::new([7; 32])).unwrap();

@@ -1,27 +1,32 @@
 //! What a transaction does: one action per file, and the enum that lists them.
 //!
-//! Discriminants are on the wire and never reused. Reserved for later packages: SubmitBundle 16,
-//! RevealLegs 17, CancelBundle 18.
+//! Discriminants are on the wire and never reused.
 
 mod authority_change;
+mod cancel_bundle;
 mod consensus_change;
 mod deposit;
 mod exit_rollup;
 mod fee_change;
 mod register_rollup;
+mod reveal_legs;
 mod schedule_upgrade;
+mod submit_bundle;
 mod submit_data;
 mod transfer;
 mod update_rollup;
 mod validator_update;
 
 pub use authority_change::AuthorityChange;
+pub use cancel_bundle::CancelBundle;
 pub use consensus_change::ConsensusChange;
 pub use deposit::{Deposit, DepositError};
 pub use exit_rollup::ExitRollup;
 pub use fee_change::FeeChange;
 pub use register_rollup::RegisterRollup;
+pub use reveal_legs::{RevealLegs, RevealLegsError};
 pub use schedule_upgrade::{ScheduleUpgrade, UpgradeNameError};
+pub use submit_bundle::SubmitBundle;
 pub use submit_data::{SubmitData, SubmitDataError};
 pub use transfer::Transfer;
 pub use update_rollup::UpdateRollup;
@@ -56,6 +61,12 @@ pub enum Action {
     ScheduleUpgrade(ScheduleUpgrade) = 9,
     /// Changes parameters of CometBFT.
     ConsensusChange(ConsensusChange) = 10,
+    /// Seals an atomic bundle.
+    SubmitBundle(SubmitBundle) = 16,
+    /// Gives the transactions of a sealed bundle.
+    RevealLegs(RevealLegs) = 17,
+    /// Ends a bundle of the signer's.
+    CancelBundle(CancelBundle) = 18,
 }
 
 impl Action {
@@ -68,7 +79,10 @@ impl Action {
             | Self::RegisterRollup(_)
             | Self::UpdateRollup(_)
             | Self::ExitRollup(_)
-            | Self::Deposit(_) => false,
+            | Self::Deposit(_)
+            | Self::SubmitBundle(_)
+            | Self::RevealLegs(_)
+            | Self::CancelBundle(_) => false,
             Self::ValidatorUpdate(_)
             | Self::AuthorityChange(_)
             | Self::FeeChange(_)

@@ -1,6 +1,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::{
+    atomic::{AttesterKeys, AttesterSet, Attesters},
     primitive::{Address, EvmAddress, Hash, Height, RollupId},
     registry::{RollupConfig, RollupStatus},
     slot::SlotSecs,
@@ -37,6 +38,8 @@ pub struct RegisterRollup {
     pub max_bytes_per_block: u32,
     /// Most items of this rollup in one sequencer block.
     pub max_items_per_block: u32,
+    /// Who executes legs of atomic bundles and signs for them.
+    pub attesters: Option<AttesterKeys>,
 }
 
 impl RegisterRollup {
@@ -60,7 +63,10 @@ impl RegisterRollup {
             tip_share_bps: self.tip_share_bps,
             max_bytes_per_block: self.max_bytes_per_block,
             max_items_per_block: self.max_items_per_block,
-            attesters: Vec::new(),
+            attesters: Attesters(
+                self.attesters
+                    .map(|members| AttesterSet { epoch: 1, members }),
+            ),
             status: RollupStatus::Active,
         }
     }

@@ -1,6 +1,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::{
+    atomic::{AttesterKeys, AttesterSet, Attesters},
     primitive::{Address, Amount, EvmAddress, Hash, RollupId},
     registry::RollupConfig,
 };
@@ -29,6 +30,8 @@ pub struct UpdateRollup {
     pub max_bytes_per_block: u32,
     /// Most items of this rollup in one sequencer block.
     pub max_items_per_block: u32,
+    /// Who executes legs of atomic bundles and signs for them.
+    pub attesters: Option<AttesterKeys>,
     /// Base units of rent paid in advance with this update; burned at once.
     pub rent: Amount,
 }
@@ -48,13 +51,21 @@ impl UpdateRollup {
             tip_share_bps: config.tip_share_bps,
             max_bytes_per_block: config.max_bytes_per_block,
             max_items_per_block: config.max_items_per_block,
+            attesters: config.attesters.0.as_ref().map(|set| set.members.clone()),
             rent: Amount::ZERO,
         }
     }
 
-    /// What `config` becomes, its bounds not yet checked.
+    /// What `config` becomes, its bounds not yet checked. Other attesters than those of `config` are
+    /// the set of `epoch`.
     #[must_use]
-    pub fn apply_to(self, config: RollupConfig) -> RollupConfig {
+    pub fn apply_to(self, config: RollupConfig, epoch: u64) -> RollupConfig {
+        let before = config.attesters.0.as_ref().map(|set| &set.members);
+        let attesters = if self.attesters.as_ref() == before {
+            config.attesters
+        } else {
+            Attesters(self.attesters.map(|members| AttesterSet { epoch, members }))
+        };
         RollupConfig {
             chain_spec_hash: self.chain_spec_hash,
             max_tx_gas: self.max_tx_gas,
@@ -65,6 +76,7 @@ impl UpdateRollup {
             tip_share_bps: self.tip_share_bps,
             max_bytes_per_block: self.max_bytes_per_block,
             max_items_per_block: self.max_items_per_block,
+            attesters,
             ..config
         }
     }

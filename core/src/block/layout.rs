@@ -15,15 +15,19 @@ pub enum Tag {
     Preamble = 0x00,
     /// Reserved for the encrypted mempool.
     KeyReveal = 0x01,
-    /// Reserved for atomic bundles.
+    /// Shows that a leg of a bundle would fail.
     AtomicAbort = 0x02,
-    /// Reserved for atomic bundles.
+    /// Puts the legs of a bundle into blocks.
     AtomicRelease = 0x03,
+    /// Records what became of a released leg.
+    AtomicOutcome = 0x04,
+    /// Proves that an attester lied.
+    AttesterFault = 0x05,
     /// A signed user transaction.
     Transaction = 0x10,
     /// Transactions on their way between mempools; never a block item.
     GossipBundle = 0x20,
-    /// Reserved for attesters' votes; never a block item.
+    /// What an attester sends to mempools; never a block item.
     Attestation = 0x21,
 }
 

@@ -94,7 +94,7 @@ impl FromStr for Hash {
 serde_by_string!(Hash);
 
 /// Reads exactly `N` bytes of hexadecimal, with or without `0x`.
-pub(super) fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
+pub(crate) fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     let mut bytes = [0; N];
     hex::decode_to_slice(digits, &mut bytes).map_err(|_| HexError { bytes: N })?;

@@ -11,6 +11,7 @@ mod rollup_id;
 pub use address::{Address, AddressError};
 pub use amount::Amount;
 pub use evm_address::EvmAddress;
+pub(crate) use hash::parse_hex;
 pub use hash::{Hash, HexError};
 pub use height::Height;
 pub use nonce::Nonce;

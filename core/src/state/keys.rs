@@ -1,5 +1,6 @@
 use crate::{
-    primitive::{Address, Hash, Height, RollupId},
+    key::PublicKey,
+    primitive::{Address, EvmAddress, Hash, Height, RollupId},
     slot::SlotSecs,
 };
 
@@ -44,6 +45,32 @@ pub enum Key<'a> {
     Upgrade,
     /// [`ConsensusRecord`](super::ConsensusRecord).
     Consensus,
+    /// [`AtomicRollup`](super::AtomicRollup): what atomic bundles need to know of a rollup.
+    AtomicRollup(RollupId),
+    /// The identifier of the bundle that sealed a transaction of this sender.
+    Seal(RollupId, Hash, EvmAddress),
+    /// Nothing: somebody sealed a transaction with this hash.
+    SealedHash(RollupId, Hash),
+    /// The identifier of the bundle that has this session.
+    Session(Hash),
+    /// [`BundleRecord`](super::BundleRecord).
+    Bundle(Hash),
+    /// [`AtomicBundle`](crate::atomic::AtomicBundle), while it lives.
+    BundleBody(Hash),
+    /// The raw transactions of each leg, while the bundle lives.
+    BundleLegs(Hash),
+    /// [`QueuedBundle`](super::QueuedBundle).
+    QueuedBundle(RollupId, Hash),
+    /// The identifiers of the bundles that the next height may release.
+    Scheduled,
+    /// The identifiers of the bundles whose last second is this one.
+    Ending(u64),
+    /// [`BundleEnds`](super::BundleEnds).
+    BundleEnds,
+    /// The identifiers of the bundles that this height released.
+    ReleasedAt(Height),
+    /// [`Suspension`](super::Suspension).
+    Suspension(RollupId, PublicKey),
 }
 
 /// Prefixes of what is listed.
@@ -62,6 +89,8 @@ pub enum Table {
     Validators = 0x0c,
     /// Proposals on which not enough members of the authority have agreed.
     Approvals = 0x0f,
+    /// Bundles that wait, by rollup.
+    QueuedBundles = 0x1b,
 }
 
 impl Key<'_> {
@@ -92,6 +121,25 @@ impl Key<'_> {
             Self::BaseFee => concat(0x11, &[]),
             Self::Upgrade => concat(0x12, &[]),
             Self::Consensus => concat(0x13, &[]),
+            Self::AtomicRollup(id) => concat(0x14, &[id.as_bytes()]),
+            Self::Seal(id, tx_hash, sender) => {
+                let parts: [&[u8]; 3] = [id.as_bytes(), tx_hash.as_bytes(), sender.as_bytes()];
+                concat(0x15, &parts)
+            }
+            Self::SealedHash(id, tx_hash) => concat(0x16, &[id.as_bytes(), tx_hash.as_bytes()]),
+            Self::Session(session) => concat(0x17, &[session.as_bytes()]),
+            Self::Bundle(bundle) => concat(0x18, &[bundle.as_bytes()]),
+            Self::BundleBody(bundle) => concat(0x19, &[bundle.as_bytes()]),
+            Self::BundleLegs(bundle) => concat(0x1a, &[bundle.as_bytes()]),
+            Self::QueuedBundle(id, bundle) => {
+                let table = Table::QueuedBundles as u8;
+                concat(table, &[id.as_bytes(), bundle.as_bytes()])
+            }
+            Self::Scheduled => concat(0x1c, &[]),
+            Self::Ending(second) => concat(0x1d, &[&second.to_be_bytes()]),
+            Self::BundleEnds => concat(0x1e, &[]),
+            Self::ReleasedAt(height) => concat(0x1f, &[&height.get().to_be_bytes()]),
+            Self::Suspension(id, key) => concat(0x20, &[id.as_bytes(), key.as_bytes()]),
         }
     }
 }
@@ -123,6 +171,19 @@ mod tests {
             Key::BaseFee,
             Key::Upgrade,
             Key::Consensus,
+            Key::AtomicRollup(id),
+            Key::Seal(id, Hash::new([9; 32]), EvmAddress::new([10; 20])),
+            Key::SealedHash(id, Hash::new([9; 32])),
+            Key::Session(Hash::new([9; 32])),
+            Key::Bundle(Hash::new([9; 32])),
+            Key::BundleBody(Hash::new([9; 32])),
+            Key::BundleLegs(Hash::new([9; 32])),
+            Key::QueuedBundle(id, Hash::new([9; 32])),
+            Key::Scheduled,
+            Key::Ending(258),
+            Key::BundleEnds,
+            Key::ReleasedAt(Height::new(258)),
+            Key::Suspension(id, PublicKey::new([11; 32])),
         ];
         let lines = keys.map(|key| format!("{} {key:?}", hex::encode(key.encode())));
         insta::assert_snapshot!(lines.join("\n"));

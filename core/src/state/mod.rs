@@ -7,15 +7,20 @@
 //! # Specification
 //! `docs/spec/state.md`.
 
+mod bundle;
 mod keys;
 mod proof;
 mod records;
 mod tree;
 
+pub use bundle::{
+    AbortReason, BundleEnds, BundleRecord, BundleStatus, LegRecord, QueuedBundle, ReleaseRecord,
+    ReleasedLeg, Suspension,
+};
 pub use keys::{Key, Table};
 pub use proof::{StateProof, StateProofError};
 pub use records::{
-    Account, Approval, AuthorityRecord, Chain, ConsensusRecord, DepositQueue, LastHeader,
-    PendingConfig, QueuedDeposit, RollupRecord, Tombstone, Upgrade, Validator,
+    Account, Approval, AtomicRollup, AuthorityRecord, Chain, ConsensusRecord, DepositQueue,
+    LastHeader, PendingConfig, QueuedDeposit, RollupRecord, Tombstone, Upgrade, Validator,
 };
 pub use tree::{EMPTY_TREE, Leaf, TreePath, branch_hash, key_hash};

@@ -129,6 +129,17 @@ pub struct ConsensusRecord {
     pub vote_extensions_height: Height,
 }
 
+/// What atomic bundles need to know of a rollup; nothing stands there until something of it is not 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AtomicRollup {
+    /// Sets of attesters that its owner has asked for so far.
+    pub epochs: u64,
+    /// Transactions sealed so far.
+    pub seals: u64,
+    /// Bundles that wait in its queue.
+    pub queued: u32,
+}
+
 /// Facts about the chain as a whole. `supply` is always the sum of all balances, `burned` and
 /// `locked`.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

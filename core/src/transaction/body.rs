@@ -3,8 +3,9 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use super::TransactionHead;
 use crate::{
     action::{
-        Action, AuthorityChange, ConsensusChange, Deposit, ExitRollup, FeeChange, RegisterRollup,
-        ScheduleUpgrade, SubmitData, Transfer, UpdateRollup, ValidatorUpdate,
+        Action, AuthorityChange, CancelBundle, ConsensusChange, Deposit, ExitRollup, FeeChange,
+        RegisterRollup, RevealLegs, ScheduleUpgrade, SubmitBundle, SubmitData, Transfer,
+        UpdateRollup, ValidatorUpdate,
     },
     block::merkle,
     key::PublicKey,
@@ -85,6 +86,12 @@ pub enum SigningAction {
     ScheduleUpgrade(ScheduleUpgrade) = 9,
     /// As in the body.
     ConsensusChange(ConsensusChange) = 10,
+    /// As in the body.
+    SubmitBundle(SubmitBundle) = 16,
+    /// As in the body.
+    RevealLegs(RevealLegs) = 17,
+    /// As in the body.
+    CancelBundle(CancelBundle) = 18,
 }
 
 impl TransactionBody {
@@ -134,6 +141,9 @@ impl From<&Action> for SigningAction {
             Action::FeeChange(change) => Self::FeeChange(change.clone()),
             Action::ScheduleUpgrade(upgrade) => Self::ScheduleUpgrade(upgrade.clone()),
             Action::ConsensusChange(change) => Self::ConsensusChange(change.clone()),
+            Action::SubmitBundle(submit) => Self::SubmitBundle(submit.clone()),
+            Action::RevealLegs(reveal) => Self::RevealLegs(reveal.clone()),
+            Action::CancelBundle(cancel) => Self::CancelBundle(cancel.clone()),
         }
     }
 }

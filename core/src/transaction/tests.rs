@@ -59,6 +59,7 @@ fn every_action() -> Vec<Action> {
             tip_share_bps: 100,
             max_bytes_per_block: 1_000_000,
             max_items_per_block: 1_000,
+            attesters: None,
         }),
         Action::Deposit(Deposit::new(rollup_id, EvmAddress::new([6; 20]), 10_000_000).unwrap()),
     ]
@@ -159,8 +160,8 @@ fn broken_bytes_are_refused() {
         .as_bytes()
         .to_vec();
     let action = reserved.len() - 64 - 1 - 20 - 16;
-    reserved[action] = 16;
-    check_refused(reserved, "16");
+    reserved[action] = 15;
+    check_refused(reserved, "15");
     let empty = SignedTransaction::sign(body(vec![]), &key()).unwrap_err();
     assert!(matches!(empty, TransactionError::ActionCount { count: 0 }));
 }

@@ -1,12 +1,15 @@
 //! One handler per action. A handler writes to a delta that its caller drops on failure.
 
 mod authority_change;
+mod cancel_bundle;
 mod consensus_change;
 mod deposit;
 mod exit_rollup;
 mod fee_change;
 mod register_rollup;
+mod reveal_legs;
 mod schedule_upgrade;
+mod submit_bundle;
 mod submit_data;
 mod transfer;
 mod update_rollup;
@@ -91,6 +94,9 @@ pub(crate) fn actions<S: StateRead>(
             Action::FeeChange(change) => fee_change::execute(change, delta),
             Action::ScheduleUpgrade(upgrade) => schedule_upgrade::execute(ctx, upgrade, delta),
             Action::ConsensusChange(change) => consensus_change::execute(ctx, change, delta),
+            Action::SubmitBundle(submit) => submit_bundle::execute(ctx, submit, delta),
+            Action::RevealLegs(reveal) => reveal_legs::execute(ctx, reveal, delta),
+            Action::CancelBundle(cancel) => cancel_bundle::execute(ctx, cancel, delta),
         }?;
     }
     Ok(submitted)

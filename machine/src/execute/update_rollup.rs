@@ -8,7 +8,7 @@ use super::{ExecuteError, TxContext, debit, owned_rollup};
 use crate::{
     registry,
     rejection::Rejection,
-    state::{Key, StateDelta, StateRead},
+    state::{AtomicRollup, Key, ReadRecords, StateDelta, StateRead},
 };
 
 /// Plans the rollup's next configuration and pays rent in advance.
@@ -21,8 +21,14 @@ pub(super) fn execute<S: StateRead>(
     if action.chain_spec_hash != record.config.chain_spec_hash {
         return Err(Rejection::ChainSpec(action.rollup_id).into());
     }
-    let config = action.clone().apply_to(record.config.clone());
+    let atomic = delta.atomic_rollup(action.rollup_id)?;
+    let epochs = atomic.epochs.saturating_add(1);
+    let config = action.clone().apply_to(record.config.clone(), epochs);
     config.check().map_err(Rejection::RollupConfig)?;
+    if config.attesters != record.config.attesters {
+        let atomic = AtomicRollup { epochs, ..atomic };
+        delta.put(&Key::AtomicRollup(action.rollup_id), &atomic)?;
+    }
     let from = registry::after_notice(ctx.height);
     record.pending = (config != record.config).then_some(PendingConfig { from, config });
     if action.rent > Amount::ZERO {

@@ -74,6 +74,14 @@ impl<'a, S: StateRead> StateDelta<'a, S> {
         self.put(&Key::Chain, &chain)
     }
 
+    /// Destroys locked value.
+    pub(crate) fn burn_locked(&mut self, amount: Amount) -> Result<(), StoreError> {
+        let mut chain = self.chain()?;
+        chain.locked = chain.locked.checked_sub(amount).ok_or_else(miscounted)?;
+        self.put(&Key::Chain, &chain)?;
+        self.burn(amount)
+    }
+
     /// Notes that so many deposits wait no longer.
     pub(crate) fn release_deposits(&mut self, count: u64) -> Result<(), StoreError> {
         let mut chain = self.chain()?;

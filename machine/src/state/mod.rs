@@ -6,7 +6,8 @@ mod mem;
 mod read;
 
 pub(crate) use counterpoint_core::state::{
-    Account, Chain, ConsensusRecord, DepositQueue, Key, LastHeader, QueuedDeposit, RollupRecord,
+    Account, AtomicRollup, Chain, ConsensusRecord, DepositQueue, Key, LastHeader, QueuedDeposit,
+    RollupRecord,
 };
 pub(crate) use delta::StateDelta;
 #[cfg(any(test, feature = "test-utils"))]

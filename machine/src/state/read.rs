@@ -2,11 +2,13 @@ use std::collections::BTreeMap;
 
 use borsh::BorshDeserialize;
 use counterpoint_core::{
-    primitive::{Address, RollupId},
-    state::{Table, Validator},
+    primitive::{Address, Hash, RollupId},
+    state::{BundleRecord, Table, Validator},
 };
 
-use super::{Account, Chain, ConsensusRecord, DepositQueue, Key, LastHeader, RollupRecord};
+use super::{
+    Account, AtomicRollup, Chain, ConsensusRecord, DepositQueue, Key, LastHeader, RollupRecord,
+};
 use crate::validators::ValidatorSet;
 
 /// New values by key; `None` deletes.
@@ -72,6 +74,15 @@ pub(crate) trait ReadRecords: StateRead {
 
     fn rollup(&self, id: RollupId) -> Result<Option<RollupRecord>, StoreError> {
         self.read(&Key::Rollup(id))
+    }
+
+    fn atomic_rollup(&self, id: RollupId) -> Result<AtomicRollup, StoreError> {
+        Ok(self.read(&Key::AtomicRollup(id))?.unwrap_or_default())
+    }
+
+    fn bundle(&self, id: Hash) -> Result<BundleRecord, StoreError> {
+        let missing = || StoreError::corrupt(format!("the record of bundle {id} is missing"));
+        self.read(&Key::Bundle(id))?.ok_or_else(missing)
     }
 
     fn former_rollup(&self, id: RollupId) -> Result<Option<RollupRecord>, StoreError> {

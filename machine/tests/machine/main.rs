@@ -1,6 +1,7 @@
 //! The laws of the state machine, over random rounds and by forged blocks.
 #![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
+mod atomic;
 mod operations;
 mod support;
 
@@ -236,7 +237,7 @@ fn judge_forged(forge: impl FnOnce(&Chain, &mut Vec<Bytes>)) -> Result<(), Refus
         chain.sign(2, 0, 9, vec![submit("beta", &[b"three"])]),
     ];
     let ctx = chain.ctx();
-    let mut items = counterpoint_machine::prepare(&chain.state, &ctx, txs, 8_000).unwrap();
+    let mut items = counterpoint_machine::prepare(&chain.state, &ctx, &[], txs, 8_000).unwrap();
     assert_eq!(items.len(), 4);
     chain.judge(&items).unwrap();
     forge(&chain, &mut items);
@@ -268,7 +269,7 @@ fn forged_blocks_are_rejected() {
     let garbage = judge_forged(|_, items| items.push(Bytes::from_static(&[0x10, 1, 2])));
     assert!(matches!(garbage, Err(Refusal::Item { index: 4, .. })));
     let system = judge_forged(|_, items| items.insert(1, Bytes::from_static(&[0x02])));
-    assert!(matches!(system, Err(Refusal::Item { index: 1, .. })));
+    assert!(matches!(system, Err(Refusal::SystemItem { index: 1, .. })));
     let preamble = judge_forged(|_, items| items[0] = Preamble::new(&[]).encode());
     assert!(matches!(preamble, Err(Refusal::Commitment)));
     let stranger = judge_forged(|chain, items| {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use counterpoint_core::{
     action::{Action, RegisterRollup},
+    atomic::VerifiedMessage,
     genesis::{GenesisAccount, SequencerGenesis},
     key::{PublicKey, SecretKey},
     primitive::{Address, Amount, Hash, Height, Nonce},
@@ -60,6 +61,7 @@ pub fn register(name: &str, first_height: u64) -> Action {
         tip_share_bps: config.tip_share_bps,
         max_bytes_per_block: config.max_bytes_per_block,
         max_items_per_block: config.max_items_per_block,
+        attesters: None,
     })
 }
 
@@ -73,6 +75,11 @@ pub struct Chain {
     pub cometbft: BTreeMap<PublicKey, u64>,
     /// Evidence that the next block carries.
     pub accused: Vec<Address>,
+    /// What attesters have sent for the next block.
+    pub messages: Vec<VerifiedMessage>,
+    /// Room for items in a block.
+    pub max_bytes: u64,
+    last_hash: Hash,
 }
 
 impl Chain {
@@ -108,6 +115,9 @@ impl Chain {
             app_hash,
             cometbft: start.validators.into_iter().collect(),
             accused: Vec::new(),
+            messages: Vec::new(),
+            max_bytes: 8_000,
+            last_hash: Hash::ZERO,
         }
     }
 
@@ -165,35 +175,55 @@ impl Chain {
         candidates: Vec<SignedTransaction>,
         millis: u64,
     ) -> (Vec<Bytes>, Outcome) {
-        let ctx = self.ctx();
         let known = candidates.clone();
-        let items = prepare(&self.state, &ctx, candidates, 8_000).unwrap();
-        let hash = Hash::digest(&[b"header", &self.height.to_be_bytes()]);
+        let items = self.propose(candidates);
         let lookup = |item: &Bytes| known.iter().find(|tx| tx.as_bytes() == item).cloned();
         let remembered = Block::decode(&items, lookup).unwrap();
         let decoded = Block::decode(&items, |_| None).unwrap();
         assert_eq!(remembered, decoded);
-        let outcome = self.execute(&decoded, hash);
-        assert_eq!(
-            outcome,
-            self.execute(&remembered, hash),
-            "replay must repeat the block"
-        );
+        let replayed = self.execute(&remembered);
+        let outcome = self.commit(&items, millis);
+        assert_eq!(outcome, replayed, "replay must repeat the block");
+        (items, outcome)
+    }
+
+    /// The next block as its proposer builds it.
+    pub fn propose(&self, transactions: Vec<SignedTransaction>) -> Vec<Bytes> {
+        let (ctx, room) = (self.ctx(), self.max_bytes);
+        prepare(&self.state, &ctx, &self.messages, transactions, room).unwrap()
+    }
+
+    /// The hash of the last block's header.
+    pub fn last_hash(&self) -> Hash {
+        self.last_hash
+    }
+
+    /// Decides and commits a block that validators accept.
+    pub fn commit(&mut self, items: &[Bytes], millis: u64) -> Outcome {
+        let ctx = self.ctx();
+        let outcome = self.execute(&Block::decode(items, |_| None).unwrap());
         assert_eq!(outcome.codes.len(), items.len());
         let (app_hash, pages) = tree::update(&self.tree, &outcome.changes).unwrap();
         self.tree.extend(pages);
         self.state.apply(outcome.changes.clone());
+        self.last_hash = self.hash();
         (self.app_hash, self.height) = (app_hash, ctx.height.get());
         self.accused.clear();
+        self.messages.clear();
         self.tell_cometbft(&outcome.validators);
         self.millis += millis;
         self.check_supply();
-        (items, outcome)
+        outcome
     }
 
-    fn execute(&self, block: &Block, hash: Hash) -> Outcome {
+    fn execute(&self, block: &Block) -> Outcome {
         let execution = process(&self.state, &self.ctx(), block).expect("own proposal is accepted");
-        finalize(execution, hash).unwrap()
+        finalize(execution, self.hash()).unwrap()
+    }
+
+    /// The hash of the next block's header.
+    fn hash(&self) -> Hash {
+        Hash::digest(&[b"header", &self.height.to_be_bytes()])
     }
 
     /// Applies updates as CometBFT does, which stops for ever on any that it does not accept.

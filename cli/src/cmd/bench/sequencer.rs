@@ -480,6 +480,7 @@ async fn prepare(info: &Info) -> eyre::Result<()> {
         tip_share_bps: 0,
         max_bytes_per_block: u32::MAX,
         max_items_per_block: u32::MAX,
+        attesters: None,
     };
     let actions = transfers
         .chain([Action::RegisterRollup(register)])

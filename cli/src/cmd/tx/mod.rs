@@ -152,6 +152,7 @@ impl UpdateArgs {
             max_items_per_block: self
                 .max_items_per_block
                 .unwrap_or(config.max_items_per_block),
+            attesters: UpdateRollup::of(config).attesters,
             rent: self.rent,
         }
     }
@@ -247,6 +248,7 @@ async fn actions(command: TxCommand, client: &Client) -> eyre::Result<Vec<Action
                 tip_share_bps: 0,
                 max_bytes_per_block: 2 << 20,
                 max_items_per_block: 20_000,
+                attesters: None,
             })
         }
     };

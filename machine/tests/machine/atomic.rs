@@ -1,0 +1,1144 @@
+//! Atomic bundles against a model: whatever users, attesters and proposers do, a bundle is in all its
+//! rollups' blocks at one height, or in none ever.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use counterpoint_core::{
+    action::{Action, CancelBundle, RevealLegs, SubmitBundle, SubmitData, UpdateRollup},
+    atomic::{
+        AtomicBundle, Attestation, AttesterFault, AttesterKeys, AttesterMessage, AttesterSet,
+        Attesters, BundleTerms, EvmSignature, Executed, Failure, FaultProof, LegOutcome, LegSeal,
+        OnAbort, OutcomeVote, SealedTx, Statement, SystemItem, VerifiedMessage, inbox_hash, keccak,
+        outbox_hash, testing,
+    },
+    block::RollupItem,
+    key::PublicKey,
+    primitive::{Amount, Hash, Height, RollupId},
+    registry::RollupConfig,
+    state::{AbortReason, BundleRecord, BundleStatus, ReleaseRecord},
+};
+use counterpoint_machine::{
+    ItemRefusal, Outcome, Refusal, ScheduledBundle, ScheduledLeg, is_wanted, query, scheduled,
+};
+use proptest::prelude::*;
+
+use crate::support::{CHAIN_ID, Chain, GENESIS_SECS, key, rollup};
+
+/// Attesters have the seeds 50, 51 and 52; two make a quorum.
+const ATTESTERS: [u8; 3] = [50, 51, 52];
+/// Somebody whose word a bundle may ask for.
+const EXTRA: u8 = 60;
+
+fn set(epoch: u64, seeds: &[u8]) -> AttesterSet {
+    let mut keys: Vec<PublicKey> = seeds.iter().map(|seed| key(*seed).public_key()).collect();
+    keys.sort();
+    let members = AttesterKeys::new(keys, 2).unwrap();
+    AttesterSet { epoch, members }
+}
+
+fn attested(name: &str, slot_secs: u8) -> RollupConfig {
+    RollupConfig {
+        attesters: Attesters(Some(set(1, &ATTESTERS))),
+        ..rollup(name, slot_secs)
+    }
+}
+
+fn chain() -> Chain {
+    let rollups = vec![
+        attested("alpha", 1),
+        attested("beta", 1),
+        attested("gamma", 2),
+    ];
+    let mut chain = Chain::new(rollups, 5);
+    chain.max_bytes = 100_000;
+    chain.advance(vec![], 250);
+    chain
+}
+
+fn id(name: &str) -> RollupId {
+    RollupId::from_name(name)
+}
+
+fn now(chain: &Chain) -> u64 {
+    chain.millis / 1_000
+}
+
+/// A bundle with its raw legs.
+#[derive(Clone)]
+struct Sample {
+    bundle: AtomicBundle,
+    legs: Vec<Vec<Bytes>>,
+}
+
+/// Seals one transaction per rollup, whose nonces start at `nonce` so that no two are equal.
+fn sample(
+    chain: &Chain,
+    names: &[&str],
+    nonce: u64,
+    change: impl FnOnce(&mut BundleTerms),
+) -> Sample {
+    let mut rollups: Vec<(RollupId, u64)> = names
+        .iter()
+        .map(|name| (id(name), rollup(name, 1).evm_chain_id))
+        .collect();
+    rollups.sort();
+    let legs: Vec<Vec<Bytes>> = rollups
+        .iter()
+        .map(|(_, chain_id)| vec![testing::raw_transaction(1, *chain_id, nonce)])
+        .collect();
+    let seal = |raw: &Bytes| SealedTx {
+        tx_hash: keccak(raw),
+        auth: EvmSignature::EMPTY,
+    };
+    let seals = rollups
+        .iter()
+        .zip(&legs)
+        .map(|((rollup_id, _), raws)| LegSeal {
+            rollup_id: *rollup_id,
+            txs: raws.iter().map(seal).collect(),
+        });
+    let mut terms = BundleTerms {
+        chain_id: CHAIN_ID.into(),
+        session_salt: Hash::digest(&[&nonce.to_be_bytes()]),
+        callers: vec![],
+        legs: seals.collect(),
+        messages: vec![],
+        valid_from: now(chain),
+        valid_until: now(chain) + 60,
+        on_abort: OnAbort::Retry,
+        max_attempts: 2,
+        extra_attesters: vec![],
+        tip_per_attempt: Amount::new(1_001),
+    };
+    change(&mut terms);
+    testing::sign_auths(&mut terms, 1);
+    let bundle = AtomicBundle::new(terms).unwrap();
+    Sample { bundle, legs }
+}
+
+fn submit(sample: &Sample) -> Action {
+    let bundle = sample.bundle.clone();
+    Action::SubmitBundle(SubmitBundle { bundle })
+}
+
+fn reveal(sample: &Sample) -> Action {
+    let legs = sample.legs.clone();
+    Action::RevealLegs(RevealLegs::new(sample.bundle.id(), legs).unwrap())
+}
+
+fn cancel(sample: &Sample) -> Action {
+    let bundle_id = sample.bundle.id();
+    Action::CancelBundle(CancelBundle { bundle_id })
+}
+
+fn record(chain: &Chain, sample: &Sample) -> BundleRecord {
+    let record = query::bundle(&chain.state, sample.bundle.id()).unwrap();
+    record.expect("the bundle is known")
+}
+
+fn status(chain: &Chain, sample: &Sample) -> BundleStatus {
+    record(chain, sample).status
+}
+
+fn tip(chain: &Chain) -> Vec<ScheduledBundle> {
+    scheduled(&chain.state, Height::new(chain.height)).unwrap()
+}
+
+/// What an attester says of a leg that commits.
+fn commit(bundle: &AtomicBundle, leg: &ScheduledLeg) -> Statement {
+    let (rollup_id, messages) = (leg.ballot.rollup_id, &bundle.terms().messages);
+    let mut env = leg.env.clone();
+    env.base_fee = 7;
+    Statement {
+        parent_hash: Hash::new([1; 32]),
+        env_hash: env.hash(),
+        base_fee: 7,
+        outcome: LegOutcome::Commit {
+            in_hash: inbox_hash(&rollup_id, messages),
+            out_hash: outbox_hash(&rollup_id, messages),
+            receipts_hash: Hash::digest(&[bundle.id().as_bytes(), rollup_id.as_bytes()]),
+        },
+    }
+}
+
+fn abort(bundle: &AtomicBundle, leg: &ScheduledLeg) -> Statement {
+    let (failure, tx) = (Failure::Revert, 0);
+    Statement {
+        outcome: LegOutcome::Abort { failure, tx },
+        ..commit(bundle, leg)
+    }
+}
+
+fn attest(leg: &ScheduledLeg, statement: Statement, seed: u8) -> VerifiedMessage {
+    let attestation = Attestation::sign(CHAIN_ID, leg.ballot, statement, &key(seed));
+    AttesterMessage::Attestation(attestation)
+        .verify(CHAIN_ID)
+        .unwrap()
+}
+
+/// All attesters of all scheduled legs say the same.
+fn all_say(
+    chain: &Chain,
+    what: fn(&AtomicBundle, &ScheduledLeg) -> Statement,
+) -> Vec<VerifiedMessage> {
+    let mut messages = Vec::new();
+    for scheduled in tip(chain) {
+        for leg in &scheduled.legs {
+            let statement = what(&scheduled.bundle, leg);
+            let voters = ATTESTERS.iter().chain([&EXTRA]);
+            messages.extend(voters.map(|seed| attest(leg, statement.clone(), *seed)));
+        }
+    }
+    messages
+}
+
+/// What the attesters of a released leg say afterwards.
+fn outcomes(
+    release: &ReleaseRecord,
+    sample: &Sample,
+    leg: usize,
+    receipts_hash: Option<Hash>,
+) -> Vec<VerifiedMessage> {
+    let executed = Executed {
+        bundle_id: sample.bundle.id(),
+        rollup_id: sample.bundle.terms().legs[leg].rollup_id,
+        block_number: release.legs[leg].block_number,
+        block_hash: Hash::new([2; 32]),
+        receipts_hash: receipts_hash.unwrap_or(release.legs[leg].receipts_hash),
+    };
+    let sign = |seed: &u8| {
+        let vote = OutcomeVote::sign(CHAIN_ID, executed, &key(*seed));
+        AttesterMessage::Outcome(vote).verify(CHAIN_ID).unwrap()
+    };
+    ATTESTERS.iter().map(sign).collect()
+}
+
+fn code(chain: &mut Chain, action: Action) -> u32 {
+    let tx = chain.sign(2, chain.nonce(2), 0, vec![action]);
+    let (_, outcome) = chain.advance(vec![tx], 10);
+    outcome.codes.last().unwrap().0
+}
+
+/// Submits, reveals and waits for the slot.
+fn schedule(chain: &mut Chain, sample: &Sample) {
+    assert_eq!(code(chain, submit(sample)), 0);
+    assert_eq!(code(chain, reveal(sample)), 0);
+    wait_for_slot(chain, sample);
+}
+
+fn wait_for_slot(chain: &mut Chain, sample: &Sample) {
+    for _ in 0..20 {
+        if matches!(status(chain, sample), BundleStatus::Scheduled(_)) {
+            return;
+        }
+        chain.advance(vec![], 400);
+    }
+    panic!("never scheduled: {:?}", record(chain, sample));
+}
+
+fn legs(outcome: &Outcome) -> Vec<(RollupId, Hash, Bytes)> {
+    let mut legs = Vec::new();
+    for slice in &outcome.rollups {
+        for item in &slice.items {
+            if let RollupItem::Leg { bundle_id, raw } = item {
+                legs.push((slice.leaf.rollup_id, *bundle_id, raw.clone()));
+            }
+        }
+    }
+    legs
+}
+
+#[test]
+fn a_bundle_with_a_quorum_of_every_rollup_is_released_first_in_its_slot() {
+    let mut chain = chain();
+    let sample = sample(&chain, &["alpha", "gamma"], 0, |_| {});
+    schedule(&mut chain, &sample);
+    let expected = tip(&chain);
+    chain.messages = all_say(&chain, commit);
+    let plain = SubmitData::new(id("alpha"), vec![Bytes::from_static(b"plain")]).unwrap();
+    let tx = chain.sign(1, 0, 0, vec![Action::SubmitData(plain)]);
+    let before = query::chain(&chain.state).unwrap();
+    let (_, outcome) = chain.advance(vec![tx], 100);
+    let released = legs(&outcome);
+    assert_eq!(released.len(), 2);
+    for (rollup_id, bundle_id, _) in &released {
+        assert_eq!(*bundle_id, sample.bundle.id());
+        let of = |slice: &&counterpoint_machine::RollupSlice| slice.leaf.rollup_id == *rollup_id;
+        let slice = outcome.rollups.iter().find(of).unwrap();
+        assert!(matches!(slice.items[0], RollupItem::Leg { .. }));
+        let leg = expected[0]
+            .legs
+            .iter()
+            .find(|leg| leg.ballot.rollup_id == *rollup_id);
+        assert_eq!(slice.leaf.env.beacon_root, leg.unwrap().env.beacon_root);
+        assert_eq!(slice.leaf.env.number, leg.unwrap().env.number);
+    }
+    // Half of the tip is burned with what two owners cannot share; the second attempt is given back.
+    let after = query::chain(&chain.state).unwrap();
+    assert_eq!(before.locked.get() - after.locked.get(), 2 * 1_001);
+    assert_eq!(status(&chain, &sample), BundleStatus::Released);
+
+    let release = record(&chain, &sample).release.unwrap();
+    for leg in 0..2 {
+        chain.messages = outcomes(&release, &sample, leg, None);
+        let wanted = |message: &VerifiedMessage| {
+            is_wanted(&chain.state, message.message(), Height::new(chain.height)).unwrap()
+        };
+        assert!(chain.messages.iter().all(wanted));
+        chain.advance(vec![], 10);
+    }
+    assert_eq!(status(&chain, &sample), BundleStatus::Executed);
+}
+
+#[test]
+fn silence_and_omission_use_attempts_that_are_burned() {
+    let mut chain = chain();
+    let sample = sample(&chain, &["alpha", "beta"], 0, |_| {});
+    schedule(&mut chain, &sample);
+    let before = query::chain(&chain.state).unwrap();
+    // A proposer leaves all votes out.
+    chain.advance(vec![], 100);
+    let after = query::chain(&chain.state).unwrap();
+    assert_eq!(status(&chain, &sample), BundleStatus::Queued);
+    assert_eq!(after.locked.get(), before.locked.get() - 1_001);
+    wait_for_slot(&mut chain, &sample);
+    chain.advance(vec![], 100);
+    let offline = BundleStatus::Aborted(AbortReason::AttestersOffline);
+    assert_eq!(status(&chain, &sample), offline);
+    let locked = query::chain(&chain.state).unwrap().locked.get();
+    assert_eq!(locked, after.locked.get() - 1_001);
+}
+
+#[test]
+fn a_quorum_of_aborts_ends_or_delays_a_bundle() {
+    for (on_abort, nonce) in [(OnAbort::FailFast, 0), (OnAbort::Retry, 1)] {
+        let mut chain = chain();
+        let sample = sample(&chain, &["alpha", "beta"], nonce, |t| t.on_abort = on_abort);
+        schedule(&mut chain, &sample);
+        chain.messages = all_say(&chain, abort);
+        chain.advance(vec![], 100);
+        if on_abort == OnAbort::FailFast {
+            let rollup_id = sample.bundle.terms().legs[0].rollup_id;
+            let (tx, failure) = (0, Failure::Revert);
+            let reason = AbortReason::Attested {
+                rollup_id,
+                tx,
+                failure,
+            };
+            assert_eq!(status(&chain, &sample), BundleStatus::Aborted(reason));
+            continue;
+        }
+        assert_eq!(status(&chain, &sample), BundleStatus::Queued);
+        wait_for_slot(&mut chain, &sample);
+        chain.advance(vec![], 100);
+        let attempts = BundleStatus::Aborted(AbortReason::Attempts);
+        assert_eq!(status(&chain, &sample), attempts);
+    }
+}
+
+#[test]
+fn submission_names_what_is_wrong() {
+    #[track_caller]
+    fn check(names: &[&str], change: impl FnOnce(&mut BundleTerms), expect: u32) {
+        let mut chain = chain();
+        let sample = sample(&chain, names, 0, change);
+        assert_eq!(code(&mut chain, submit(&sample)), expect);
+        let locked = query::chain(&chain.state).unwrap().locked.get();
+        assert_eq!(locked > 0, expect == 0, "what is refused locks nothing");
+    }
+    check(&["alpha", "beta"], |_| {}, 0);
+    check(&["alpha", "nobody"], |_| {}, 18);
+    check(&["alpha", "beta"], |t| t.chain_id = "other".into(), 46);
+    let past = |t: &mut BundleTerms| t.valid_until = t.valid_from;
+    check(&["alpha", "beta"], past, 47);
+    // Gamma opens at even seconds only.
+    let odd = |t: &mut BundleTerms| {
+        t.valid_from = GENESIS_SECS + 5;
+        t.valid_until = GENESIS_SECS + 5;
+    };
+    check(&["alpha", "gamma"], odd, 47);
+    check(&["alpha", "beta"], odd, 0);
+    let far = |t: &mut BundleTerms| {
+        t.valid_from += 10;
+        t.valid_until = t.valid_from + 3_600;
+    };
+    check(&["alpha", "beta"], far, 47);
+    let dear = |t: &mut BundleTerms| t.tip_per_attempt = Amount::new(crate::support::RICH);
+    check(&["alpha", "beta"], dear, 16);
+
+    let mut chain = Chain::new(vec![rollup("alpha", 1), attested("beta", 1)], 5);
+    chain.advance(vec![], 250);
+    let unattested = sample(&chain, &["alpha", "beta"], 0, |_| {});
+    assert_eq!(code(&mut chain, submit(&unattested)), 48);
+
+    let mut chain = self::chain();
+    let first = sample(&chain, &["alpha", "beta"], 0, |_| {});
+    assert_eq!(code(&mut chain, submit(&first)), 0);
+    assert_eq!(code(&mut chain, submit(&first)), 49);
+    let session = sample(&chain, &["alpha", "beta"], 1, |t| {
+        t.session_salt = first.bundle.terms().session_salt;
+    });
+    assert_eq!(code(&mut chain, submit(&session)), 50);
+    let again = sample(&chain, &["alpha", "beta"], 0, |t| {
+        t.session_salt = Hash::new([9; 32]);
+    });
+    assert_eq!(code(&mut chain, submit(&again)), 52);
+    let mut unsigned = sample(&chain, &["alpha", "beta"], 2, |_| {});
+    let mut terms = unsigned.bundle.terms().clone();
+    terms.legs[1].txs[0].auth = EvmSignature::EMPTY;
+    unsigned.bundle = AtomicBundle::new(terms).unwrap();
+    assert_eq!(code(&mut chain, submit(&unsigned)), 51);
+}
+
+#[test]
+fn only_what_was_sealed_is_revealed() {
+    let mut chain = chain();
+    let sealed = sample(&chain, &["alpha", "beta"], 0, |_| {});
+    assert_eq!(code(&mut chain, reveal(&sealed)), 54);
+    assert_eq!(code(&mut chain, submit(&sealed)), 0);
+    let mut other = sealed.clone();
+    other.legs[1] = vec![testing::raw_transaction(1, 1_098, 9)];
+    assert_eq!(code(&mut chain, reveal(&other)), 56);
+    other.legs[1] = [sealed.legs[1].clone(), sealed.legs[1].clone()].concat();
+    assert_eq!(code(&mut chain, reveal(&other)), 56);
+    assert_eq!(code(&mut chain, reveal(&sealed)), 0);
+    assert_eq!(
+        code(&mut chain, reveal(&sealed)),
+        55,
+        "it is not sealed any more"
+    );
+
+    // A transaction for another chain id than the rollup's, and a stranger's auth.
+    let mut chain = self::chain();
+    let mut foreign = sample(&chain, &["alpha", "beta"], 0, |_| {});
+    let mut terms = foreign.bundle.terms().clone();
+    foreign.legs[0] = vec![testing::raw_transaction(1, 5, 0)];
+    terms.legs[0].txs[0].tx_hash = keccak(&foreign.legs[0][0]);
+    testing::sign_auths(&mut terms, 1);
+    foreign.bundle = AtomicBundle::new(terms).unwrap();
+    assert_eq!(code(&mut chain, submit(&foreign)), 0);
+    assert_eq!(code(&mut chain, reveal(&foreign)), 56);
+    let mut stranger = sample(&chain, &["alpha", "beta"], 1, |_| {});
+    let mut terms = stranger.bundle.terms().clone();
+    testing::sign_auths(&mut terms, 2);
+    stranger.bundle = AtomicBundle::new(terms).unwrap();
+    assert_eq!(code(&mut chain, submit(&stranger)), 0);
+    assert_eq!(code(&mut chain, reveal(&stranger)), 56);
+}
+
+fn data(name: &str, raw: &Bytes) -> Action {
+    Action::SubmitData(SubmitData::new(id(name), vec![raw.clone()]).unwrap())
+}
+
+fn plaintext(outcome: &Outcome) -> usize {
+    let items = outcome.rollups.iter().flat_map(|slice| &slice.items);
+    let plain = items.filter(|item| matches!(item, RollupItem::Transaction(_)));
+    plain.count()
+}
+
+#[test]
+fn a_sealed_transaction_is_in_no_other_lane_from_its_seal_on() {
+    let mut chain = chain();
+    let sealed = sample(&chain, &["alpha", "beta"], 0, |_| {});
+    let first = sealed.bundle.terms().legs[0].rollup_id;
+    let name = if first == id("alpha") {
+        "alpha"
+    } else {
+        "beta"
+    };
+    let raw = sealed.legs[0][0].clone();
+    let alone =
+        |chain: &Chain, seed, tip| chain.sign(seed, chain.nonce(seed), tip, vec![data(name, &raw)]);
+    let (_, outcome) = chain.advance(vec![alone(&chain, 1, 0)], 10);
+    assert_eq!(plaintext(&outcome), 1, "nobody has sealed it");
+
+    // In the block of the seal it is dropped even before the seal.
+    let seal = chain.sign(2, 0, 1, vec![submit(&sealed)]);
+    let (items, outcome) = chain.advance(vec![alone(&chain, 1, 9), seal], 10);
+    assert_eq!((items.len(), plaintext(&outcome)), (3, 0));
+    assert_eq!(code(&mut chain, cancel(&sealed)), 0);
+    let (_, outcome) = chain.advance(vec![alone(&chain, 1, 0)], 10);
+    assert_eq!(plaintext(&outcome), 0, "also when the bundle has ended");
+
+    // Somebody else's seal of a hash is inert.
+    let mut strangers = sample(&chain, &["alpha", "beta"], 7, |_| {});
+    let mut terms = strangers.bundle.terms().clone();
+    testing::sign_auths(&mut terms, 2);
+    strangers.bundle = AtomicBundle::new(terms).unwrap();
+    assert_eq!(code(&mut chain, submit(&strangers)), 0);
+    let raw = strangers.legs[0][0].clone();
+    let tx = chain.sign(1, chain.nonce(1), 0, vec![data(name, &raw)]);
+    let (_, outcome) = chain.advance(vec![tx], 10);
+    assert_eq!(plaintext(&outcome), 1);
+    let own = sample(&chain, &["alpha", "beta"], 7, |t| {
+        t.session_salt = Hash::new([3; 32]);
+    });
+    assert_eq!(
+        code(&mut chain, submit(&own)),
+        0,
+        "and keeps nobody from sealing it"
+    );
+}
+
+/// The refusal of the block with an honest release after `forge` has changed that.
+fn judge_forged(
+    change: impl FnOnce(&mut BundleTerms),
+    forge: impl FnOnce(&mut Chain, &mut Vec<SystemItem>),
+) -> Result<(), Refusal> {
+    let mut chain = chain();
+    let sample = sample(&chain, &["alpha", "beta"], 0, change);
+    schedule(&mut chain, &sample);
+    chain.messages = all_say(&chain, commit);
+    let items = chain.propose(vec![]);
+    chain.judge(&items)?;
+    let decode = |item: &Bytes| SystemItem::decode(item).unwrap();
+    let mut system: Vec<SystemItem> = items.iter().filter_map(decode).collect();
+    assert_eq!(system.len(), 1);
+    forge(&mut chain, &mut system);
+    let forged = [
+        vec![items[0].clone()],
+        system.iter().map(SystemItem::encode).collect(),
+    ];
+    chain.judge(&forged.concat())
+}
+
+#[track_caller]
+fn check_forged(expect: &str, forge: impl FnOnce(&mut counterpoint_core::atomic::AtomicRelease)) {
+    let verdict = judge_forged(
+        |_| {},
+        |_, system| {
+            if let SystemItem::Release(release) = &mut system[0] {
+                forge(release);
+            }
+        },
+    );
+    let Err(Refusal::System { refusal, .. }) = verdict else {
+        panic!("{verdict:?}");
+    };
+    let actual = format!("{refusal:?}");
+    assert!(actual.starts_with(expect), "{actual}");
+}
+
+#[test]
+fn forged_releases_are_rejected() {
+    use counterpoint_core::atomic::Votes;
+    check_forged("Pin", |r| {
+        r.pin_height = Height::new(r.pin_height.get() - 1);
+    });
+    check_forged("NotScheduled", |r| r.bundle_id = Hash::ZERO);
+    check_forged("Legs", |r| drop(r.quorums.pop()));
+    check_forged("Environment", |r| r.quorums.swap(0, 1));
+    check_forged("Environment", |r| r.quorums[0].statement.base_fee += 1);
+    check_forged("Quorum", |r| {
+        let votes = r.quorums[1].votes.as_slice()[..1].to_vec();
+        r.quorums[1].votes = Votes::new(votes).unwrap();
+    });
+    check_forged("Signature", |r| {
+        r.quorums[0].statement.parent_hash = Hash::ZERO;
+    });
+    check_forged("Signature", |r| {
+        let mut votes = r.quorums[0].votes.as_slice().to_vec();
+        votes[0].signature = votes[1].signature;
+        r.quorums[0].votes = Votes::new(votes).unwrap();
+    });
+    check_forged("Statement", |r| {
+        if let LegOutcome::Commit { in_hash, .. } = &mut r.quorums[0].statement.outcome {
+            *in_hash = Hash::ZERO;
+        }
+    });
+    check_forged("Statement", |r| {
+        let (failure, tx) = (Failure::Revert, 0);
+        r.quorums[0].statement.outcome = LegOutcome::Abort { failure, tx };
+    });
+    let twice = judge_forged(|_| {}, |_, system| system.push(system[0].clone()));
+    let order = ItemRefusal::Order;
+    assert!(matches!(twice, Err(Refusal::System { refusal, .. }) if refusal == order));
+    // Leaving it out costs the proposer nothing, and the bundle one attempt.
+    let omitted = judge_forged(|_| {}, |_, system| system.clear());
+    assert!(
+        matches!(omitted, Err(Refusal::Commitment)),
+        "the preamble has the legs"
+    );
+}
+
+#[test]
+fn a_release_is_of_one_slot_alone() {
+    let mut chain = chain();
+    let sample = sample(&chain, &["alpha", "beta"], 0, |_| {});
+    schedule(&mut chain, &sample);
+    let stale = all_say(&chain, commit);
+    let wanted = |chain: &Chain, message: &VerifiedMessage| {
+        is_wanted(&chain.state, message.message(), Height::new(chain.height)).unwrap()
+    };
+    assert_eq!(
+        stale
+            .iter()
+            .filter(|message| wanted(&chain, message))
+            .count(),
+        6
+    );
+    chain.advance(vec![], 100);
+    wait_for_slot(&mut chain, &sample);
+    assert!(!stale.iter().any(|message| wanted(&chain, message)));
+    chain.messages = stale;
+    let (items, outcome) = chain.advance(vec![], 100);
+    assert_eq!((items.len(), legs(&outcome).len()), (1, 0));
+}
+
+#[test]
+fn nothing_runs_without_the_word_of_an_extra_attester() {
+    let extra = |t: &mut BundleTerms| t.extra_attesters = vec![key(EXTRA).public_key()];
+    assert!(judge_forged(extra, |_, _| {}).is_ok());
+    let mut chain = chain();
+    let sample = sample(&chain, &["alpha", "beta"], 0, extra);
+    schedule(&mut chain, &sample);
+    chain.messages = all_say(&chain, commit);
+    let extra = key(EXTRA).public_key();
+    chain.messages.retain(|message| match message.message() {
+        AttesterMessage::Attestation(attestation) => attestation.attester != extra,
+        AttesterMessage::Outcome(_) => true,
+    });
+    let (items, outcome) = chain.advance(vec![], 100);
+    assert_eq!((items.len(), legs(&outcome).len()), (1, 0));
+    assert_eq!(status(&chain, &sample), BundleStatus::Queued);
+}
+
+#[test]
+fn a_full_queue_gives_way_to_higher_tips_only() {
+    let mut chain = chain();
+    chain.max_bytes = 1_000_000;
+    let tip = |tip: u128| move |t: &mut BundleTerms| t.tip_per_attempt = Amount::new(tip);
+    let queued: Vec<Sample> = (0..64)
+        .map(|nonce| {
+            sample(
+                &chain,
+                &["alpha", "beta"],
+                nonce,
+                tip(100 + 2 * u128::from(nonce)),
+            )
+        })
+        .collect();
+    for sample in &queued {
+        assert_eq!(code(&mut chain, submit(sample)), 0);
+    }
+    // All within a second, so that none is scheduled meanwhile.
+    for sample in &queued {
+        let tx = chain.sign(2, chain.nonce(2), 0, vec![reveal(sample)]);
+        let (_, outcome) = chain.advance(vec![tx], 0);
+        assert_eq!(outcome.codes[1].0, 0);
+    }
+    let low = sample(&chain, &["beta", "alpha"], 70, tip(101));
+    assert_eq!(code(&mut chain, submit(&low)), 0);
+    assert_eq!(code(&mut chain, reveal(&low)), 57, "as high is not higher");
+    let high = sample(&chain, &["beta", "gamma"], 71, tip(1_000));
+    assert_eq!(code(&mut chain, submit(&high)), 0);
+    assert_eq!(code(&mut chain, reveal(&high)), 0);
+    let superseded = BundleStatus::Aborted(AbortReason::Superseded);
+    assert_eq!(status(&chain, &queued[0]), superseded);
+    assert_eq!(status(&chain, &queued[1]), BundleStatus::Queued);
+}
+
+#[test]
+fn what_expires_or_is_called_off_gets_its_tips_back() {
+    let mut chain = chain();
+    let before = query::chain(&chain.state).unwrap().locked;
+    let short = sample(&chain, &["alpha", "beta"], 0, |t| {
+        t.valid_until = t.valid_from + 2;
+    });
+    assert_eq!(code(&mut chain, submit(&short)), 0);
+    let called = sample(&chain, &["alpha", "gamma"], 1, |_| {});
+    assert_eq!(code(&mut chain, submit(&called)), 0);
+    assert_eq!(code(&mut chain, reveal(&called)), 0);
+    let foreign = chain.sign(1, 0, 0, vec![cancel(&called)]);
+    let (_, outcome) = chain.advance(vec![foreign], 10);
+    assert_eq!(outcome.codes[1].0, 58);
+    assert_eq!(code(&mut chain, cancel(&called)), 0);
+    assert_eq!(code(&mut chain, cancel(&called)), 55);
+    chain.advance(vec![], 4_000);
+    chain.advance(vec![], 100);
+    let expired = BundleStatus::Aborted(AbortReason::Expired);
+    assert_eq!(status(&chain, &short), expired);
+    assert_eq!(query::chain(&chain.state).unwrap().locked, before);
+    assert_eq!(code(&mut chain, reveal(&short)), 55);
+}
+
+#[test]
+fn an_attester_that_lies_loses_its_vote() {
+    let mut chain = chain();
+    let sample = sample(&chain, &["alpha", "beta"], 0, |_| {});
+    schedule(&mut chain, &sample);
+    let scheduled = tip(&chain);
+    let leg = &scheduled[0].legs[0];
+    let says = |what: Statement, seed| attest(leg, what, seed);
+    let (yes, no) = (commit(&sample.bundle, leg), abort(&sample.bundle, leg));
+    chain.messages = all_say(&chain, commit);
+    chain.messages.push(says(no.clone(), 50));
+    let (items, outcome) = chain.advance(vec![], 100);
+    assert_eq!(
+        (items.len(), legs(&outcome).len()),
+        (3, 2),
+        "release and fault"
+    );
+    let release = record(&chain, &sample).release.unwrap();
+    let vote = |seed: u8, receipts: Hash| {
+        let executed = Executed {
+            bundle_id: sample.bundle.id(),
+            rollup_id: leg.ballot.rollup_id,
+            block_number: release.legs[0].block_number,
+            block_hash: Hash::ZERO,
+            receipts_hash: receipts,
+        };
+        OutcomeVote::sign(CHAIN_ID, executed, &key(seed))
+    };
+    let wants = |chain: &Chain, seed| {
+        let message = AttesterMessage::Outcome(vote(seed, Hash::ZERO));
+        is_wanted(&chain.state, &message, Height::new(chain.height)).unwrap()
+    };
+    assert!(!wants(&chain, 50) && wants(&chain, 51));
+    // Another one says afterwards that its own word did not hold.
+    let attestation = Attestation::sign(CHAIN_ID, leg.ballot, yes, &key(51));
+    let kept =
+        FaultProof::Contradiction(attestation.clone(), vote(51, release.legs[0].receipts_hash));
+    let broken = FaultProof::Contradiction(attestation, vote(51, Hash::ZERO));
+    let fault = |proof| SystemItem::Fault(Box::new(AttesterFault { proof })).encode();
+    let preamble = chain.propose(vec![])[0].clone();
+    assert!(chain.judge(&[preamble.clone(), fault(kept)]).is_err());
+    let items = vec![preamble, fault(broken)];
+    chain.judge(&items).unwrap();
+    chain.commit(&items, 100);
+    assert_eq!(status(&chain, &sample), BundleStatus::Violated);
+    assert!(!wants(&chain, 51), "nobody waits for outcomes any more");
+    // One of three has a vote left: the rollup takes no legs until its owner names others.
+    let next = self::sample(&chain, &["alpha", "beta"], 1, |_| {});
+    assert_eq!(code(&mut chain, submit(&next)), 0);
+    assert_eq!(code(&mut chain, reveal(&next)), 0);
+    for _ in 0..10 {
+        chain.advance(vec![], 400);
+        assert_eq!(status(&chain, &next), BundleStatus::Queued);
+    }
+}
+
+#[test]
+fn outcomes_that_differ_from_what_was_attested_are_violations() {
+    let mut chain = chain();
+    let lied = sample(&chain, &["alpha", "beta"], 0, |_| {});
+    schedule(&mut chain, &lied);
+    chain.messages = all_say(&chain, commit);
+    chain.advance(vec![], 100);
+    let release = record(&chain, &lied).release.unwrap();
+    chain.messages = outcomes(&release, &lied, 1, Some(Hash::ZERO));
+    chain.advance(vec![], 100);
+    assert_eq!(status(&chain, &lied), BundleStatus::Violated);
+    // And what nobody speaks of is unconfirmed in the end.
+    let mut chain = self::chain();
+    let silent = sample(&chain, &["alpha", "beta"], 0, |_| {});
+    schedule(&mut chain, &silent);
+    chain.messages = all_say(&chain, commit);
+    chain.advance(vec![], 100);
+    let released = chain.height;
+    chain.skip_to(released + 599);
+    chain.advance(vec![], 100);
+    assert_eq!(status(&chain, &silent), BundleStatus::Unconfirmed);
+}
+
+#[test]
+fn the_chain_counts_sets_of_attesters() {
+    let mut chain = chain();
+    let mut config = attested("alpha", 1);
+    let update = |config: &RollupConfig| vec![Action::UpdateRollup(UpdateRollup::of(config))];
+    let send = |chain: &mut Chain, config: &RollupConfig| {
+        let tx = chain.sign(1, chain.nonce(1), 0, update(config));
+        let (_, outcome) = chain.advance(vec![tx], 1_000);
+        assert_eq!(outcome.codes[1].0, 0);
+        chain.skip_to(chain.height + 601);
+        chain.advance(vec![], 1_000);
+        chain.advance(vec![], 1_000);
+        let record = query::rollup(&chain.state, id("alpha")).unwrap().unwrap();
+        record.config.attesters.0
+    };
+    assert_eq!(
+        send(&mut chain, &config),
+        Some(set(1, &ATTESTERS)),
+        "no change"
+    );
+    config.attesters = Attesters(Some(set(9, &[50, 53])));
+    assert_eq!(send(&mut chain, &config), Some(set(2, &[50, 53])));
+    config.attesters = Attesters::default();
+    assert_eq!(send(&mut chain, &config), None);
+    config.attesters = Attesters(Some(set(1, &ATTESTERS)));
+    assert_eq!(send(&mut chain, &config), Some(set(4, &ATTESTERS)));
+}
+
+/// What happens in one block.
+#[derive(Clone, Debug)]
+struct Round {
+    submits: Option<Plan>,
+    /// Which of the bundles so far is revealed, and which called off.
+    reveals: Option<prop::sample::Index>,
+    cancels: Option<prop::sample::Index>,
+    /// A leg that somebody tries to run alone.
+    lifts: Option<prop::sample::Index>,
+    votes: Votes,
+    millis: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Plan {
+    names: Vec<&'static str>,
+    tip: u32,
+    attempts: u8,
+    fail_fast: bool,
+    extra: bool,
+    life_secs: u64,
+    /// Of which leg, if any, attesters see that it would fail.
+    fails: Option<usize>,
+}
+
+/// How attesters and the proposer behave in one block.
+#[derive(Clone, Debug)]
+struct Votes {
+    omitted: bool,
+    /// One of each rollup's attesters, who says the opposite or something made up.
+    liar: usize,
+    lies: bool,
+    /// Another, who says nothing.
+    silent: bool,
+    stale: bool,
+    wrong_epoch: bool,
+    twice: bool,
+    extra_silent: bool,
+}
+
+fn any_plan() -> impl Strategy<Value = Plan> {
+    let names = prop::sample::subsequence(vec!["alpha", "beta", "gamma"], 2..=3);
+    let fails = prop::option::weighted(0.3, 0_usize..2);
+    let flags = (any::<bool>(), prop::bool::weighted(0.3));
+    (names, 0_u32..2_000, 1_u8..4, flags, 1_u64..20, fails).prop_map(
+        |(names, tip, attempts, (fail_fast, extra), life_secs, fails)| Plan {
+            names,
+            tip,
+            attempts,
+            fail_fast,
+            extra,
+            life_secs,
+            fails,
+        },
+    )
+}
+
+fn any_votes() -> impl Strategy<Value = Votes> {
+    let rarely = || prop::bool::weighted(0.15);
+    let flags = (
+        rarely(),
+        any::<bool>(),
+        rarely(),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+    );
+    (flags, rarely(), 0_usize..3).prop_map(|(flags, extra_silent, liar)| {
+        let (omitted, lies, silent, stale, wrong_epoch, twice) = flags;
+        Votes {
+            omitted,
+            liar,
+            lies,
+            silent,
+            stale,
+            wrong_epoch,
+            twice,
+            extra_silent,
+        }
+    })
+}
+
+fn any_bundle_round() -> impl Strategy<Value = Round> {
+    let index = |often| prop::option::weighted(often, any::<prop::sample::Index>());
+    let submits = prop::option::weighted(0.4, any_plan());
+    let millis = prop_oneof![8 => 50_u64..900, 1 => 900_u64..5_000];
+    (
+        submits,
+        index(0.6),
+        index(0.1),
+        index(0.5),
+        any_votes(),
+        millis,
+    )
+        .prop_map(|(submits, reveals, cancels, lifts, votes, millis)| Round {
+            submits,
+            reveals,
+            cancels,
+            lifts,
+            votes,
+            millis,
+        })
+}
+
+/// What the model knows of a bundle.
+struct Known {
+    sample: Sample,
+    plan: Plan,
+    released: bool,
+    last: Option<BundleStatus>,
+}
+
+impl Known {
+    /// Whether honest attesters see this leg fail.
+    fn fails(&self, leg: usize) -> bool {
+        self.plan.fails == Some(leg)
+    }
+}
+
+/// The bundle's life as its attesters and the proposer shape it.
+#[derive(Default)]
+struct Model {
+    known: Vec<Known>,
+    stale: Vec<VerifiedMessage>,
+    sealed: BTreeSet<(RollupId, Hash)>,
+}
+
+impl Model {
+    fn of(&self, bundle: &AtomicBundle) -> &Known {
+        let mut known = self.known.iter();
+        let found = known.find(|known| known.sample.bundle.id() == bundle.id());
+        found.expect("only known bundles are scheduled")
+    }
+
+    /// What attesters send, and the bundles that must be released if all of it is used.
+    fn vote(&self, chain: &Chain, votes: &Votes) -> (Vec<VerifiedMessage>, BTreeSet<Hash>) {
+        let (mut messages, mut due) = (Vec::new(), BTreeSet::new());
+        for scheduled in tip(chain) {
+            let known = self.of(&scheduled.bundle);
+            let mut complete = !known.plan.extra || !votes.extra_silent;
+            for (place, leg) in scheduled.legs.iter().enumerate() {
+                let honest = if known.fails(place) { abort } else { commit };
+                let lie = if known.fails(place) { commit } else { abort };
+                let mut said = Vec::new();
+                for (voter, seed) in ATTESTERS.iter().enumerate() {
+                    if votes.lies && voter == votes.liar {
+                        said.push((*seed, lie(&scheduled.bundle, leg)));
+                    } else if !votes.silent || voter != (votes.liar + 1) % 3 {
+                        said.push((*seed, honest(&scheduled.bundle, leg)));
+                    }
+                }
+                let agreed = |(_, said): &&(u8, Statement)| *said == honest(&scheduled.bundle, leg);
+                complete &= said.iter().filter(agreed).count() >= 2 && !known.fails(place);
+                if known.plan.extra && !votes.extra_silent {
+                    said.push((EXTRA, honest(&scheduled.bundle, leg)));
+                }
+                let mut other = leg.clone();
+                other.ballot.epoch += 1;
+                for (seed, statement) in said {
+                    messages.push(attest(leg, statement.clone(), seed));
+                    if votes.twice {
+                        messages.push(attest(leg, statement.clone(), seed));
+                    }
+                    if votes.wrong_epoch {
+                        messages.push(attest(&other, statement, seed));
+                    }
+                }
+            }
+            if complete {
+                due.insert(scheduled.bundle.id());
+            }
+        }
+        if votes.stale {
+            messages.extend(self.stale.iter().cloned());
+        }
+        (messages, due)
+    }
+
+    fn submit(&mut self, chain: &Chain, plan: Plan) -> Action {
+        let nonce = 1_000 + self.known.len() as u64;
+        let sample = sample(chain, &plan.names, nonce, |t| {
+            t.tip_per_attempt = Amount::new(plan.tip.into());
+            t.max_attempts = plan.attempts;
+            t.valid_until = t.valid_from + plan.life_secs;
+            t.on_abort = if plan.fail_fast {
+                OnAbort::FailFast
+            } else {
+                OnAbort::Retry
+            };
+            if plan.extra {
+                t.extra_attesters = vec![key(EXTRA).public_key()];
+            }
+        });
+        let action = submit(&sample);
+        self.known.push(Known {
+            sample,
+            plan,
+            released: false,
+            last: None,
+        });
+        action
+    }
+
+    /// The invariants I1 to I4 after a block.
+    fn check(&mut self, chain: &Chain, items: &[Bytes], outcome: &Outcome, height: u64, pin: Hash) {
+        let sealed = |known: &&Known| {
+            query::bundle(&chain.state, known.sample.bundle.id())
+                .unwrap()
+                .is_some()
+        };
+        for known in self.known.iter().filter(sealed) {
+            for (seal, raws) in known
+                .sample
+                .bundle
+                .terms()
+                .legs
+                .iter()
+                .zip(&known.sample.legs)
+            {
+                let hashes = raws.iter().map(|raw| (seal.rollup_id, keccak(raw)));
+                self.sealed.extend(hashes);
+            }
+        }
+        let mut released: BTreeMap<Hash, BTreeMap<RollupId, Vec<Bytes>>> = BTreeMap::new();
+        for slice in &outcome.rollups {
+            let mut bundles = BTreeSet::new();
+            for item in &slice.items {
+                match item {
+                    RollupItem::Leg { bundle_id, raw } => {
+                        bundles.insert(*bundle_id);
+                        let legs = released.entry(*bundle_id).or_default();
+                        legs.entry(slice.leaf.rollup_id)
+                            .or_default()
+                            .push(raw.clone());
+                        assert!(slice.leaf.env.opens, "I1: only in the block that opens");
+                    }
+                    RollupItem::Transaction(raw) => {
+                        let key = (slice.leaf.rollup_id, keccak(raw));
+                        assert!(!self.sealed.contains(&key), "I2: sealed {raw:?}");
+                    }
+                    RollupItem::Deposit { .. } => {}
+                }
+            }
+            assert!(bundles.len() <= 1, "I3: one release per rollup and slot");
+        }
+        for known in &mut self.known {
+            let id = known.sample.bundle.id();
+            if let Some(legs) = released.remove(&id) {
+                assert!(!std::mem::replace(&mut known.released, true), "I1: once");
+                let terms = known.sample.bundle.terms();
+                let sealed = terms.legs.iter().zip(&known.sample.legs);
+                let all = sealed.map(|(leg, raws)| (leg.rollup_id, raws.clone()));
+                assert_eq!(legs, all.collect(), "I1: all legs, complete");
+                assert_eq!(
+                    known.plan.fails, None,
+                    "a leg ran that honest attesters saw fail"
+                );
+            }
+            let status = query::bundle(&chain.state, id)
+                .unwrap()
+                .map(|record| record.status);
+            if let Some(last) = known
+                .last
+                .filter(|last| !last.is_live() && *last != BundleStatus::Released)
+            {
+                assert_eq!(status, Some(last), "I3: an end is for ever");
+            }
+            if let Some(BundleStatus::Aborted(_)) = status {
+                assert!(!known.released, "I1: aborted and released");
+            }
+            known.last = status;
+        }
+        assert!(released.is_empty(), "only what was sealed is released");
+        check_votes(items, height, pin);
+    }
+}
+
+/// I4: every vote of a release has the pin and the epoch of its slot.
+fn check_votes(items: &[Bytes], height: u64, pin: Hash) {
+    use counterpoint_core::atomic::{Ballot, Pin};
+    for item in items
+        .iter()
+        .filter_map(|item| SystemItem::decode(item).unwrap())
+    {
+        let SystemItem::Release(release) = item else {
+            continue;
+        };
+        for quorum in &release.quorums {
+            let signed = ["alpha", "beta", "gamma"].into_iter().find(|name| {
+                let ballot = Ballot {
+                    bundle_id: release.bundle_id,
+                    rollup_id: id(name),
+                    epoch: 1,
+                    pin: Pin {
+                        height: Height::new(height - 1),
+                        hash: pin,
+                    },
+                };
+                let digest = ballot.digest(CHAIN_ID, &quorum.statement);
+                let mut votes = quorum.votes.signed(digest);
+                votes.all(|(key, digest, signature)| {
+                    key.verify(digest.as_bytes(), &signature).is_ok()
+                })
+            });
+            assert!(signed.is_some(), "I4: a vote has another pin or epoch");
+        }
+    }
+}
+
+fn play(rounds: Vec<Round>) {
+    let (mut chain, mut model) = (chain(), Model::default());
+    for round in rounds {
+        let mut actions = Vec::new();
+        if let Some(plan) = round.submits {
+            actions.push(model.submit(&chain, plan));
+        }
+        let pick = |index: &prop::sample::Index| {
+            let known = (!model.known.is_empty()).then(|| index.get(&model.known));
+            known.map(|known| known.sample.clone())
+        };
+        let picked = |index: &Option<prop::sample::Index>| index.as_ref().and_then(pick);
+        actions.extend(picked(&round.reveals).map(|sample| reveal(&sample)));
+        actions.extend(picked(&round.cancels).map(|sample| cancel(&sample)));
+        let mut txs = Vec::new();
+        for (place, action) in actions.into_iter().enumerate() {
+            let nonce = chain.nonce(2) + place as u64;
+            txs.push(chain.sign(2, nonce, 1, vec![action]));
+        }
+        if let Some(sample) = picked(&round.lifts) {
+            let legs = sample.bundle.terms().legs.iter().zip(&sample.legs);
+            let lift = |(leg, raws): (&LegSeal, &Vec<Bytes>)| {
+                Action::SubmitData(SubmitData::new(leg.rollup_id, raws.clone()).unwrap())
+            };
+            txs.push(chain.sign(3, chain.nonce(3), 5, legs.map(lift).collect()));
+        }
+        let (messages, due) = model.vote(&chain, &round.votes);
+        let honest = |message: &&VerifiedMessage| matches!(message.message(), AttesterMessage::Attestation(one) if one.commits());
+        model.stale = messages.iter().filter(honest).cloned().collect();
+        let omitted = round.votes.omitted;
+        chain.messages = if omitted { vec![] } else { messages };
+        let (height, pin) = (chain.height + 1, chain.last_hash());
+        let (items, outcome) = chain.advance(txs, round.millis);
+        model.check(&chain, &items, &outcome, height, pin);
+        let released: BTreeSet<Hash> = legs(&outcome).iter().map(|(_, id, _)| *id).collect();
+        if omitted {
+            assert!(released.is_empty());
+        } else {
+            assert_eq!(
+                released, due,
+                "what all agree on is released, and nothing else"
+            );
+        }
+    }
+    assert_eq!(chain.app_hash, chain.root_of_everything());
+}
+
+/// More cases by `PROPTEST_CASES`.
+fn cases() -> ProptestConfig {
+    let chosen = std::env::var_os("PROPTEST_CASES").is_some();
+    let default = ProptestConfig::default();
+    let cases = if chosen { default.cases } else { 32 };
+    ProptestConfig { cases, ..default }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn bundles_run_whole_or_never(rounds in prop::collection::vec(any_bundle_round(), 10..40)) {
+        play(rounds);
+    }
+}

@@ -15,6 +15,7 @@ mod light;
 mod proof;
 mod records;
 mod samples;
+mod snapshot;
 mod transaction;
 
 use std::{env, fs, path::Path, sync::OnceLock};
@@ -50,6 +51,7 @@ const TARGETS: &[Target] = targets!(
     light,
     proof,
     records,
+    snapshot,
     transaction,
 );
 

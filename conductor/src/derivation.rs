@@ -33,8 +33,16 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    fn follower(&self, trusted: TrustedState, from: Height) -> Follower {
-        Follower::new(self.sequencer.clone(), self.rollup.rollup_id, trusted, from)
+    /// Goes on where a block left off.
+    fn follower(&self, tip: &Progress) -> Follower {
+        let (cursor, trusted) = (tip.cursor(), tip.trusted.clone());
+        let begin = match cursor.height == tip.extra.next_opening {
+            // The height before closed that block, and the node may have pruned it.
+            true => Follower::after_block,
+            false => Follower::new,
+        };
+        let sequencer = self.sequencer.clone();
+        begin(sequencer, self.rollup.rollup_id, trusted, cursor.height)
     }
 
     /// The next block of the sequencer; nothing once it is proven that the rollup has left.
@@ -77,7 +85,7 @@ impl Derivation {
     ) -> Self {
         let cursor = tip.cursor();
         Self {
-            follower: source.follower(tip.trusted.clone(), cursor.height),
+            follower: source.follower(tip),
             assembler: Assembler::new(states, source.specification.clone(), cursor, receipts),
             source,
             checked: None,

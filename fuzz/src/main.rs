@@ -16,6 +16,7 @@ mod light;
 mod proof;
 mod records;
 mod samples;
+mod snapshot;
 mod transaction;
 
 use std::{env, fs, path::Path, sync::OnceLock};
@@ -52,6 +53,7 @@ const TARGETS: &[Target] = targets!(
     light,
     proof,
     records,
+    snapshot,
     transaction,
 );
 

@@ -17,6 +17,7 @@ use counterpoint_core::{
 
 use crate::{
     engine::{Proxy, Step},
+    receipts::call,
     support::{Network, raw_transfer, receipt, signed, wait_for},
 };
 
@@ -75,6 +76,83 @@ async fn what_was_stored_is_made_again() {
         let sent = rollup.send().await;
         rollup.arrives(sent).await;
     }
+    rollup.ends_well().await;
+}
+
+/// The first receipt of a block is told, and the block is not closed for seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_in_the_middle_of_a_block_changes_nothing_that_was_told() {
+    let network = Network::start_with(1, 1, |options| options.slot_secs = vec![6]).await;
+    let mut rollup = Traffic::start(network).await;
+    for victims in [&[CONDUCTOR][..], &[CLIENT, CONDUCTOR]] {
+        let sent = rollup.send().await;
+        let (hash, url) = (
+            rollup.sent[sent],
+            &rollup.network.info.rollups[0].conductor_rpc,
+        );
+        let early = wait_for("an early receipt", || async {
+            let early = call(url, "eth_getTransactionReceipt", hash).await;
+            (!early.is_null()).then_some(early)
+        })
+        .await;
+        eprintln!(
+            "kill -9 {}, in a block: {}",
+            victims.join(", "),
+            early["blockHash"]
+        );
+        for victim in victims {
+            rollup.network.devnet.kill(victim).await.unwrap();
+        }
+        for victim in victims {
+            rollup.network.devnet.launch(victim).await.unwrap();
+        }
+        rollup.arrives(sent).await;
+        let url = &rollup.network.info.rollups[0].el_rpc;
+        let known = call(url, "eth_getTransactionReceipt", hash).await;
+        for field in [
+            "status",
+            "gasUsed",
+            "blockNumber",
+            "transactionIndex",
+            "logs",
+        ] {
+            assert_eq!(early[field], known[field], "{field}");
+        }
+    }
+    rollup.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_that_is_killed_goes_on() {
+    let mut rollup = Traffic::start(Network::start(1, 1).await).await;
+    let proxy = rollup.detour().await;
+    let sent = rollup.send().await;
+    rollup.arrives(sent).await;
+    wait_for("ten blocks", || async {
+        rollup.head().await.filter(|head| *head >= 10)
+    })
+    .await;
+    rollup.network.devnet.kill(CONDUCTOR).await.unwrap();
+    fs::remove_dir_all(rollup.conductor_data()).unwrap();
+    for blocks in [1, 3, 4] {
+        let mut rebuild = rollup.conductor(&["rebuild"]);
+        let mut rebuild = rebuild.spawn().unwrap();
+        // The last two blocks are asked for first.
+        proxy.hold_after(Step::BlockAsked, 2 + blocks).await;
+        rebuild.kill().unwrap();
+        rebuild.wait().unwrap();
+        proxy.release();
+    }
+    let rebuilt = rollup.conductor(&["rebuild"]).output().unwrap();
+    let said = String::from_utf8_lossy(&rebuilt.stderr);
+    assert!(rebuilt.status.success(), "{said}");
+    assert!(
+        said.contains("the store has all that the client has"),
+        "{said}"
+    );
+    rollup.network.devnet.launch(CONDUCTOR).await.unwrap();
+    let sent = rollup.send().await;
+    rollup.arrives(sent).await;
     rollup.ends_well().await;
 }
 
@@ -224,6 +302,17 @@ impl Traffic {
         self.network.devnet.install(CLIENT, &program).unwrap();
     }
 
+    /// Another command of the conductor.
+    fn conductor(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_counterpoint-under-test"));
+        let config = self.network.layout().service_config(CONDUCTOR);
+        command
+            .args(["conductor", "--config"])
+            .arg(config)
+            .args(args);
+        command
+    }
+
     /// All has arrived, once and in order; and a second conductor derives the very same blocks.
     async fn ends_well(self) {
         let Self { network, .. } = &self;
@@ -261,13 +350,9 @@ impl Traffic {
         let credited: u128 = amounts.iter().map(|amount| u128::from(*amount)).sum();
         assert_eq!(chain.locked.get() - self.locked, credited);
         assert_eq!(chain.waiting_deposits, 0);
-        let derived = Command::new(env!("CARGO_BIN_EXE_counterpoint-under-test"))
-            .args(["conductor", "--config"])
-            .arg(network.layout().service_config(CONDUCTOR))
-            .args(["verify", "--to", &head.to_string()])
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&derived.stdout);
+        let mut verify = self.conductor(&["verify", "--to", &head.to_string()]);
+        let derived = verify.output().unwrap();
+        let said = String::from_utf8_lossy(&derived.stderr);
         assert!(derived.status.success(), "{said}");
         self.network.stop().await;
     }

@@ -26,9 +26,12 @@ pub(crate) enum Step {
     ForkchoiceSent,
     /// The client has moved its head, the conductor has not committed the block.
     ForkchoiceAnswered,
+    /// A rebuild has asked for a block with all that is in it.
+    BlockAsked,
 }
 
 impl Step {
+    /// Those of a block on its way.
     pub(crate) const ALL: [Self; 4] = [
         Self::PayloadSent,
         Self::PayloadAnswered,
@@ -41,7 +44,8 @@ impl Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gate {
     Open,
-    Waits(Step),
+    /// So many calls pass before.
+    Waits(Step, usize),
     Holds(Step),
 }
 
@@ -83,7 +87,12 @@ impl Proxy {
 
     /// Waits until a call is held at `step`. All others pass.
     pub(crate) async fn hold(&self, step: Step) {
-        self.shared.gate.send_replace(Gate::Waits(step));
+        self.hold_after(step, 0).await;
+    }
+
+    /// The same when so many have passed there.
+    pub(crate) async fn hold_after(&self, step: Step, calls: usize) {
+        self.shared.gate.send_replace(Gate::Waits(step, calls));
         let mut gate = self.shared.gate.subscribe();
         let held = gate.wait_for(|gate| *gate == Gate::Holds(step));
         let held = tokio::time::timeout(PATIENCE, held).await;
@@ -105,12 +114,16 @@ impl Drop for Proxy {
 
 impl Shared {
     async fn pass(&self, step: Step) {
-        let holds = self.gate.send_if_modified(|gate| {
-            let waits = *gate == Gate::Waits(step);
-            if waits {
+        let holds = self.gate.send_if_modified(|gate| match gate {
+            Gate::Waits(awaited, 0) if *awaited == step => {
                 *gate = Gate::Holds(step);
+                true
             }
-            waits
+            Gate::Waits(awaited, calls) if *awaited == step => {
+                *calls -= 1;
+                false
+            }
+            _ => false,
         });
         if holds {
             let mut gate = self.gate.subscribe();
@@ -134,6 +147,9 @@ impl Shared {
 async fn relay(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap();
     let method = request["method"].as_str().unwrap_or_default();
+    if method == "eth_getBlockByNumber" && request["params"][1] == true {
+        shared.pass(Step::BlockAsked).await;
+    }
     let steps = if method.starts_with("engine_newPayload") {
         Some((Step::PayloadSent, Step::PayloadAnswered))
     } else if method.starts_with("engine_forkchoiceUpdated") {

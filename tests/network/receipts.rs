@@ -339,7 +339,8 @@ impl Sender {
     }
 }
 
-async fn call(url: &str, method: &str, hash: B256) -> Value {
+/// One JSON-RPC call about a transaction.
+pub(crate) async fn call(url: &str, method: &str, hash: B256) -> Value {
     let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": [hash] });
     let http = reqwest::Client::new();
     wait_for(method, || async {

@@ -1,6 +1,11 @@
 //! A second conductor begins with the first one's state, and a doctor looks at it.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::Path,
+    process::Command,
+};
 
 use alloy_network::TransactionBuilder;
 use alloy_primitives::{Address, U256};
@@ -10,6 +15,7 @@ use alloy_rpc_types_eth::TransactionRequest;
 use crate::support::{Network, receipt, wait_for};
 
 const CONDUCTOR: &str = "alpha-conductor";
+const PROGRAM: &str = env!("CARGO_BIN_EXE_counterpoint-under-test");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conductor_goes_on_from_a_snapshot() {
@@ -36,6 +42,7 @@ async fn a_conductor_goes_on_from_a_snapshot() {
     let bytes = fs::read(&file).unwrap();
     fs::write(&half, &bytes[..bytes.len() / 2]).unwrap();
     refused(&network, "import", &half, "ends too early").await;
+    killed_in_the_middle(&network, &bytes, directory.path()).await;
     // What that left behind does not matter.
     let (code, text) = snapshot(&network, "import", &file).await;
     assert_eq!(code, Some(0), "{text}");
@@ -69,6 +76,36 @@ async fn doctor_finds_what_is_wrong(network: &mut Network) {
     fs::write(&jwt, secret).unwrap();
 }
 
+/// Kill −9 of an import that waits for the end of its file: a pipe, which gives what a test puts in.
+async fn killed_in_the_middle(network: &Network, bytes: &[u8], directory: &Path) {
+    let (pipe, log) = (directory.join("pipe"), directory.join("log"));
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let mut import = Command::new(PROGRAM)
+        .args(["conductor", "snapshot", "import"])
+        .arg(&pipe)
+        .arg("--config")
+        .arg(network.layout().service_config(CONDUCTOR))
+        .stderr(File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let start = bytes[..bytes.len() - 40].to_vec();
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut input = File::create(pipe).unwrap();
+        input.write_all(&start).unwrap();
+        input
+    });
+    let input = writing.await.unwrap();
+    wait_for("an import in the middle of the state", || async {
+        let log = fs::read_to_string(&log).unwrap();
+        log.contains("reading the state").then_some(())
+    })
+    .await;
+    import.kill().unwrap();
+    assert!(!import.wait().unwrap().success());
+    drop(input);
+}
+
 async fn transfer(network: &Network) {
     let request = TransactionRequest::default()
         .with_to(Address::repeat_byte(0x11))
@@ -90,7 +127,7 @@ async fn snapshot(network: &Network, what: &str, file: &Path) -> (Option<i32>, S
 
 /// Runs another command of the conductor; gives its exit code and all that it says.
 async fn conductor(network: &Network, args: &[&str]) -> (Option<i32>, String) {
-    let ended = tokio::process::Command::new(env!("CARGO_BIN_EXE_counterpoint-under-test"))
+    let ended = tokio::process::Command::new(PROGRAM)
         .arg("conductor")
         .args(args)
         .arg("--config")

@@ -1,13 +1,14 @@
-//! The file: sections of entries in frames, and a digest at its end.
+//! The file: sections of frames, and a digest at its end. What is in a frame is another matter
+//! ([`super::payload`]); this part knows nothing of rollups, and is fuzzed by itself.
 //!
 //! # Specification
 //! `docs/spec/conductor-snapshot.md`.
 
-use std::io::{Read, Write};
+use std::{
+    fmt,
+    io::{Read, Write},
+};
 
-use alloy_consensus::Header;
-use alloy_primitives::{B256, Bytes};
-use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpEncodable};
 use sha2::{Digest, Sha256};
 
 /// What every file begins with.
@@ -20,7 +21,7 @@ pub(super) const MAX_FRAME_BYTES: usize = 32 << 20;
 /// What a frame holds; sections come in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Section {
-    /// One [`Head`], in one frame.
+    /// Which rollup, and where it stands, in one frame.
     Head = 1,
     /// Blocks in the order of their numbers, each in a frame of its own.
     Blocks,
@@ -45,18 +46,21 @@ impl Section {
     ];
 }
 
-/// Which rollup, and where it stands.
-#[derive(Clone, Debug, PartialEq, Eq, RlpDecodable, RlpEncodable)]
-pub(super) struct Head {
-    pub(super) chain_spec_hash: B256,
-    pub(super) header: Header,
+/// SHA-256 of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileDigest([u8; 32]);
+
+impl FileDigest {
+    fn of(hasher: &Sha256) -> Self {
+        Self(hasher.clone().finalize().into())
+    }
 }
 
-/// A key of the state, and what stands under it.
-#[derive(RlpDecodable, RlpEncodable)]
-struct Entry {
-    key: Bytes,
-    value: Bytes,
+impl fmt::Display for FileDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0x")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// Why a file is no snapshot.
@@ -83,13 +87,13 @@ pub(super) enum FormatError {
         "a frame of section {section:?} has {bytes} bytes, at most {MAX_FRAME_BYTES} are allowed"
     )]
     Long { section: Section, bytes: usize },
-    #[error("section {section:?} of the snapshot is damaged")]
-    Decode {
-        section: Section,
-        source: alloy_rlp::Error,
-    },
+    #[error("section {section:?} of the snapshot is damaged: {reason}")]
+    Damaged { section: Section, reason: String },
     #[error("the snapshot's digest is {actual}, its frames have {expected}")]
-    Digest { expected: B256, actual: B256 },
+    Digest {
+        expected: FileDigest,
+        actual: FileDigest,
+    },
     #[error("something follows the end of the snapshot")]
     Trailing,
 }
@@ -102,27 +106,12 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// The payload, which is one value.
-    pub(super) fn value<T: Decodable>(&self) -> Result<T, FormatError> {
-        alloy_rlp::decode_exact(&self.payload).map_err(|source| self.damaged(source))
-    }
-
-    /// Gives each entry of the payload away.
-    pub(super) fn entries<E: From<FormatError>>(
-        &self,
-        mut take: impl FnMut((Vec<u8>, Vec<u8>)) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut rest = self.payload.as_slice();
-        while !rest.is_empty() {
-            let entry = Entry::decode(&mut rest).map_err(|source| self.damaged(source))?;
-            take((entry.key.into(), entry.value.into()))?;
+    /// The payload is not what its section holds.
+    pub(super) fn damaged(&self, reason: impl fmt::Display) -> FormatError {
+        FormatError::Damaged {
+            section: self.section,
+            reason: reason.to_string(),
         }
-        Ok(())
-    }
-
-    fn damaged(&self, source: alloy_rlp::Error) -> FormatError {
-        let section = self.section;
-        FormatError::Decode { section, source }
     }
 }
 
@@ -142,27 +131,6 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    pub(super) fn value(
-        &mut self,
-        section: Section,
-        value: &impl Encodable,
-    ) -> Result<(), FormatError> {
-        self.frame(section, &alloy_rlp::encode(value))
-    }
-
-    pub(super) fn entries(
-        &mut self,
-        section: Section,
-        entries: Vec<(Vec<u8>, Vec<u8>)>,
-    ) -> Result<(), FormatError> {
-        let mut payload = Vec::new();
-        for (key, value) in entries {
-            let (key, value) = (key.into(), value.into());
-            Entry { key, value }.encode(&mut payload);
-        }
-        self.frame(section, &payload)
-    }
-
     pub(super) fn frame(&mut self, section: Section, payload: &[u8]) -> Result<(), FormatError> {
         let bytes = payload.len();
         let length = u32::try_from(bytes).ok();
@@ -179,9 +147,9 @@ impl<W: Write> Writer<W> {
     }
 
     /// Ends the file; gives the digest, and what it was written to.
-    pub(super) fn finish(mut self) -> Result<(B256, W), FormatError> {
-        let digest = B256::from_slice(&self.digest.clone().finalize());
-        self.frame(Section::End, digest.as_slice())?;
+    pub(super) fn finish(mut self) -> Result<(FileDigest, W), FormatError> {
+        let digest = FileDigest::of(&self.digest);
+        self.frame(Section::End, &digest.0)?;
         Ok((digest, self.output))
     }
 }
@@ -216,14 +184,9 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// The head, which comes first.
-    pub(super) fn head(&mut self) -> Result<Head, FormatError> {
-        self.next()?.value()
-    }
-
     /// The next frame. [`Section::End`] is given once all of the file is as it was written.
     pub(super) fn next(&mut self) -> Result<Frame, FormatError> {
-        let expected = B256::from_slice(&self.digest.clone().finalize());
+        let expected = FileDigest::of(&self.digest);
         let mut start = [0; 5];
         self.read(&mut start)?;
         let [kind, length @ ..] = start;
@@ -244,17 +207,14 @@ impl<R: Read> Reader<R> {
         self.read(&mut payload)?;
         let frame = Frame { section, payload };
         if section == Section::End {
-            self.end(expected, &frame.payload)?;
+            self.end(expected, &frame)?;
         }
         Ok(frame)
     }
 
-    fn end(&mut self, expected: B256, payload: &[u8]) -> Result<(), FormatError> {
-        let section = Section::End;
-        let actual = B256::try_from(payload).map_err(|_| FormatError::Decode {
-            section,
-            source: alloy_rlp::Error::UnexpectedLength,
-        })?;
+    fn end(&mut self, expected: FileDigest, frame: &Frame) -> Result<(), FormatError> {
+        let actual = <[u8; 32]>::try_from(frame.payload.as_slice());
+        let actual = FileDigest(actual.map_err(|_| frame.damaged("no digest"))?);
         if actual != expected {
             return Err(FormatError::Digest { expected, actual });
         }

@@ -13,6 +13,7 @@
 //! `docs/spec/conductor-snapshot.md`.
 
 mod format;
+mod payload;
 
 use std::{
     fs::{self, File},
@@ -31,7 +32,10 @@ use eyre::{OptionExt, WrapErr, ensure, eyre};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use self::format::{FormatError, Frame, Head, Reader, Section, Writer};
+use self::{
+    format::{FileDigest, FormatError, Frame, Reader, Section, Writer},
+    payload::Head,
+};
 use crate::{
     Config,
     board::Board,
@@ -139,7 +143,7 @@ fn write<W: Write>(
     output: W,
     blocks: u64,
     shutdown: &CancellationToken,
-) -> eyre::Result<(B256, W)> {
+) -> eyre::Result<(FileDigest, W)> {
     ensure!(
         !is_thin(store)?,
         "the store has no state, its conductor runs in thin mode: copy the client's data instead"
@@ -188,7 +192,7 @@ fn write<W: Write>(
 
 async fn import(config: &Config, file: &Path, shutdown: &CancellationToken) -> eyre::Result<()> {
     let mut reader = Reader::new(BufReader::with_capacity(1 << 20, File::open(file)?))?;
-    let head = reader.head()?;
+    let head: Head = reader.next()?.value()?;
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir, config.cache_bytes())?);
     check_empty(store.as_ref())?;
     let board = Board::new();

@@ -39,7 +39,7 @@ fn file(rollup: &Rollup, blocks: u64) -> Vec<u8> {
 /// What `import` does, without peers.
 fn imported(store: &dyn Store, file: &[u8]) -> eyre::Result<()> {
     let mut reader = Reader::new(file)?;
-    let head = reader.head()?;
+    let head: Head = reader.next()?.value()?;
     check_empty(store)?;
     let specification = specification_in(store);
     check_rollup(&head, &specification)?;
@@ -302,7 +302,8 @@ fn another_rollups_snapshot_is_refused() {
     let store = MemStore::default();
     let genesis = dev_genesis(CHAIN_ID + 1, 30_000_000, GENESIS_TIME, []).unwrap();
     let other = Specification::new(&genesis, &store).unwrap();
-    let head = Reader::new(file.as_slice()).unwrap().head().unwrap();
+    let mut reader = Reader::new(file.as_slice()).unwrap();
+    let head: Head = reader.next().unwrap().value().unwrap();
     let error = check_rollup(&head, &other).unwrap_err().to_string();
     assert!(error.contains("rollup_genesis gives"), "{error}");
 }

@@ -44,6 +44,19 @@ impl Follower {
         Self::with_silence(client, rollup_id, trusted, next, SILENCE)
     }
 
+    /// The same for one who has verified, maybe in an earlier life, that the height before `next`
+    /// closed a block. Then the end of the rollup is proven even where that height was pruned.
+    #[must_use]
+    pub fn after_block(
+        client: Client,
+        rollup_id: RollupId,
+        trusted: TrustedState,
+        next: Height,
+    ) -> Self {
+        let verifier = Verifier::new(rollup_id, trusted, next);
+        Self::start(Reader::new(client, verifier, SILENCE).after_block())
+    }
+
     /// The same with another time that a block may take until another node is asked.
     #[must_use]
     pub fn with_silence(
@@ -53,12 +66,15 @@ impl Follower {
         next: Height,
         silence: Duration,
     ) -> Self {
-        let verifier = Verifier::new(rollup_id, trusted.clone(), next);
-        let reader = Reader::new(client, verifier, silence);
+        let verifier = Verifier::new(rollup_id, trusted, next);
+        Self::start(Reader::new(client, verifier, silence))
+    }
+
+    fn start(reader: Reader) -> Self {
         let (sender, ahead) = mpsc::channel(AHEAD);
         Self {
             ahead,
-            trusted,
+            trusted: reader.trusted().clone(),
             ended: None,
             task: tokio::spawn(read(reader, sender)),
         }

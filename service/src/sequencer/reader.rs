@@ -175,8 +175,8 @@ pub(super) struct Reader {
     client: Client,
     verifier: Verifier,
     stream: Option<(NodeId, Streaming<RollupBlock>)>,
-    /// The leaf of the last block.
-    last: Option<RollupLeaf>,
+    /// Whether the height before the next one closed a block, as far as it is known.
+    closed: Option<bool>,
     /// How long a block may take.
     silence: Duration,
     /// Blocks in a row that took longer.
@@ -196,7 +196,7 @@ impl Reader {
             client,
             verifier,
             stream: None,
-            last: None,
+            closed: None,
             silence,
             silences: 0,
             pace: Pace::default(),
@@ -205,6 +205,12 @@ impl Reader {
             compared: None,
             drifts: false,
         }
+    }
+
+    /// The height before the next one is known to have closed a block.
+    pub(super) fn after_block(mut self) -> Self {
+        self.closed = Some(true);
+        self
     }
 
     /// What is trusted after the last block.
@@ -255,7 +261,7 @@ impl Reader {
         if waited < self.silence {
             self.silences = 0;
         }
-        self.last = Some(block.list.leaf().clone());
+        self.closed = Some(block.list.leaf().env.closes);
         let (seconds, now) = (block.list.header().time().seconds, unix_secs());
         let drifts = seconds > now.saturating_add(MAX_DRIFT_SECS);
         if drifts && !self.drifts {
@@ -345,14 +351,16 @@ impl Reader {
         let Some(RollupStatus::Exiting(from)) = status else {
             return Ok(None);
         };
-        let last = match &self.last {
-            Some(leaf) => Some(leaf.clone()),
-            None => self.leaf_before(node).await,
+        let closed = match self.closed {
+            Some(closed) => closed,
+            None => {
+                let leaf = self.leaf_before(node).await;
+                leaf.is_some_and(|leaf| leaf.env.closes)
+            }
         };
         // It has no leaf from the first opening at or above `from` on, and where one block closes the
         // next would open.
-        let closes = last.is_some_and(|leaf| leaf.env.closes);
-        Ok((closes && from <= next).then_some(next))
+        Ok((closed && from <= next).then_some(next))
     }
 
     /// The leaf of the block before the next one, which was verified in an earlier life.

@@ -64,7 +64,7 @@ pub fn alpha() -> RollupId {
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
     headers: BTreeMap<u64, GetHeaderResponse>,
-    alpha: BTreeMap<u64, RollupBlock>,
+    pub(super) alpha: BTreeMap<u64, RollupBlock>,
     beta: BTreeMap<u64, RollupBlock>,
     /// What the state has under a key.
     pub proofs: BTreeMap<Vec<u8>, GetStateProofResponse>,

@@ -626,6 +626,29 @@ async fn the_end_of_a_rollup_that_left_is_proven() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_is_proven_by_a_node_that_has_pruned_the_last_block() {
+    let (chain, directory) = (left_chain(7, 8), tempfile::tempdir().unwrap());
+    let whole = serve(&chain, Lie::None, 1).await;
+    let mut before = follow(&client(directory.path(), &[&whole]), genesis(&four(1)), 1);
+    reads(&mut before, &chain, 1, 8).await;
+    let trusted = before.trusted().clone();
+    let mut pruned = Chain::clone(&chain);
+    pruned.alpha.clear();
+    let node = serve(&Arc::new(pruned), Lie::None, 1).await;
+    let client = client(directory.path(), &[&node]);
+    let mut after = Follower::after_block(client.clone(), alpha(), trusted.clone(), Height::new(9));
+    let error = after.next().await.unwrap_err();
+    assert!(
+        matches!(error, FollowError::Left { height } if height == Height::new(9)),
+        "{error}"
+    );
+    // Without that knowledge it would be a guess: it is asked for again and again.
+    let mut follower = follow(&client, trusted, 9);
+    let waiting = tokio::time::timeout(IMPATIENT, follower.next());
+    assert!(waiting.await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_rollup_is_is_proven_whoever_is_asked_first() {
     let (chain, directory) = (left_chain(7, 8), tempfile::tempdir().unwrap());
     let mut lies = Chain::clone(&chain);

@@ -40,31 +40,43 @@ for interval in 200 1000; do
     > "$results/catch-up-$interval.json"
 done
 
+echo "== composer" >&2
+"$target/counterpoint" bench composer > "$results/composer.json"
+
+# Starts a devnet in $network, ended with the script or by the next one.
+start_devnet() {
+  network=$(mktemp -d)
+  "$target/counterpoint" devnet --dir "$network" "$@" > "$network.log" 2>&1 &
+  devnet=$!
+  trap stop_devnet EXIT
+  for _ in $(seq 120); do
+    grep -q "Stop with" "$network.log" && return
+    sleep 1
+  done
+  cat "$network.log" >&2
+  exit 1
+}
+
+stop_devnet() {
+  kill -INT $devnet 2>/dev/null
+  wait $devnet || true
+  rm -rf "$network" "$network.log"
+}
+
 echo "== transfers" >&2
-network=$(mktemp -d)
-"$target/counterpoint" devnet --dir "$network" > "$network.log" 2>&1 &
-devnet=$!
-trap 'kill -INT $devnet 2>/dev/null; wait $devnet || true; rm -rf "$network" "$network.log"' EXIT
-for _ in $(seq 120); do
-  grep -q "Stop with" "$network.log" && break
-  sleep 1
-done
-grep -q "Stop with" "$network.log" || { cat "$network.log" >&2; exit 1; }
+start_devnet
 for load in "20 10" "400 100" "800 200" "1600 400"; do
   read -r rate senders <<< "$load"
   "$target/counterpoint" bench transfers --dir "$network" --rate "$rate" --senders "$senders" \
     > "$results/transfers-$rate.json"
 done
-kill -INT $devnet; wait $devnet || true
+for tool in viem autocannon web3.py; do
+  echo "== $tool" >&2
+  tests/load/run "$tool" "$network" > "$results/load-$tool.json"
+done
+stop_devnet
 
 echo "== wallets: four validators, light load" >&2
-network=$(mktemp -d)
-"$target/counterpoint" devnet --dir "$network" --validators 4 > "$network.log" 2>&1 &
-devnet=$!
-for _ in $(seq 120); do
-  grep -q "Stop with" "$network.log" && break
-  sleep 1
-done
-grep -q "Stop with" "$network.log" || { cat "$network.log" >&2; exit 1; }
+start_devnet --validators 4
 "$target/counterpoint" bench transfers --dir "$network" --rate 10 --senders 10 --seconds 60 \
   --plot "$results/wallets.svg" > "$results/wallets.json"

@@ -246,12 +246,20 @@ impl Upstream {
             }
             _ => {}
         }
+        self.fresh_head().await
+    }
+
+    /// The last executed block, of [`HEAD_AGE`] ago at the most.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] if the client does not say.
+    pub(crate) async fn fresh_head(&self) -> Result<Head, UpstreamError> {
         let _turn = self.heads.asking.lock().await;
-        match self.kept().last.clone() {
-            Some((since, head)) if since.elapsed() < HEAD_AGE => return head,
-            _ => {}
+        let kept = self.kept().last.clone();
+        match kept {
+            Some((since, head)) if since.elapsed() < HEAD_AGE => head,
+            _ => self.ask_head().await,
         }
-        self.ask_head().await
     }
 
     /// The last executed block.

@@ -189,10 +189,19 @@ impl Intake {
         if seated.is_empty() {
             return Vec::new();
         }
+        let rules = self.admission.rules();
+        let mut head = self.upstream.recent_head().await;
+        if head
+            .as_ref()
+            .is_ok_and(|head| check_lag(head, &rules).is_err())
+        {
+            // It may have caught up since.
+            head = self.upstream.fresh_head().await;
+        }
         let known = Known {
-            rules: self.admission.rules(),
+            rules,
             admitted: self.admission.check(),
-            head: self.upstream.recent_head().await,
+            head,
         };
         let intake = Arc::clone(self);
         let inspected = {

@@ -140,4 +140,18 @@ await step("errors are geth's, to the letter", async () => {
   await same("debug_setHead", "0x0");
 });
 
+await step("a transaction is refused in geth's words", async () => {
+  const raw = await sign({});
+  const refused = async (bytes) => same("eth_sendRawTransaction", bytes);
+  await refused("0x");
+  await refused("0x02");
+  await refused("0x05c0");
+  await refused(`${raw}00`);
+  await refused(raw.slice(0, -2));
+  assert.equal((await ours("eth_sendRawTransaction", "0xzz")).error.code, -32602);
+  await refused(await sign({ chainId: 1 }));
+  await refused(await sign({ gas: 20_999n }));
+  await refused(await sign({ gas: 30_000n, data: `0x${"01".repeat(1_000)}` }));
+  await refused(await sign({ to: undefined, gas: 53_000n, data: network.contract.bytecode }));
+});
 process.exit(0);

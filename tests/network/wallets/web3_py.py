@@ -166,7 +166,7 @@ with step("errors have their class and geth's words"):
         "max fee per gas less than block base fee": transfer(
             nonce, 20, maxFeePerGas=1, maxPriorityFeePerGas=1
         ),
-        "invalid chain id for signer": transfer(nonce, 20, chainId=NETWORK["chainId"] + 1),
+        "invalid sender: invalid chain id for signer": transfer(nonce, 20, chainId=NETWORK["chainId"] + 1),
     }.items():
         error = refused(Web3RPCError, lambda: send_raw(request))
         assert error.rpc_response["error"]["code"] == -32000, error

@@ -58,7 +58,7 @@ start_devnet() {
 }
 
 stop_devnet() {
-  kill -INT $devnet 2>/dev/null
+  kill -INT $devnet 2>/dev/null || true
   wait $devnet || true
   rm -rf "$network" "$network.log"
 }

@@ -192,6 +192,8 @@ pub(crate) fn actions(items: &[Item]) -> Result<Vec<Action>, SubmitDataError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -232,10 +234,15 @@ mod tests {
 
     /// A transaction of a sender to a rollup.
     fn sized(seq: u64, rollup: RollupId, sender: u8, bytes: usize) -> Item {
-        let mut item = item(seq, rollup);
-        item.raw = Bytes::from(vec![1; bytes]);
-        item.sender = Address::repeat_byte(sender);
-        item
+        // Signing is slow, and nothing here looks at what was signed.
+        static SIGNED: LazyLock<Item> = LazyLock::new(|| item(0, RollupId::from_name("a")));
+        Item {
+            seq,
+            rollup,
+            raw: Bytes::from(vec![1; bytes]),
+            sender: Address::repeat_byte(sender),
+            ..SIGNED.clone()
+        }
     }
 
     fn names() -> [RollupId; 3] {

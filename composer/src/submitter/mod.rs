@@ -63,6 +63,8 @@ pub(crate) const PRICE: &str = "price";
 const MAX_OPEN: usize = 6;
 /// How long a young batch waits for company.
 const LINGER: Duration = Duration::from_millis(5);
+/// Pause while there is nothing to do.
+const IDLE: Duration = Duration::from_secs(1);
 /// Pause between two looks for a batch.
 const POLL: Duration = Duration::from_millis(20);
 /// Time after which a batch is sent again, and looked for at every node.
@@ -186,6 +188,8 @@ impl Submitter {
             tokio::select! {
                 () = self.queue.changed() => {}
                 () = self.chain.changed() => {}
+                // That nothing changes is news, too.
+                () = tokio::time::sleep(IDLE) => {}
             }
         } else if !self.queue.has_queued() {
             let _ = tokio::time::timeout(POLL, self.queue.changed()).await;

@@ -63,6 +63,10 @@ composer-kills kills="100" seed=`date +%s`:
     COUNTERPOINT_KILLS={{kills}} COUNTERPOINT_KILLS_SEED={{seed}} \
         cargo test --workspace --test network composer_kills -- --nocapture
 
+# Load by a tool not written here (viem, autocannon or web3.py) on a running devnet.
+load tool network=".devnet":
+    tests/load/run {{tool}} {{network}}
+
 # The figures of docs/performance.md.
 bench:
     docs/bench.sh

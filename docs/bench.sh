@@ -40,6 +40,9 @@ for interval in 200 1000; do
     > "$results/catch-up-$interval.json"
 done
 
+echo "== composer" >&2
+"$target/counterpoint" bench composer > "$results/composer.json"
+
 echo "== transfers" >&2
 network=$(mktemp -d)
 "$target/counterpoint" devnet --dir "$network" > "$network.log" 2>&1 &
@@ -54,6 +57,10 @@ for load in "20 10" "400 100" "800 200" "1600 400"; do
   read -r rate senders <<< "$load"
   "$target/counterpoint" bench transfers --dir "$network" --rate "$rate" --senders "$senders" \
     > "$results/transfers-$rate.json"
+done
+for tool in viem autocannon web3.py; do
+  echo "== $tool" >&2
+  tests/load/run "$tool" "$network" > "$results/load-$tool.json"
 done
 kill -INT $devnet; wait $devnet || true
 

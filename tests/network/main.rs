@@ -17,6 +17,7 @@ mod links;
 mod partitions;
 mod proxy;
 mod receipts;
+mod refusals;
 mod road;
 mod slots;
 mod snapshot;

@@ -146,3 +146,49 @@ pub struct Suspension {
     /// The height that recorded the proof.
     pub height: Height,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoding_is_frozen() {
+        let rollup_id = RollupId::new([1; 32]);
+        let reason = AbortReason::Attested {
+            rollup_id,
+            tx: 2,
+            failure: Failure::Revert,
+        };
+        let record = BundleRecord {
+            submitter: Address::new([2; 20]),
+            height: Height::new(3),
+            valid_from: 4,
+            valid_until: 5,
+            tip_per_attempt: Amount::new(6),
+            attempts_left: 7,
+            answered: true,
+            legs: vec![LegRecord {
+                rollup_id,
+                txs: 8,
+                bytes: 9,
+                gas: 10,
+                max_gas: 11,
+            }],
+            status: BundleStatus::Aborted(reason),
+            release: Some(ReleaseRecord {
+                pin: Pin {
+                    height: Height::new(12),
+                    hash: Hash::new([13; 32]),
+                },
+                legs: vec![ReleasedLeg {
+                    block_number: 14,
+                    receipts_hash: Hash::new([15; 32]),
+                    confirmed: true,
+                }],
+            }),
+        };
+        let encoded = borsh::to_vec(&record).unwrap();
+        assert_eq!(borsh::from_slice::<BundleRecord>(&encoded).unwrap(), record);
+        insta::assert_snapshot!(hex::encode(encoded));
+    }
+}

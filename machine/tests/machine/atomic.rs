@@ -39,7 +39,7 @@ fn set(epoch: u64, seeds: &[u8]) -> AttesterSet {
 
 fn attested(name: &str, slot_secs: u8) -> RollupConfig {
     RollupConfig {
-        attesters: Attesters(Some(set(1, &ATTESTERS))),
+        attesters: attesters(),
         ..rollup(name, slot_secs)
     }
 }
@@ -78,6 +78,15 @@ fn sample(
     nonce: u64,
     change: impl FnOnce(&mut BundleTerms),
 ) -> Sample {
+    sample_at(now(chain), names, nonce, change)
+}
+
+fn sample_at(
+    now: u64,
+    names: &[&str],
+    nonce: u64,
+    change: impl FnOnce(&mut BundleTerms),
+) -> Sample {
     let mut rollups: Vec<(RollupId, u64)> = names
         .iter()
         .map(|name| (id(name), rollup(name, 1).evm_chain_id))
@@ -104,8 +113,8 @@ fn sample(
         callers: vec![],
         legs: seals.collect(),
         messages: vec![],
-        valid_from: now(chain),
-        valid_until: now(chain) + 60,
+        valid_from: now,
+        valid_until: now + 60,
         on_abort: OnAbort::Retry,
         max_attempts: 2,
         extra_attesters: vec![],
@@ -115,6 +124,24 @@ fn sample(
     testing::sign_auths(&mut terms, 1);
     let bundle = AtomicBundle::new(terms).unwrap();
     Sample { bundle, legs }
+}
+
+/// What users may ask for in the rounds of other tests.
+pub(crate) fn any_action() -> impl Strategy<Value = Action> {
+    let pairs = vec![["alpha", "beta"], ["alpha", "beta"], ["alpha", "gamma"]];
+    let names = prop::sample::select(pairs);
+    (names, 0_u64..3, 0_u128..2, 0_u8..3).prop_map(|(names, nonce, tip, what)| {
+        let tip_per_attempt = Amount::new(tip * 1_000_000);
+        let sample = sample_at(GENESIS_SECS, &names, nonce, |t| {
+            t.tip_per_attempt = tip_per_attempt;
+        });
+        [submit, reveal, cancel][usize::from(what)](&sample)
+    })
+}
+
+/// The attesters of a rollup that takes bundles.
+pub(crate) fn attesters() -> Attesters {
+    Attesters(Some(set(1, &ATTESTERS)))
 }
 
 fn submit(sample: &Sample) -> Action {

@@ -368,6 +368,7 @@ fn any_action() -> impl Strategy<Value = Action> {
             Action::ExitRollup(ExitRollup { rollup_id })
         }),
         1 => any_order(),
+        2 => atomic::any_action(),
         4 => (1_u8..8, 0..RICH).prop_map(|(to, amount)| transfer(to, amount / 3)),
         4 => (names.clone(), 1_usize..8).prop_map(|(name, count)| submit(name, &vec![b"data".as_slice(); count])),
         1 => (names.clone(), 10_000_000_u128..20_000_000).prop_map(|(name, amount)| deposit(name, amount)),
@@ -408,6 +409,9 @@ proptest! {
         let start = || {
             let mut genesis = operations::genesis(&[1, 2], 1);
             genesis.rollups[0].tip_share_bps = 3_000;
+            for rollup in &mut genesis.rollups {
+                rollup.attesters = atomic::attesters();
+            }
             Chain::start(&genesis, &[10; 4])
         };
         let (mut chain, mut twin) = (start(), start());

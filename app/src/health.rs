@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use counterpoint_core::primitive::Height;
-use counterpoint_service::{Readiness, to_f64};
+use counterpoint_service::{Readiness, disk, to_f64};
 use metrics::gauge;
 use tendermint_rpc::{Client, HttpClient, HttpClientUrl, client::CompatMode};
 use tokio::{
@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{clock::Clock, disk, metric, store::Store};
+use crate::{clock::Clock, metric, store::Store};
 
 /// Readiness: a block was committed not long ago.
 pub(crate) const FRESH: &str = "blocks";
@@ -155,7 +155,7 @@ impl Health {
                 gauge!(metric::FREE_BYTES).set(to_f64(free));
                 disk::low(&self.data_dir, free)
             }
-            Err(error) => Some(format!("{error:#}")),
+            Err(error) => Some(error.to_string()),
         };
         self.judge(DISK, reason);
     }

@@ -50,9 +50,9 @@ impl Share {
         }
     }
 
-    /// Takes an item out of the share, if there is room for it.
-    fn take(&mut self, bytes: usize) -> bool {
-        match (self.bytes.checked_sub(bytes), self.items.checked_sub(1)) {
+    /// Takes items out of the share, if there is room for all of them.
+    fn take(&mut self, bytes: usize, items: usize) -> bool {
+        match (self.bytes.checked_sub(bytes), self.items.checked_sub(items)) {
             (Some(bytes), Some(items)) => {
                 *self = Self { bytes, items };
                 true
@@ -62,6 +62,14 @@ impl Share {
     }
 }
 
+/// A single transaction, or a bundle, of which all or nothing rides.
+struct Group<'a> {
+    /// Place in the line of all that waits.
+    at: usize,
+    items: Vec<&'a Item>,
+    bytes: usize,
+}
+
 /// Chooses a batch from what waits, given oldest first: rollups get equal parts of it, and what one
 /// does not use goes to the others; a sender with much is behind those with little. A sender's
 /// transactions are taken in their order. Rollups without a share wait.
@@ -69,36 +77,41 @@ impl Share {
 /// It looks no further than it must: where every rollup has more than a batch holds, at about a batch
 /// of each.
 #[must_use]
-pub(crate) fn fill<'a>(waiting: impl Iterator<Item = &'a Item>, shares: &Shares) -> Vec<Item> {
+pub(crate) fn fill<'a>(waiting: impl Iterator<Item = Vec<&'a Item>>, shares: &Shares) -> Vec<Item> {
     let mut lines: BTreeMap<RollupId, Line<'a>> = BTreeMap::new();
     let mut open = shares.len().min(MAX_ACTIONS);
-    for item in waiting {
-        let Some(share) = shares.get(&item.rollup) else {
+    for (at, items) in waiting.enumerate() {
+        let Some(rollup) = items.first().map(|item| item.rollup) else {
             continue;
         };
-        if lines.len() == MAX_ACTIONS && !lines.contains_key(&item.rollup) {
+        let Some(share) = shares.get(&rollup) else {
+            continue;
+        };
+        if lines.len() == MAX_ACTIONS && !lines.contains_key(&rollup) {
             continue;
         }
-        let line = lines.entry(item.rollup).or_insert(Line::new(*share));
+        let line = lines.entry(rollup).or_insert(Line::new(*share));
         let was_open = line.is_open();
-        line.offer(item);
+        let bytes = items.iter().map(|item| item.raw.len()).sum();
+        line.offer(Group { at, items, bytes });
         open -= usize::from(was_open && !line.is_open());
         if open == 0 {
             break;
         }
     }
-    let mut batch = share_out(lines.into_values().map(Line::into_items).collect());
-    batch.sort_unstable_by_key(|item| item.seq);
-    batch.into_iter().cloned().collect()
+    let mut batch = share_out(lines.into_values().map(Line::into_groups).collect());
+    batch.sort_unstable_by_key(|group| group.at);
+    let items = batch.into_iter().flat_map(|group| group.items);
+    items.cloned().collect()
 }
 
 /// What a batch could take of one rollup.
 struct Line<'a> {
     share: Share,
     /// The first of each sender, oldest first.
-    first: Vec<&'a Item>,
+    first: Vec<Group<'a>>,
     /// What comes after them.
-    rest: Vec<&'a Item>,
+    rest: Vec<Group<'a>>,
     senders: HashMap<Address, Turn>,
     /// Bytes and items that senders have had for a first part.
     filled: Share,
@@ -128,47 +141,55 @@ impl<'a> Line<'a> {
         self.filled.bytes > 0 && self.filled.items > 0
     }
 
-    fn offer(&mut self, item: &'a Item) {
+    fn offer(&mut self, group: Group<'a>) {
         if !self.is_open() {
             return;
         }
-        let turn = self.senders.entry(item.sender).or_default();
-        let bytes = item.raw.len();
-        turn.over |= turn.bytes > 0 && turn.bytes + bytes > SENDER_BYTES;
-        if turn.over {
-            self.rest.push(item);
+        // A bundle comes as late as the last of its senders, and holds the others back.
+        let mut over = false;
+        for item in &group.items {
+            let turn = self.senders.entry(item.sender).or_default();
+            over |= turn.over || (turn.bytes > 0 && turn.bytes + group.bytes > SENDER_BYTES);
+        }
+        for item in &group.items {
+            let turn = self.senders.entry(item.sender).or_default();
+            turn.bytes += item.raw.len();
+            turn.over = over;
+        }
+        if over {
+            self.rest.push(group);
             return;
         }
-        turn.bytes += bytes;
-        self.first.push(item);
-        if !self.filled.take(bytes) {
+        if !self.filled.take(group.bytes, group.items.len()) {
             (self.filled.bytes, self.filled.items) = (0, 0);
         }
+        self.first.push(group);
     }
 
     /// In the order in which they may be taken, as far as the share goes.
-    fn into_items(self) -> VecDeque<&'a Item> {
+    fn into_groups(self) -> VecDeque<Group<'a>> {
         let mut share = self.share;
         let all = self.first.into_iter().chain(self.rest);
         // Later ones must not overtake the one that finds no room.
-        all.take_while(|item| share.take(item.raw.len())).collect()
+        all.take_while(|group| share.take(group.bytes, group.items.len()))
+            .collect()
     }
 }
 
 /// Takes from the rollup with the fewest bytes so far, again and again, until there is no room.
-fn share_out(mut lines: Vec<VecDeque<&Item>>) -> Vec<&Item> {
+fn share_out(mut lines: Vec<VecDeque<Group<'_>>>) -> Vec<Group<'_>> {
     let (mut batch, mut room) = (Vec::new(), MAX_BATCH_BYTES);
     let mut turns: BTreeSet<(usize, usize)> = (0..lines.len()).map(|line| (0, line)).collect();
     while let Some((bytes, line)) = turns.pop_first() {
-        let Some(item) = lines.get_mut(line).and_then(VecDeque::pop_front) else {
+        let Some(group) = lines.get_mut(line).and_then(VecDeque::pop_front) else {
             continue;
         };
-        let Some(rest) = room.checked_sub(item.raw.len()) else {
+        let Some(rest) = room.checked_sub(group.bytes) else {
             continue;
         };
         room = rest;
-        batch.push(item);
-        turns.insert((bytes + item.raw.len(), line));
+        turns.insert((bytes + group.bytes, line));
+        batch.push(group);
     }
     batch
 }
@@ -199,6 +220,10 @@ mod tests {
     use super::*;
     use crate::queue::testing::item;
 
+    fn alone(items: &[Item]) -> impl Iterator<Item = Vec<&Item>> {
+        items.iter().map(|item| vec![item])
+    }
+
     fn share(bytes: usize, items: usize) -> Share {
         Share { bytes, items }
     }
@@ -212,7 +237,7 @@ mod tests {
             .zip(rollups)
             .map(|(seq, rollup)| item(seq, RollupId::from_name(rollup)))
             .collect();
-        let batch = fill(items.iter(), &shares);
+        let batch = fill(alone(&items), &shares);
         let seqs: Vec<u64> = batch.iter().map(|item| item.seq).collect();
         assert_eq!(seqs, expect);
         assert!(actions(&batch).is_ok());
@@ -261,7 +286,7 @@ mod tests {
         let half = (5_010..6_000).map(|seq| sized(seq, c, (seq % 200) as u8, 1_000));
         let waiting: Vec<Item> = many.chain(few).chain(half).collect();
         let shares = names().map(|id| (id, share(usize::MAX, usize::MAX))).into();
-        let batch = fill(waiting.iter(), &shares);
+        let batch = fill(alone(&waiting), &shares);
         let of = |id| bytes(batch.iter().filter(|item| item.rollup == id));
         assert_eq!([of(a), of(b), of(c)], [445_000, 10_000, 445_000]);
     }
@@ -273,10 +298,10 @@ mod tests {
         let others = (100..180).map(|seq| sized(seq, a, seq.to_le_bytes()[0], 10_000));
         let waiting: Vec<Item> = greedy.chain(others).collect();
         let shares = Shares::from([(a, share(usize::MAX, usize::MAX))]);
-        let batch = fill(waiting.iter(), &shares);
+        let batch = fill(alone(&waiting), &shares);
         assert_eq!(batch.len(), 81, "one of the greedy and all others");
         // Alone it has all of it.
-        let batch = fill(waiting[..100].iter(), &shares);
+        let batch = fill(alone(&waiting[..100]), &shares);
         assert_eq!(batch.len(), 9);
     }
 
@@ -288,7 +313,7 @@ mod tests {
             .collect();
         let shares = Shares::from([(a, share(MAX_BATCH_BYTES, usize::MAX))]);
         let mut looked = 0;
-        let batch = fill(waiting.iter().inspect(|_| looked += 1), &shares);
+        let batch = fill(alone(&waiting).inspect(|_| looked += 1), &shares);
         assert_eq!((batch.len(), looked), (900, 900));
     }
 
@@ -307,7 +332,7 @@ mod tests {
                 .zip(limits)
                 .map(|(id, (bytes, items))| (id, share(bytes.min(MAX_BATCH_BYTES), items)))
                 .collect();
-            let batch = fill(waiting.iter(), &shares);
+            let batch = fill(alone(&waiting), &shares);
             let taken: BTreeSet<u64> = batch.iter().map(|item| item.seq).collect();
             prop_assert!(batch.is_sorted_by_key(|item| item.seq));
             prop_assert!(bytes(&batch) <= MAX_BATCH_BYTES);
@@ -342,7 +367,7 @@ mod tests {
         let mut large = item(0, rollup);
         large.raw = Bytes::from(vec![1; SubmitData::MAX_ITEM_BYTES]);
         let waiting = vec![large; 20];
-        let batch = fill(waiting.iter(), &Shares::from([(rollup, served)]));
+        let batch = fill(alone(&waiting), &Shares::from([(rollup, served)]));
         assert_eq!(batch.len(), MAX_BATCH_BYTES / SubmitData::MAX_ITEM_BYTES);
     }
 }

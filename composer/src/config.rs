@@ -58,6 +58,11 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_rollup: Option<String>,
+    /// Seconds from its acknowledgement for which a transaction that cannot run is kept and tried
+    /// again: behind a nonce that is missing, or skipped for a reason that can pass. 600 by default.
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_secs: Option<u64>,
     /// How log lines look: text or json.
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,6 +97,9 @@ pub struct Config {
     /// The rollup served at `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_rollup: Option<String>,
+    /// Seconds for which a transaction that cannot run is kept and tried again.
+    #[serde(default = "retry_secs")]
+    pub retry_secs: u64,
     /// How log lines look.
     #[serde(default)]
     pub log_format: LogFormat,
@@ -118,6 +126,11 @@ pub struct RollupSettings {
 /// 125 times the least base fee of a chain by default.
 fn default_max_price() -> u64 {
     1_000
+}
+
+/// Long enough for a wallet to fill a gap, and for a busy hour's base fee to fall.
+fn retry_secs() -> u64 {
+    600
 }
 
 impl Settings for Config {

@@ -14,6 +14,7 @@ mod admission;
 mod bundle;
 mod chain;
 mod config;
+mod disk;
 mod early;
 mod intake;
 mod metric;
@@ -28,6 +29,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 pub use config::{Args, Config, RollupSettings};
@@ -76,18 +78,29 @@ async fn work(
     let evidence = Evidence::open(&config.data_dir)?;
     evidence.refuse_fork()?;
     let client = Client::with_evidence(&config.sequencers, evidence)?;
-    let readiness = Readiness::of(&[submitter::SEQUENCER, submitter::FUNDS, submitter::PRICE]);
+    let readiness = Readiness::of(&[
+        submitter::SEQUENCER,
+        submitter::FUNDS,
+        submitter::PRICE,
+        disk::DISK,
+    ]);
 
     let (shown, asked) = (Arc::clone(&queue), client.clone());
     let status = move || json!({ "live_transactions": shown.live(), "sequencers": asked.status() });
     let probes = Probes::new(readiness.clone(), metrics, status).router();
     let probes = probes::serve(config.http_listen, probes, shutdown.clone());
+    let (seen, shown) = (Arc::clone(&queue), readiness.clone());
+    let watched = disk::watch(&config.data_dir, &seen, &shown);
     let compose = async {
         let served = async {
             let trust = Trust::open(&config.data_dir, &root, &client).await?;
             serve(&config, key, trust, client, queue, readiness, &shutdown).await
         };
-        shutdown.run_until_cancelled(served).await.unwrap_or(Ok(()))
+        let ended = tokio::select! {
+            ended = shutdown.run_until_cancelled(served) => ended,
+            () = watched => None,
+        };
+        ended.unwrap_or(Ok(()))
     };
     tokio::try_join!(async { Ok(probes.await?) }, compose)?;
     Ok(())
@@ -125,7 +138,11 @@ async fn serve(
             followers.push(Follower::new(name, url, early, upstream.clone())?.run());
         }
         let (shared, told) = (Arc::clone(&queue), Arc::clone(&early));
-        trackers.push(Tracker::new(shared, id, upstream.clone(), told).run());
+        let (rules, retry) = (
+            Arc::clone(terms.config()),
+            Duration::from_secs(config.retry_secs),
+        );
+        trackers.push(Tracker::new(shared, rules, upstream.clone(), told, retry).run());
         let (conductor, max_price) = (settings.conductor_url.clone(), config.max_price);
         let (registered, shared) = (Arc::clone(terms.config()), Arc::clone(&queue));
         let known = Arc::clone(&registered);
@@ -145,14 +162,18 @@ async fn serve(
         default: config.default_rollup.clone(),
     });
     let max_price = config.max_price;
-    let submitter = Submitter::new(queue, client, chain, trust, key, max_price, readiness);
+    let sender = Arc::clone(&queue);
+    let submitter = Submitter::new(sender, client, chain, trust, key, max_price, readiness);
+    let sent = async {
+        tokio::try_join!(submitter.run(), try_join_all(trackers))?;
+        Ok(())
+    };
     tokio::try_join!(
         async {
             Ok(probes::serve(config.rpc_listen, rpc::routes(served), shutdown.clone()).await?)
         },
-        submitter.run(),
+        disk::outlast(queue, shutdown, sent),
         watching,
-        try_join_all(trackers),
         async { Ok(join_all(followers).await) },
     )?;
     Ok(())

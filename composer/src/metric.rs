@@ -7,6 +7,7 @@ pub(crate) const QUEUE_BYTES: &str = "composer_queue_bytes";
 pub(crate) const BALANCE: &str = "composer_balance_units";
 pub(crate) const BASE_FEE: &str = "composer_base_fee_units";
 pub(crate) const SPENDING: &str = "composer_spending_units_per_minute";
+pub(crate) const FREE_BYTES: &str = "composer_free_bytes";
 pub(crate) const RECEIVED: &str = "composer_received_transactions_total";
 pub(crate) const BATCHES: &str = "composer_batches_total";
 pub(crate) const DISSOLVED: &str = "composer_dissolved_batches_total";
@@ -29,6 +30,7 @@ pub(crate) const ALL: Metrics = Metrics {
             "what a byte costs in the next block, in base units",
         ),
         (SPENDING, "what the sequencer account pays in a minute"),
+        (FREE_BYTES, "free bytes of the disk that data_dir is on"),
     ],
     counters: &[
         (RECEIVED, "transactions that wallets sent, by outcome"),
@@ -63,6 +65,7 @@ mod tests {
             "composer_balance_units",
             "composer_base_fee_units",
             "composer_spending_units_per_minute",
+            "composer_free_bytes",
             "composer_received_transactions_total",
             "composer_batches_total",
             "composer_dissolved_batches_total",

@@ -1,11 +1,12 @@
 //! What the three services share, so that each of them is only its own work.
 //!
 //! [`run`] loads the configuration, starts telemetry and waits for a signal; [`probes`] answers
-//! Kubernetes and Prometheus; [`connection`] bounds who is connected to a gRPC API; [`sequencer`]
+//! Kubernetes and Prometheus; [`connection`] bounds who is connected to a gRPC API; [`disk`] says whether there is room; [`sequencer`]
 //! reads the sequencer and believes only signatures.
 
 pub mod config;
 pub mod connection;
+pub mod disk;
 pub mod files;
 mod metric;
 pub mod probes;

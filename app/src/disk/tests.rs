@@ -4,7 +4,6 @@ use bytes::Bytes;
 use nix::sys::resource::{Resource, setrlimit};
 use tempfile::tempdir;
 
-use super::*;
 use crate::testing::{Node, Proposal, transfer};
 
 /// Tells the test that it is the process which runs out of room, and where.
@@ -73,17 +72,4 @@ async fn a_full_disk_ends_the_node_and_loses_nothing() {
     for (proposal, app_hash) in &blocks[STORED..] {
         assert_eq!(node.replay(proposal).await, app_hash);
     }
-}
-
-#[test]
-fn too_little_room_is_told_with_what_to_do() {
-    let path = Path::new("/data");
-    assert_eq!(low(path, LOW_BYTES), None);
-    assert_eq!(
-        low(path, 5 << 20).unwrap(),
-        "data_dir /data has 5 MiB left of the 1024 MiB it needs to go on: make room"
-    );
-    assert!(free_bytes(Path::new("/")).unwrap() > 0);
-    let error = free_bytes(Path::new("/no/such/place")).unwrap_err();
-    assert!(error.to_string().contains("/no/such/place"), "{error}");
 }

@@ -26,6 +26,8 @@ use crate::queue::Place;
 
 /// Most bytes of what is remembered of one rollup, about: many slots of full blocks.
 const MAX_BYTES: usize = 32 << 20;
+/// Most skips that nobody has taken yet; those before them are found when the client has the block.
+const MAX_FRESH: usize = 16_384;
 
 /// A transaction that has run.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +60,8 @@ struct Told {
     receipts: HashMap<B256, Included>,
     /// A skip is about one place: the same transaction can be in a block at another one.
     skips: BTreeMap<(B256, Place), String>,
+    /// Those that nobody has taken yet.
+    fresh: Vec<(B256, Place)>,
     /// Hashes of complete blocks.
     blocks: HashMap<u64, B256>,
     /// All of them, oldest first.
@@ -110,6 +114,11 @@ impl Early {
         (!told.receipts.contains_key(hash)).then(|| reason.clone())
     }
 
+    /// The skips that were told since they were taken the last time.
+    pub(crate) fn take_skips(&self) -> Vec<(B256, Place)> {
+        std::mem::take(&mut self.told().fresh)
+    }
+
     /// Wakes whenever more is told.
     #[must_use]
     pub(crate) fn watch(&self) -> watch::Receiver<()> {
@@ -157,6 +166,9 @@ impl Told {
 
     fn skip(&mut self, hash: B256, place: Place, reason: String) {
         self.bytes += size_of_skip(&reason);
+        if self.fresh.len() < MAX_FRESH {
+            self.fresh.push((hash, place));
+        }
         match self.skips.insert((hash, place), reason) {
             Some(before) => self.bytes -= size_of_skip(&before),
             None => self.line.push_back(Key::Skip(hash, place)),

@@ -9,6 +9,7 @@
 //! are a group: its signatures are one job, its accounts one question, its records one append.
 
 mod accounts;
+mod bundle;
 mod validate;
 
 use std::{
@@ -28,7 +29,7 @@ use validate::{Refusal, check_envelope, check_fees, check_lag, decode, judge, re
 use crate::{
     admission::Admission,
     metric,
-    queue::{Checked, Queue, Stage},
+    queue::{Checked, Queue},
     rpc::RpcError,
     upstream::{Head, Upstream, UpstreamError},
 };
@@ -247,7 +248,7 @@ impl Intake {
 
     fn is_known(&self, hash: B256) -> bool {
         let stage = self.queue.stage(self.rollup, hash);
-        stage.is_some_and(|stage| !matches!(stage, Stage::Skipped(_) | Stage::Rejected(_)))
+        stage.is_some_and(|stage| !stage.may_be_sent_again())
     }
 
     /// Answers what was taken in before, once that is on disk.

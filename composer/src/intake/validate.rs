@@ -8,7 +8,7 @@ use alloy_primitives::{Address, U256};
 use counterpoint_core::{action::SubmitData, registry::RollupConfig};
 
 use crate::{
-    queue::{self, Checked, Held, Item, QueueError, Stage, cost},
+    queue::{self, Checked, Claim, Held, Item, QueueError, Stage, cost},
     rpc::RpcError,
     upstream::{Account, Head},
 };
@@ -17,6 +17,8 @@ use crate::{
 const MAX_LAG_SLOTS: u64 = 5;
 /// Seconds on top, for sequencer blocks that are slower than slots.
 const LAG_GRACE_SECS: u64 = 10;
+/// Percent by which a replacement must raise both fees: geth's.
+const PRICE_BUMP: u64 = 10;
 /// Longest init code (EIP-3860).
 const MAX_INITCODE_BYTES: usize = 49_152;
 
@@ -28,6 +30,16 @@ pub(crate) enum Refusal {
     /// It is to be judged again: its account was not up to date, or another transaction of the same
     /// sender and nonce is just being written.
     Passing,
+}
+
+impl Refusal {
+    /// The same of one transaction of a bundle.
+    pub(crate) fn of(self, index: usize) -> Self {
+        match self {
+            Self::Final(error) => Self::Final(error.of(index)),
+            Self::Passing => Self::Passing,
+        }
+    }
 }
 
 impl From<QueueError> for Refusal {
@@ -231,12 +243,11 @@ pub(crate) fn judge(
     queue: &queue::State,
     checked: &Checked,
     account: Account,
-) -> Result<Option<u64>, Refusal> {
+) -> Result<Claim, Refusal> {
     let Checked {
         rollup, sender, tx, ..
     } = checked;
-    let pending = queue.pending_nonce(*rollup, *sender, account.nonce);
-    check_nonce(tx.nonce(), account.nonce, pending)?;
+    check_nonce(tx.nonce(), *sender, account.nonce)?;
     let replaced = match queue.by_nonce(*rollup, *sender, tx.nonce()) {
         None => None,
         Some(Held::Writing) => return Err(Refusal::Passing),
@@ -246,21 +257,68 @@ pub(crate) fn judge(
         }
         Some(Held::Item(_)) => return Err(QueueError::TooLate.into()),
     };
-    let queued = queue.pending_cost(*rollup, *sender, account.nonce);
-    check_balance(tx, account.balance, queued, replaced)?;
-    Ok(replaced.map(|item| item.seq))
+    check_funds(queue, checked, account, replaced)?;
+    Ok(Claim {
+        floor: account.nonce,
+        replaces: replaced.map(|item| item.seq),
+    })
 }
 
-/// Whether a nonce is the sender's next: `next` as executed, `pending` after what waits here.
-fn check_nonce(nonce: u64, next: u64, pending: u64) -> Result<(), RpcError> {
-    let (what, next) = match nonce {
-        nonce if nonce < next => ("low", next),
-        nonce if nonce > pending => ("high", pending),
-        _ => return Ok(()),
-    };
-    refuse(format!(
-        "nonce too {what}: next nonce {next}, tx nonce {nonce}"
-    ))
+/// The same of one of a bundle, which neither replaces nor waits: its nonce is the very next.
+pub(crate) fn judge_bundled(
+    queue: &queue::State,
+    checked: &Checked,
+    account: Account,
+) -> Result<Claim, Refusal> {
+    let Checked {
+        rollup, sender, tx, ..
+    } = checked;
+    let known = queue.get(*rollup, *tx.tx_hash());
+    if known.is_some_and(|item| !item.stage.may_be_sent_again()) {
+        return Err(RpcError::transaction("already known").into());
+    }
+    check_nonce(tx.nonce(), *sender, account.nonce)?;
+    let next = queue.next_to_run(*rollup, *sender, account.nonce);
+    if tx.nonce() != next {
+        let what = if tx.nonce() < next { "low" } else { "high" };
+        let nonce = tx.nonce();
+        let reason = format!("nonce too {what}: next nonce {next}, tx nonce {nonce}");
+        return Err(RpcError::transaction(reason).into());
+    }
+    check_funds(queue, checked, account, None)?;
+    Ok(Claim {
+        floor: account.nonce,
+        replaces: None,
+    })
+}
+
+/// Whether a nonce can still be the sender's, `next` being the executed one. What lies above it is
+/// parked, not refused.
+fn check_nonce(nonce: u64, sender: Address, next: u64) -> Result<(), RpcError> {
+    if nonce == u64::MAX {
+        return refuse(format!(
+            "nonce has max value: address {sender}, nonce: {nonce}"
+        ));
+    }
+    if nonce < next {
+        return refuse(format!(
+            "nonce too low: next nonce {next}, tx nonce {nonce}"
+        ));
+    }
+    Ok(())
+}
+
+fn check_funds(
+    queue: &queue::State,
+    checked: &Checked,
+    account: Account,
+    replaced: Option<&Item>,
+) -> Result<(), RpcError> {
+    let (rollup, sender) = (checked.rollup, checked.sender);
+    let queued = queue.pending_cost(rollup, sender, account.nonce);
+    // What is parked is not counted: it does not run as long as its gap is there.
+    let counted = replaced.filter(|item| !queue.is_parked(item));
+    check_balance(&checked.tx, account.balance, queued, counted)
 }
 
 /// Whether the sender can pay for this and for all that waits already, but for what it replaces.
@@ -294,9 +352,13 @@ fn check_balance(
     ))
 }
 
-/// Whether `new` pays a tenth more than `old`, as geth asks of a replacement.
+/// Whether `new` pays a tenth more than `old`, as geth's pool asks of a replacement
+/// (`core/txpool/legacypool/list.go`, `Add`): more of both fees, and a tenth more, rounded down.
 fn check_replacement(new: &TxEnvelope, old: &TxEnvelope) -> Result<(), RpcError> {
-    let enough = |new: u128, old: u128| new >= old.saturating_add(old.div_ceil(10)) && new > old;
+    let enough = |new: u128, old: u128| {
+        let threshold = U256::from(old) * U256::from(100 + PRICE_BUMP) / U256::from(100);
+        new > old && U256::from(new) >= threshold
+    };
     if enough(new.max_fee_per_gas(), old.max_fee_per_gas()) && enough(tip_cap(new), tip_cap(old)) {
         Ok(())
     } else {

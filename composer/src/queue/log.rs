@@ -1,16 +1,18 @@
 //! An append-only file of records, synced in groups.
 //!
 //! A writer thread takes whatever waits, writes it as one group, syncs once and then answers
-//! everybody: many acknowledgements cost one fsync. A group is `head ‖ records`, the head being
-//! `u32le length ‖ u32le crc32 of the records ‖ u32le crc32 of both`, a record `u32le length ‖ borsh`.
-//! A torn last group, which nobody was told of, is cut off at start; damage before it is an error.
+//! everybody: many acknowledgements cost one fsync. The file begins with its format. A group is
+//! `head ‖ records`, the head being `u32le length ‖ u32le crc32 of the records ‖ u32le crc32 of both`, a
+//! record `u32le length ‖ borsh`. A torn last group, which nobody was told of, is cut off at start;
+//! damage before it is an error. After a write that failed nothing is written any more: what the disk
+//! holds then is found out by the next start.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -19,6 +21,8 @@ use std::{
 use borsh::{BorshDeserialize, BorshSerialize};
 use tokio::sync::{mpsc, oneshot};
 
+/// What a file begins with: the format of records and groups.
+const MAGIC: &[u8; 8] = b"cpqueue2";
 /// Longest record, in bytes: what compaction keeps of a full queue.
 const MAX_RECORD_BYTES: usize = 8 << 20;
 /// Appends that wait for the writer.
@@ -56,9 +60,18 @@ pub(crate) enum LogError {
         /// Where.
         offset: usize,
     },
-    /// The writer has stopped after a failure; nothing is acknowledged any more.
-    #[error("the queue log cannot be written any more")]
-    Stopped,
+    /// The file is of another release.
+    #[error(
+        "queue log {} has another format: let the release that wrote it send what is in it, or move \
+         it away and accept that the transactions in it are lost", path.display()
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A write has failed; nothing is acknowledged any more.
+    #[error("the composer cannot write its queue and takes nothing in: {0}")]
+    Stopped(String),
 }
 
 enum Command {
@@ -78,6 +91,8 @@ pub(crate) struct Log {
     commands: mpsc::Sender<Command>,
     /// Bytes appended since the log was opened or replaced.
     grown: Arc<AtomicU64>,
+    /// Why the writer has stopped.
+    failure: Arc<OnceLock<String>>,
     /// Held as long as the log is used.
     _lock: Arc<File>,
 }
@@ -110,19 +125,38 @@ impl Log {
             .map_err(at)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(at)?;
-        let (records, end) = read_all(&bytes).map_err(|offset| LogError::Damaged {
-            path: path.into(),
-            offset,
-        })?;
+        let (records, end) = match bytes.strip_prefix(MAGIC) {
+            Some(groups) => {
+                let damaged = |offset| LogError::Damaged {
+                    path: path.into(),
+                    offset: MAGIC.len() + offset,
+                };
+                let (records, end) = read_all(groups).map_err(damaged)?;
+                (records, MAGIC.len() + end)
+            }
+            // Nothing was ever acknowledged.
+            None if MAGIC.starts_with(&bytes) => (Vec::new(), 0),
+            None => return Err(LogError::Format { path: path.into() }),
+        };
         file.set_len(end as u64).map_err(at)?;
+        if end == 0 {
+            file.write_all(MAGIC).map_err(at)?;
+        }
         file.sync_all().map_err(at)?;
         sync_parent(path).map_err(at)?;
         let (commands, receiver) = mpsc::channel(MAX_WAITING);
-        let path = path.to_owned();
-        thread::spawn(move || write_all(&path, file, receiver));
+        let failure: Arc<OnceLock<String>> = Arc::default();
+        let (path, told) = (path.to_owned(), Arc::clone(&failure));
+        thread::spawn(move || {
+            if let Err(error) = write_all(&path, file, receiver) {
+                tracing::error!(%error, "queue log failed");
+                let _ = told.set(format!("{}: {error}", path.display()));
+            }
+        });
         let log = Self {
             commands,
             grown: Arc::default(),
+            failure,
             _lock: Arc::new(lock),
         };
         Ok((log, records))
@@ -132,6 +166,18 @@ impl Log {
     #[must_use]
     pub(crate) fn grown(&self) -> u64 {
         self.grown.load(Ordering::Relaxed)
+    }
+
+    /// Why nothing can be written any more, if so.
+    #[must_use]
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
+    }
+
+    /// What whoever wants to write is told once a write has failed.
+    #[must_use]
+    pub(crate) fn stopped(&self) -> LogError {
+        LogError::Stopped(self.failure().unwrap_or_else(|| "it stops".into()))
     }
 
     /// Appends records together and waits until they are on disk.
@@ -163,11 +209,11 @@ impl Log {
     ) -> Result<(), LogError> {
         let mut frames = Vec::new();
         for record in records {
-            let payload = borsh::to_vec(record).map_err(|_| LogError::Stopped)?;
+            let payload = borsh::to_vec(record).map_err(|_| self.stopped())?;
             if payload.len() > MAX_RECORD_BYTES {
-                return Err(LogError::Stopped);
+                return Err(self.stopped());
             }
-            let length = u32::try_from(payload.len()).map_err(|_| LogError::Stopped)?;
+            let length = u32::try_from(payload.len()).map_err(|_| self.stopped())?;
             frames.extend_from_slice(&length.to_le_bytes());
             frames.extend_from_slice(&payload);
         }
@@ -175,8 +221,8 @@ impl Log {
         self.commands
             .send(command(frames, done))
             .await
-            .map_err(|_| LogError::Stopped)?;
-        written.await.map_err(|_| LogError::Stopped)
+            .map_err(|_| self.stopped())?;
+        written.await.map_err(|_| self.stopped())
     }
 }
 
@@ -243,7 +289,7 @@ fn number(bytes: &[u8], at: usize) -> u32 {
 
 /// Writes until everybody is gone or the disk fails; then waiting senders learn that nothing was
 /// written, because their channels close.
-fn write_all(path: &Path, mut file: File, mut commands: mpsc::Receiver<Command>) {
+fn write_all(path: &Path, mut file: File, mut commands: mpsc::Receiver<Command>) -> io::Result<()> {
     while let Some(first) = commands.blocking_recv() {
         let mut waiting = vec![first];
         while let Ok(next) = commands.try_recv() {
@@ -265,22 +311,15 @@ fn write_all(path: &Path, mut file: File, mut commands: mpsc::Receiver<Command>)
                     done: sender,
                 } => {
                     // Nothing waits from before a replacement: whoever asks for one holds the queue.
-                    let replaced = flush(&mut file, &mut records, &mut done)
-                        .and_then(|()| replace(path, &frames));
-                    match replaced {
-                        Ok(fresh) => {
-                            file = fresh;
-                            let _ = sender.send(());
-                        }
-                        Err(error) => return tracing::error!(%error, "queue log failed"),
-                    }
+                    flush(&mut file, &mut records, &mut done)?;
+                    file = replace(path, &frames)?;
+                    let _ = sender.send(());
                 }
             }
         }
-        if let Err(error) = flush(&mut file, &mut records, &mut done) {
-            return tracing::error!(%error, "queue log failed");
-        }
+        flush(&mut file, &mut records, &mut done)?;
     }
+    Ok(())
 }
 
 fn flush(
@@ -304,6 +343,7 @@ fn flush(
 fn replace(path: &Path, frames: &[u8]) -> io::Result<File> {
     let fresh = path.with_extension("new");
     let mut file = File::create(&fresh)?;
+    file.write_all(MAGIC)?;
     file.write_all(&group(frames)?)?;
     file.sync_all()?;
     std::fs::rename(&fresh, path)?;
@@ -334,7 +374,8 @@ mod tests {
         for record in records {
             log.append(std::slice::from_ref(record)).await.unwrap();
         }
-        std::fs::read(&path).unwrap()
+        let bytes = std::fs::read(&path).unwrap();
+        bytes.strip_prefix(MAGIC).unwrap().to_vec()
     }
 
     fn records() -> Vec<Record> {

@@ -1,83 +1,67 @@
 //! What was acknowledged and is not finished: on disk first, then in memory.
 //!
 //! ```text
+//!          parked, delayed
+//!               │ ▲
+//!               ▼ │
 //! accept ─▶ Queued ─batch─▶ Batched ─verified inclusion─▶ Sequenced ─receipt─▶ Executed
-//!              ▲               │ failed on the sequencer, or           └skip──▶ Skipped
-//!              └───────────────┘ provably in no block
+//!              ▲               │ failed on the sequencer,    │  └─────skip──▶ Skipped
+//!              │               │ or provably in no block     │
+//!              └───────────────┴── skip that can pass ───────┘
 //! ```
-//! Every arrow to the right is a record that is synced before anybody relies on it, except the last
-//! ones, which can be learnt again. State is what replaying the records gives.
+//! Every arrow is a record that is synced before anybody relies on it, except those to what was
+//! executed and from what was parked or delayed, which are learnt again. State is what replaying the
+//! records gives.
 
+mod lane;
 mod log;
+mod record;
+mod state;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use alloy_consensus::{Transaction, TxEnvelope, transaction::SignerRecoverable};
-use alloy_eips::eip2718::Decodable2718;
-use alloy_primitives::{Address, B256, U256};
+use alloy_consensus::TxEnvelope;
+use alloy_primitives::{Address, B256};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use counterpoint_core::primitive::{Hash, Height, RollupId};
 use counterpoint_service::to_f64;
 pub(crate) use log::{Log, LogError};
 use metrics::gauge;
+use record::Record;
+pub(crate) use record::{LastSkip, Skip};
+use state::Line;
+pub(crate) use state::{State, cost};
 use tokio::sync::{Notify, RwLock as AsyncRwLock};
 
+use self::lane::Standing;
 use crate::metric;
 
 /// Most transactions that wait or are not finished.
 const MAX_ITEMS: usize = 100_000;
 /// Most of them from one sender to one rollup.
 pub(crate) const MAX_PER_SENDER: usize = 256;
+/// Most of them behind a nonce that is missing, of one sender: as geth's pool.
+pub(crate) const MAX_PARKED_PER_SENDER: usize = 64;
+/// Most of them behind a nonce that is missing, in all: what cannot be sent keeps nobody else out.
+const MAX_PARKED: usize = 8_192;
 /// Most bytes of them.
 const MAX_BYTES: usize = 256 << 20;
 /// Finished transactions whose status is remembered.
 const MAX_FINISHED: usize = 50_000;
 /// Replaced transactions whose status is remembered.
 const MAX_REPLACED: usize = 50_000;
-/// Finished transactions after which the log is written anew; tests of whole networks see it happen.
-const COMPACT_AFTER: usize = if cfg!(feature = "test-utils") {
-    500
+/// Bytes by which the log may grow before it is written anew, beside twice what is not finished: it
+/// is read whole at a start. Tests of whole networks see it happen.
+const COMPACT_BYTES: u64 = if cfg!(feature = "test-utils") {
+    64 << 10
 } else {
-    20_000
+    128 << 20
 };
-/// Bytes by which the log may grow before it is written anew: it is read whole at a start.
-const COMPACT_BYTES: u64 = 1 << 30;
-
-/// One line of the log.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-enum Record {
-    /// A transaction was acknowledged.
-    Accepted {
-        seq: u64,
-        rollup: RollupId,
-        raw: Bytes,
-    },
-    /// A transaction gave its place to one with the same sender and nonce and a greater fee.
-    Replaced { seq: u64, raw: Bytes },
-    /// A batch was signed, for the first time or once more.
-    Signed(Batch),
-    /// A batch is in a verified block; where its items are, or nothing for those it did not place.
-    Included {
-        nonce: u64,
-        height: u64,
-        places: Vec<(u64, Option<u32>)>,
-    },
-    /// What compaction keeps beside the transactions themselves. Of the batches on their way it has
-    /// the oldest; the others follow it as they were signed.
-    Kept {
-        next_nonce: Option<u64>,
-        open: Option<Batch>,
-        placed: Vec<(u64, Place)>,
-    },
-    /// Batches of which no version can be in a block any more; the account's nonce is the one that
-    /// comes next.
-    Dissolved { nonces: Vec<u64>, next_nonce: u64 },
-}
 
 /// A transaction as intake has checked it.
 #[derive(Clone, Debug)]
@@ -90,6 +74,21 @@ pub(crate) struct Checked {
     pub(crate) tx: TxEnvelope,
     /// Who signed.
     pub(crate) sender: Address,
+}
+
+impl Checked {
+    fn lane(&self) -> (RollupId, Address) {
+        (self.rollup, self.sender)
+    }
+}
+
+/// What the queue must know to take a transaction in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Claim {
+    /// The sender's executed nonce.
+    pub(crate) floor: u64,
+    /// The transaction of the same sender and nonce that gives way.
+    pub(crate) replaces: Option<u64>,
 }
 
 /// A transaction that was acknowledged.
@@ -105,8 +104,16 @@ pub(crate) struct Item {
     pub(crate) tx: TxEnvelope,
     /// Who signed.
     pub(crate) sender: Address,
+    /// When it was acknowledged, in seconds since 1970.
+    pub(crate) time: u64,
     /// Where it stands.
     pub(crate) stage: Stage,
+    /// What became of it in a list the last time, if it was in one and in no block.
+    pub(crate) skip: Option<LastSkip>,
+    /// Whether it waits for the cause of that to pass.
+    pub(crate) delayed: bool,
+    /// The bundle that it came in.
+    pub(crate) bundle: Option<B256>,
 }
 
 /// Where a transaction stands.
@@ -122,19 +129,36 @@ pub(crate) enum Stage {
     Executed(Place, Execution),
     /// In a list, and in no block.
     Skipped(Place),
-    /// In no list, for ever.
+    /// Never in a list.
     Rejected(Rejection),
 }
 
-/// Why nothing becomes of a transaction that was acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why an acknowledged transaction is never sequenced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, thiserror::Error)]
 pub(crate) enum Rejection {
+    /// It was parked until its deadline.
+    #[error("expired, nonce {missing} was never seen")]
+    Expired {
+        /// The nonce that it waited for.
+        missing: u64,
+    },
     /// There are no lists of its rollup any more.
     #[error("the rollup has left the sequencer")]
     RollupLeft,
+    /// What one of its bundle follows is gone, so that the bundle cannot go as a whole.
+    #[error("the bundle cannot go as a whole: nonce {missing} of a sender is missing")]
+    Bundle {
+        /// That nonce.
+        missing: u64,
+    },
 }
 
 impl Stage {
+    /// Whether the same transaction, sent once more, is a new one.
+    pub(crate) fn may_be_sent_again(self) -> bool {
+        matches!(self, Self::Skipped(_) | Self::Rejected(_))
+    }
+
     /// Whether nothing more becomes of the transaction.
     fn is_final(self) -> bool {
         matches!(
@@ -146,7 +170,7 @@ impl Stage {
 
 impl Item {
     /// A transaction that waits.
-    fn new(seq: u64, checked: Checked) -> Self {
+    fn new(seq: u64, checked: Checked, time: u64, bundle: Option<B256>) -> Self {
         let Checked {
             rollup,
             raw,
@@ -159,7 +183,32 @@ impl Item {
             raw,
             tx,
             sender,
+            time,
             stage: Stage::Queued,
+            skip: None,
+            delayed: false,
+            bundle,
+        }
+    }
+
+    fn lane(&self) -> (RollupId, Address) {
+        (self.rollup, self.sender)
+    }
+
+    /// Whether it goes with its bundle or not at all: what was in a list goes on alone.
+    pub(crate) fn is_bundled(&self) -> bool {
+        self.bundle.is_some() && self.skip.is_none() && self.stage == Stage::Queued
+    }
+
+    fn standing(&self) -> Standing {
+        match self.stage {
+            Stage::Queued if self.delayed => Standing::Delayed,
+            Stage::Batched(_) => Standing::Batched,
+            Stage::Queued => Standing::Waiting,
+            // The last ones leave the lane at once.
+            Stage::Sequenced(_) | Stage::Executed(..) | Stage::Skipped(_) | Stage::Rejected(_) => {
+                Standing::Sequenced
+            }
         }
     }
 }
@@ -171,6 +220,14 @@ pub(crate) struct Place {
     pub(crate) height: Height,
     /// Place in the rollup's list.
     pub(crate) index: u32,
+}
+
+impl Place {
+    /// Nothing lies before it.
+    const FIRST: Self = Self {
+        height: Height::new(0),
+        index: 0,
+    };
 }
 
 /// What its receipt says.
@@ -204,52 +261,24 @@ pub(crate) enum QueueError {
     /// One sender holds as many places as one may.
     #[error("account limit exceeded: {MAX_PER_SENDER} transactions of the sender are pending")]
     Sender,
+    /// One sender holds as many places behind a gap as one may.
+    #[error(
+        "account limit exceeded: {MAX_PARKED_PER_SENDER} transactions of the sender wait for an \
+         earlier nonce"
+    )]
+    Parked,
+    /// There is no room for what waits for an earlier nonce.
+    #[error("txpool is full: send the earlier nonces first")]
+    ParkedFull,
     /// What it should replace has left the queue.
     #[error("nonce too low: a transaction with this nonce is on its way to the sequencer")]
     TooLate,
+    /// What it should replace is a part of a bundle.
+    #[error("already reserved: a transaction with this nonce is in a bundle, which goes as it is")]
+    Bundled,
     /// It could not be made durable.
     #[error(transparent)]
     Log(#[from] LogError),
-}
-
-/// All of it at one moment.
-#[derive(Debug, Default)]
-pub(crate) struct State {
-    items: BTreeMap<u64, Item>,
-    by_hash: HashMap<(RollupId, B256), u64>,
-    by_sender: HashMap<(RollupId, Address), BTreeMap<u64, u64>>,
-    queued: BTreeSet<u64>,
-    /// Batches whose inclusion is not verified yet, by nonce.
-    open: BTreeMap<u64, Batch>,
-    /// How many transactions of a sender are in batches.
-    batched: HashMap<(RollupId, Address), usize>,
-    /// What the account's nonce is known to be at least.
-    next_nonce: Option<u64>,
-    next_seq: u64,
-    bytes: usize,
-    /// What is being written, and not in `items` yet: nobody is told of it, but its nonce is taken.
-    writing: BTreeMap<u64, Writing>,
-    /// Bytes and new transactions of those.
-    reserved: Reserved,
-    finished: VecDeque<u64>,
-    finished_since_compaction: usize,
-    /// Hashes of transactions that gave way, oldest first in the line beside.
-    replaced: HashSet<B256>,
-    replaced_line: VecDeque<B256>,
-}
-
-/// A transaction that is being written, and the room that it was given.
-#[derive(Debug)]
-struct Writing {
-    checked: Checked,
-    reserved: Reserved,
-}
-
-/// Room for transactions that are being written.
-#[derive(Clone, Copy, Debug, Default)]
-struct Reserved {
-    items: usize,
-    bytes: usize,
 }
 
 /// Who holds a nonce.
@@ -261,13 +290,24 @@ pub(crate) enum Held<'a> {
     Writing,
 }
 
+/// Why a queued transaction is not in a batch yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// For the next batch.
+    Batch,
+    /// For a nonce that is missing.
+    Nonce(u64),
+    /// For the cause of its last skip to pass.
+    Cause,
+}
+
 /// The queue of one composer.
 #[derive(Debug)]
 pub(crate) struct Queue {
     log: Log,
     state: Mutex<State>,
     /// Shared by whoever appends. Held alone by compaction, so that it loses no record, and by who
-    /// takes a batch, so that nothing in it is being replaced.
+    /// takes a batch or rejects what waits, so that nothing of it is being replaced.
     appending: AsyncRwLock<()>,
     changed: Notify,
 }
@@ -297,53 +337,84 @@ impl Queue {
     }
 
     /// Takes checked transactions in together; once this returns, nothing loses those that `judge`
-    /// lets in. It sees those before it as taken, and says whose place a transaction takes: that of
-    /// the same sender and nonce, if it still waits.
+    /// lets in. It sees those before it as taken.
     ///
     /// Once begun this must be run to its end: what is on disk must get into memory.
     pub(crate) async fn accept<E: From<QueueError>>(
         &self,
         transactions: Vec<Checked>,
-        judge: impl Fn(&State, &Checked) -> Result<Option<u64>, E>,
+        judge: impl Fn(&State, &Checked) -> Result<Claim, E>,
     ) -> Vec<Result<(), E>> {
         let _appending = self.appending.read().await;
-        let (mut verdicts, mut records, mut writing) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut verdicts, mut records, now) = (Vec::new(), Vec::new(), unix_secs());
         {
             let mut state = self.state();
             for checked in transactions {
-                let verdict = judge(&state, &checked).and_then(|replaces| {
-                    let (rollup, raw) = (checked.rollup, checked.raw.clone());
-                    let seq = state.admit(checked, replaces)?;
-                    writing.push(seq);
-                    records.push(match replaces {
-                        Some(_) => Record::Replaced { seq, raw },
-                        None => Record::Accepted { seq, rollup, raw },
-                    });
+                let verdict = judge(&state, &checked).and_then(|claim| {
+                    records.push(state.admit(checked, claim, now, None)?);
                     Ok(())
                 });
                 verdicts.push(verdict);
             }
         }
+        match self.write_accepted(records).await {
+            Ok(()) => verdicts,
+            Err(_) => {
+                let fail = |()| Err(QueueError::Log(self.log.stopped()).into());
+                let failed = verdicts.into_iter().map(|verdict| verdict.and_then(fail));
+                failed.collect()
+            }
+        }
+    }
+
+    /// Takes the transactions of a bundle in, all of them or none.
+    ///
+    /// # Errors
+    /// The first one that `judge` does not let in, or [`QueueError`]: then none is taken in.
+    pub(crate) async fn accept_bundle<E: From<QueueError>>(
+        &self,
+        bundle: B256,
+        transactions: Vec<Checked>,
+        judge: impl Fn(&State, &Checked) -> Result<Claim, E>,
+    ) -> Result<(), E> {
+        let _appending = self.appending.read().await;
+        let records = {
+            let (mut state, mut records) = (self.state(), Vec::new());
+            for checked in transactions {
+                let admitted = judge(&state, &checked).and_then(|claim| {
+                    Ok(state.admit(checked, claim, unix_secs(), Some(bundle))?)
+                });
+                match admitted {
+                    Ok(record) => records.push(record),
+                    Err(error) => {
+                        records
+                            .iter()
+                            .rev()
+                            .for_each(|record| state.withdraw(record));
+                        return Err(error);
+                    }
+                }
+            }
+            records
+        };
+        let written = self.write_accepted(records).await;
+        written.map_err(|error| QueueError::Log(error).into())
+    }
+
+    /// Writes what was admitted, and takes it over. If the disk fails, nothing is ever written again,
+    /// and what stays reserved is in nobody's way.
+    async fn write_accepted(&self, records: Vec<Record>) -> Result<(), LogError> {
         if records.is_empty() {
-            return verdicts;
+            return Ok(());
         }
-        if self.log.append(&records).await.is_err() {
-            // Nothing is ever written again: what stays reserved is in nobody's way.
-            let stopped = |()| Err(QueueError::Log(LogError::Stopped).into());
-            return verdicts
-                .into_iter()
-                .map(|verdict| verdict.and_then(stopped))
-                .collect();
-        }
+        self.log.append(&records).await?;
         let mut state = self.state();
-        for seq in writing {
-            state.written(seq);
-        }
+        records.iter().for_each(|record| state.written(record));
         gauge!(metric::QUEUE_TRANSACTIONS).set(to_f64(state.live() as u64));
         gauge!(metric::QUEUE_BYTES).set(to_f64(state.bytes as u64));
         drop(state);
         self.changed.notify_one();
-        verdicts
+        Ok(())
     }
 
     /// Looks at the queue as it is at one moment.
@@ -354,9 +425,15 @@ impl Queue {
     /// Waits until everything that was accepted before is durable.
     ///
     /// # Errors
-    /// [`LogError::Stopped`] if it may not be.
+    /// [`LogError`] if it may not be.
     pub(crate) async fn barrier(&self) -> Result<(), LogError> {
         self.log.append::<Record>(&[]).await
+    }
+
+    /// Why nothing can be written any more, if so.
+    #[must_use]
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.log.failure()
     }
 
     /// Waits until there is more to send, or a place for it.
@@ -364,22 +441,21 @@ impl Queue {
         self.changed.notified().await;
     }
 
-    /// Moves what `fill` chooses of the waiting transactions, oldest first, into the batch with
-    /// this nonce. It must be signed next: only then does a restart know of it.
+    /// Moves what `fill` chooses into the batch with this nonce. It must be signed next: only then
+    /// does a restart know of it.
     ///
-    /// A sender with transactions in another batch waits for it: should that one fail, the later
-    /// ones would be ordered before the earlier ones.
+    /// `fill` sees what may be sent, oldest first: single transactions, and bundles, of which it
+    /// takes all or nothing. A sender with transactions in another batch waits for it: should that
+    /// one fail, the later ones would be ordered before the earlier ones.
     pub(crate) async fn take(
         &self,
         nonce: u64,
-        fill: impl FnOnce(&mut dyn Iterator<Item = &Item>) -> Vec<Item>,
+        fill: impl FnOnce(&mut dyn Iterator<Item = Vec<&Item>>) -> Vec<Item>,
     ) -> Vec<Item> {
         let _alone = self.appending.write().await;
         let mut state = self.state();
-        let waiting = state.queued.iter().filter_map(|seq| state.items.get(seq));
-        let mut waiting =
-            waiting.filter(|item| !state.batched.contains_key(&(item.rollup, item.sender)));
-        let taken = fill(&mut waiting);
+        let mut line: Line<'_> = state.line();
+        let taken = fill(&mut line);
         for item in &taken {
             state.set_stage(item.seq, Stage::Batched(nonce));
         }
@@ -391,12 +467,9 @@ impl Queue {
     /// # Errors
     /// [`LogError`] if it may not be on disk; then it must not be sent.
     pub(crate) async fn signed(&self, batch: Batch) -> Result<(), LogError> {
-        let appending = self.appending.read().await;
-        let record = Record::Signed(batch);
-        self.log.append(std::slice::from_ref(&record)).await?;
-        self.state().apply(record);
-        drop(appending);
-        if self.log.grown() > COMPACT_BYTES {
+        self.write(Record::Signed(batch)).await?;
+        let live = self.state().bytes as u64;
+        if self.log.grown() > COMPACT_BYTES + 2 * live {
             self.compact().await?;
         }
         Ok(())
@@ -412,16 +485,96 @@ impl Queue {
         height: Height,
         places: Vec<(u64, Option<u32>)>,
     ) -> Result<(), LogError> {
-        let _appending = self.appending.read().await;
-        let record = Record::Included {
+        let height = height.get();
+        self.write(Record::Included {
             nonce,
-            height: height.get(),
+            height,
             places,
-        };
-        self.log.append(std::slice::from_ref(&record)).await?;
-        self.state().apply(record);
+        })
+        .await?;
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// Writes a record down and takes it over.
+    async fn write(&self, record: Record) -> Result<(), LogError> {
+        let _appending = self.appending.read().await;
+        self.log.append(std::slice::from_ref(&record)).await?;
+        self.state().apply(record);
+        Ok(())
+    }
+
+    /// Remembers what the conductor skipped. A skip is about one place: it says nothing of a
+    /// transaction that stands elsewhere by now.
+    ///
+    /// # Errors
+    /// [`LogError`] if it may not be on disk.
+    pub(crate) async fn skipped(&self, mut skips: Vec<Skip>) -> Result<(), LogError> {
+        let _appending = self.appending.read().await;
+        self.look(|state| skips.retain(|skip| state.concerns(skip)));
+        if skips.is_empty() {
+            return Ok(());
+        }
+        let records: Vec<Record> = skips.into_iter().map(Record::Skipped).collect();
+        self.log.append(&records).await?;
+        let mut state = self.state();
+        records.into_iter().for_each(|record| state.apply(record));
+        Ok(())
+    }
+
+    /// Rejects all that waits of a rollup.
+    ///
+    /// # Errors
+    /// [`LogError`] if it may not be on disk.
+    pub(crate) async fn reject_all(
+        &self,
+        rollup: RollupId,
+        why: Rejection,
+    ) -> Result<(), LogError> {
+        if self.look(|state| state.waiting_of(rollup).is_empty()) {
+            return Ok(());
+        }
+        let _alone = self.appending.write().await;
+        let seqs = self.look(|state| state.waiting_of(rollup));
+        let record = Record::Rejected { seqs, why };
+        self.log.append(std::slice::from_ref(&record)).await?;
+        self.state().apply(record);
+        Ok(())
+    }
+
+    /// Rejects what was parked too long, having been acknowledged before `oldest`, and bundles that
+    /// cannot go as a whole any more. Gives how many.
+    ///
+    /// # Errors
+    /// [`LogError`] if it may not be on disk.
+    pub(crate) async fn expire(&self, rollup: RollupId, oldest: u64) -> Result<usize, LogError> {
+        if self.look(|state| state.hopeless(rollup, oldest).is_empty()) {
+            return Ok(0);
+        }
+        let _alone = self.appending.write().await;
+        let hopeless = self.look(|state| state.hopeless(rollup, oldest));
+        let rejected = |(seq, why): &(u64, Rejection)| Record::Rejected {
+            seqs: vec![*seq],
+            why: *why,
+        };
+        let records: Vec<Record> = hopeless.iter().map(rejected).collect();
+        self.log.append(&records).await?;
+        let mut state = self.state();
+        records.into_iter().for_each(|record| state.apply(record));
+        Ok(hopeless.len())
+    }
+
+    /// The cause of a skip has passed, `floor` being the sender's executed nonce. This is not
+    /// written down: it is found out again.
+    pub(crate) fn release(&self, seq: u64, floor: u64) {
+        self.state().release(seq, floor);
+        self.changed.notify_one();
+    }
+
+    /// A sender's executed nonce, as the client has it: what waited for it waits no more.
+    pub(crate) fn raise(&self, rollup: RollupId, sender: Address, floor: u64) {
+        self.state().raise(rollup, sender, floor);
+        self.changed.notify_one();
     }
 
     /// Remembers that no version of these batches can be in a block any more: their items are queued
@@ -434,10 +587,7 @@ impl Queue {
         nonces: Vec<u64>,
         next_nonce: u64,
     ) -> Result<(), LogError> {
-        let _appending = self.appending.read().await;
-        let record = Record::Dissolved { nonces, next_nonce };
-        self.log.append(std::slice::from_ref(&record)).await?;
-        self.state().apply(record);
+        self.write(Record::Dissolved { nonces, next_nonce }).await?;
         self.changed.notify_one();
         Ok(())
     }
@@ -448,10 +598,10 @@ impl Queue {
         self.state().open.values().cloned().collect()
     }
 
-    /// Whether anything is queued.
+    /// Whether anything may go into a batch.
     #[must_use]
     pub(crate) fn has_queued(&self) -> bool {
-        !self.state().queued.is_empty()
+        self.state().has_waiting()
     }
 
     /// The nonce of the next batch, if there ever was one.
@@ -460,15 +610,6 @@ impl Queue {
         let state = self.state();
         let first = state.next_nonce?;
         (first..).find(|nonce| !state.open.contains_key(nonce))
-    }
-
-    /// Those of a rollup that wait for a batch, oldest first.
-    #[must_use]
-    pub(crate) fn queued_of(&self, rollup: RollupId) -> Vec<u64> {
-        let state = self.state();
-        let waiting = state.queued.iter().filter_map(|seq| state.items.get(seq));
-        let waiting = waiting.filter(|item| item.rollup == rollup);
-        waiting.map(|item| item.seq).collect()
     }
 
     /// Items of a batch.
@@ -484,64 +625,68 @@ impl Queue {
     /// A rollup's transaction by its hash.
     #[must_use]
     pub(crate) fn get(&self, rollup: RollupId, hash: B256) -> Option<Item> {
-        let state = self.state();
-        state
-            .by_hash
-            .get(&(rollup, hash))
-            .and_then(|seq| state.items.get(seq))
-            .cloned()
+        self.state().get(rollup, hash).cloned()
     }
 
     /// Where a rollup's transaction stands.
     #[must_use]
     pub(crate) fn stage(&self, rollup: RollupId, hash: B256) -> Option<Stage> {
+        self.state().get(rollup, hash).map(|item| item.stage)
+    }
+
+    /// What a queued transaction waits for.
+    #[must_use]
+    pub(crate) fn waiting(&self, item: &Item) -> Waiting {
+        match self.state().missing(item) {
+            Some(missing) => Waiting::Nonce(missing),
+            None if item.delayed => Waiting::Cause,
+            None => Waiting::Batch,
+        }
+    }
+
+    /// The transactions of a bundle, in its order, as long as any is remembered.
+    #[must_use]
+    pub(crate) fn bundle(&self, rollup: RollupId, bundle: B256) -> Option<Vec<Item>> {
         let state = self.state();
-        let seq = state.by_hash.get(&(rollup, hash))?;
-        Some(state.items.get(seq)?.stage)
+        Some(state.bundle(rollup, bundle)?.into_iter().cloned().collect())
     }
 
     /// Whether a transaction gave way to another one not long ago.
     #[must_use]
     pub(crate) fn was_replaced(&self, hash: &B256) -> bool {
-        self.state().replaced.contains(hash)
+        self.state().was_replaced(hash)
     }
 
-    /// Transactions in a verified list whose fate is not known, oldest first.
+    /// Transactions in a verified list before a place whose fate is not known, in the order of
+    /// execution.
     #[must_use]
-    pub(crate) fn sequenced(&self, rollup: RollupId, limit: usize) -> Vec<(u64, B256, Place)> {
-        let state = self.state();
-        let waiting = state.items.values().filter(|item| item.rollup == rollup);
-        let placed = waiting.filter_map(|item| match item.stage {
-            Stage::Sequenced(place) => Some((item.seq, *item.tx.tx_hash(), place)),
-            _ => None,
-        });
-        placed.take(limit).collect()
+    pub(crate) fn sequenced_before(
+        &self,
+        rollup: RollupId,
+        end: Place,
+        limit: usize,
+    ) -> Vec<(u64, B256, Place)> {
+        self.state().sequenced_before(rollup, end, limit)
     }
 
-    /// Remembers what became of a transaction. This is not synced: it can be learnt again.
-    ///
-    /// # Errors
-    /// [`LogError`] if the log is gone.
-    pub(crate) async fn finish(&self, seq: u64, stage: Stage) -> Result<(), LogError> {
-        let compact = {
-            let mut state = self.state();
-            state.finish(seq, stage);
-            state.finished_since_compaction >= COMPACT_AFTER
-        };
-        if compact {
-            self.compact().await?;
+    /// Remembers the transactions of a rollup that are in a block. Gives how many were waited for.
+    /// This is not written down: it can be learnt again.
+    pub(crate) fn executed(
+        &self,
+        rollup: RollupId,
+        executed: impl Iterator<Item = (B256, Execution)>,
+    ) -> usize {
+        let (mut state, mut count) = (self.state(), 0);
+        for (hash, execution) in executed {
+            count += usize::from(state.executed(rollup, hash, execution));
         }
-        Ok(())
+        count
     }
 
-    /// Writes the log anew, without what is finished.
+    /// Writes the log anew, without what was executed.
     async fn compact(&self) -> Result<(), LogError> {
         let _alone = self.appending.write().await;
-        let records = {
-            let mut state = self.state();
-            state.finished_since_compaction = 0;
-            state.records()
-        };
+        let records = self.look(State::records);
         self.log.replace(&records).await
     }
 
@@ -559,319 +704,20 @@ impl Queue {
     }
 }
 
-impl State {
-    fn live(&self) -> usize {
-        self.items.len() - self.finished.len()
-    }
-
-    /// Who holds a nonce of a sender, if it is not finished.
-    #[must_use]
-    pub(crate) fn by_nonce(
-        &self,
-        rollup: RollupId,
-        sender: Address,
-        nonce: u64,
-    ) -> Option<Held<'_>> {
-        let seq = self.by_sender.get(&(rollup, sender))?.get(&nonce)?;
-        if self.writing.contains_key(seq) {
-            return Some(Held::Writing);
-        }
-        self.items.get(seq).map(Held::Item)
-    }
-
-    /// The most that a sender's unfinished transactions from a nonce on can cost.
-    #[must_use]
-    pub(crate) fn pending_cost(&self, rollup: RollupId, sender: Address, from: u64) -> U256 {
-        let nonces = self.by_sender.get(&(rollup, sender));
-        let seqs = nonces.into_iter().flat_map(|nonces| nonces.range(from..));
-        let costs = seqs.filter_map(|(_, seq)| match self.writing.get(seq) {
-            Some(writing) => Some(cost(&writing.checked.tx)),
-            None => Some(cost(&self.items.get(seq)?.tx)),
-        });
-        costs.fold(U256::ZERO, U256::saturating_add)
-    }
-
-    /// The nonce after those that wait here without a gap, from the account's own on.
-    #[must_use]
-    pub(crate) fn pending_nonce(&self, rollup: RollupId, sender: Address, from: u64) -> u64 {
-        let mut next = from;
-        if let Some(nonces) = self.by_sender.get(&(rollup, sender)) {
-            while nonces.contains_key(&next) {
-                next += 1;
-            }
-        }
-        next
-    }
-
-    /// Reserves the place of a transaction, which is taken once its record is on disk.
-    fn admit(&mut self, checked: Checked, replaces: Option<u64>) -> Result<u64, QueueError> {
-        let replaced = match replaces {
-            Some(seq) if self.writing.contains_key(&seq) => return Err(QueueError::TooLate),
-            Some(seq) if self.queued.contains(&seq) => self.items.get(&seq),
-            Some(_) => return Err(QueueError::TooLate),
-            None => None,
-        };
-        let freed = replaced.map_or(0, |old| old.raw.len());
-        let reserved = Reserved {
-            items: usize::from(replaces.is_none()),
-            bytes: checked.raw.len(),
-        };
-        if self.bytes + self.reserved.bytes + reserved.bytes > MAX_BYTES + freed {
-            return Err(QueueError::Full);
-        }
-        let seq = match replaces {
-            Some(seq) => seq,
-            None => self.take_nonce(&checked)?,
-        };
-        self.reserved.items += reserved.items;
-        self.reserved.bytes += reserved.bytes;
-        self.writing.insert(seq, Writing { checked, reserved });
-        Ok(seq)
-    }
-
-    /// Numbers a new transaction: the sender's nonce is its own from now on.
-    fn take_nonce(&mut self, checked: &Checked) -> Result<u64, QueueError> {
-        if self.live() + self.reserved.items >= MAX_ITEMS {
-            return Err(QueueError::Full);
-        }
-        let key = (checked.rollup, checked.sender);
-        let held = self.by_sender.get(&key).map_or(0, BTreeMap::len);
-        if held >= MAX_PER_SENDER {
-            return Err(QueueError::Sender);
-        }
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        let nonces = self.by_sender.entry(key).or_default();
-        nonces.insert(checked.tx.nonce(), seq);
-        Ok(seq)
-    }
-
-    /// Takes over what was being written and is on disk.
-    fn written(&mut self, seq: u64) {
-        let Some(Writing { checked, reserved }) = self.writing.remove(&seq) else {
-            return;
-        };
-        self.reserved.items -= reserved.items;
-        self.reserved.bytes -= reserved.bytes;
-        if self.items.contains_key(&seq) {
-            self.replace(seq, checked);
-        } else {
-            self.insert(seq, checked);
-        }
-    }
-
-    /// Takes over what a record of the log says.
-    fn apply(&mut self, record: Record) {
-        match record {
-            Record::Accepted { seq, rollup, raw } => {
-                if let Some(checked) = decode(rollup, raw) {
-                    self.insert(seq, checked);
-                }
-            }
-            Record::Replaced { seq, raw } => {
-                let rollup = self.items.get(&seq).map(|item| item.rollup);
-                if let Some(checked) = rollup.and_then(|rollup| decode(rollup, raw)) {
-                    self.replace(seq, checked);
-                }
-            }
-            Record::Signed(batch) => self.open(batch),
-            Record::Included {
-                nonce,
-                height,
-                places,
-            } => {
-                let height = Height::new(height);
-                for (seq, index) in places {
-                    let stage = index.map_or(Stage::Queued, |index| {
-                        Stage::Sequenced(Place { height, index })
-                    });
-                    self.set_stage(seq, stage);
-                }
-                self.open.remove(&nonce);
-                self.next_nonce = self.next_nonce.max(nonce.checked_add(1));
-            }
-            Record::Dissolved { nonces, next_nonce } => {
-                let batches: Vec<Batch> = nonces
-                    .iter()
-                    .filter_map(|nonce| self.open.remove(nonce))
-                    .collect();
-                for seq in batches.iter().flat_map(|batch| &batch.seqs) {
-                    self.set_stage(*seq, Stage::Queued);
-                }
-                self.next_nonce = Some(next_nonce);
-            }
-            Record::Kept {
-                next_nonce,
-                open,
-                placed,
-            } => {
-                self.next_nonce = next_nonce;
-                open.into_iter().for_each(|batch| self.open(batch));
-                for (seq, place) in placed {
-                    self.set_stage(seq, Stage::Sequenced(place));
-                }
-            }
-        }
-    }
-
-    fn open(&mut self, batch: Batch) {
-        for seq in &batch.seqs {
-            self.set_stage(*seq, Stage::Batched(batch.nonce));
-        }
-        self.next_nonce.get_or_insert(batch.nonce);
-        self.open.insert(batch.nonce, batch);
-    }
-
-    fn insert(&mut self, seq: u64, checked: Checked) {
-        let item = Item::new(seq, checked);
-        let hash = *item.tx.tx_hash();
-        self.next_seq = self.next_seq.max(seq + 1);
-        self.bytes += item.raw.len();
-        self.by_hash.insert((item.rollup, hash), seq);
-        self.replaced.remove(&hash);
-        self.by_sender
-            .entry((item.rollup, item.sender))
-            .or_default()
-            .insert(item.tx.nonce(), seq);
-        self.queued.insert(seq);
-        self.items.insert(seq, item);
-    }
-
-    /// Puts another transaction into the place of one that waits: the sender's later ones stay
-    /// behind it.
-    fn replace(&mut self, seq: u64, checked: Checked) {
-        let Some(old) = self.items.remove(&seq) else {
-            return;
-        };
-        let hash = *old.tx.tx_hash();
-        self.forget_hash(&old);
-        self.bytes -= old.raw.len();
-        self.replaced.insert(hash);
-        self.replaced_line.push_back(hash);
-        if self.replaced_line.len() > MAX_REPLACED
-            && let Some(oldest) = self.replaced_line.pop_front()
-        {
-            self.replaced.remove(&oldest);
-        }
-        self.insert(seq, checked);
-    }
-
-    /// A transaction that was skipped may have been sent again since, under another number.
-    fn forget_hash(&mut self, item: &Item) {
-        let key = (item.rollup, *item.tx.tx_hash());
-        if self.by_hash.get(&key) == Some(&item.seq) {
-            self.by_hash.remove(&key);
-        }
-    }
-
-    fn set_stage(&mut self, seq: u64, stage: Stage) {
-        let Some(item) = self.items.get_mut(&seq) else {
-            return;
-        };
-        let sender = (item.rollup, item.sender);
-        let before = std::mem::replace(&mut item.stage, stage);
-        self.count_batched(sender, before, stage);
-        if stage == Stage::Queued {
-            self.queued.insert(seq);
-        } else {
-            self.queued.remove(&seq);
-        }
-    }
-
-    fn count_batched(&mut self, sender: (RollupId, Address), before: Stage, after: Stage) {
-        let is_batched = |stage| matches!(stage, Stage::Batched(_));
-        match (is_batched(before), is_batched(after)) {
-            (false, true) => *self.batched.entry(sender).or_default() += 1,
-            (true, false) => {
-                let Some(count) = self.batched.get_mut(&sender) else {
-                    return;
-                };
-                *count -= 1;
-                if *count == 0 {
-                    self.batched.remove(&sender);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Keeps the status of a finished transaction for a while, but not its place in line.
-    fn finish(&mut self, seq: u64, stage: Stage) {
-        if self
-            .items
-            .get(&seq)
-            .is_none_or(|item| item.stage.is_final())
-        {
-            return;
-        }
-        self.set_stage(seq, stage);
-        let Some(item) = self.items.get(&seq) else {
-            return;
-        };
-        let (key, nonce, bytes) = ((item.rollup, item.sender), item.tx.nonce(), item.raw.len());
-        self.bytes -= bytes;
-        if let Some(nonces) = self.by_sender.get_mut(&key) {
-            if nonces.get(&nonce) == Some(&seq) {
-                nonces.remove(&nonce);
-            }
-            if nonces.is_empty() {
-                self.by_sender.remove(&key);
-            }
-        }
-        self.finished.push_back(seq);
-        self.finished_since_compaction += 1;
-        while self.finished.len() > MAX_FINISHED {
-            let Some(oldest) = self.finished.pop_front() else {
-                break;
-            };
-            if let Some(item) = self.items.remove(&oldest) {
-                self.forget_hash(&item);
-            }
-        }
-    }
-
-    /// Records that give this state again, without what is finished.
-    fn records(&self) -> Vec<Record> {
-        let live = || self.items.values().filter(|item| !item.stage.is_final());
-        let accepted = live().map(|item| Record::Accepted {
-            seq: item.seq,
-            rollup: item.rollup,
-            raw: item.raw.clone(),
-        });
-        let placed = live().filter_map(|item| match item.stage {
-            Stage::Sequenced(place) => Some((item.seq, place)),
-            _ => None,
-        });
-        let mut open = self.open.values().cloned();
-        let kept = Record::Kept {
-            next_nonce: self.next_nonce,
-            open: open.next(),
-            placed: placed.collect(),
-        };
-        let signed = open.map(Record::Signed);
-        accepted.chain([kept]).chain(signed).collect()
-    }
+/// Whether the reason of a skip, as `docs/spec/derivation.md` names it, can pass: a gap before the
+/// nonce, fees that fall, a backlog that is worked off.
+pub(crate) fn can_pass(reason: &str) -> bool {
+    matches!(reason, "nonce" | "fee_too_low" | "tip_too_low" | "stale")
 }
 
-/// Decodes what was checked before it was accepted.
-fn decode(rollup: RollupId, raw: Bytes) -> Option<Checked> {
-    let tx = TxEnvelope::decode_2718_exact(&raw).ok()?;
-    let sender = tx.recover_signer().ok()?;
-    Some(Checked {
-        rollup,
-        raw,
-        tx,
-        sender,
-    })
+/// Seconds since 1970.
+pub(crate) fn unix_secs() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
 }
 
-/// The most that a transaction can cost its sender, in wei.
-#[must_use]
-pub(crate) fn cost(tx: &TxEnvelope) -> U256 {
-    let gas = U256::from(tx.gas_limit()).saturating_mul(U256::from(tx.max_fee_per_gas()));
-    gas.saturating_add(tx.value())
-}
-
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -6,9 +6,9 @@ use alloy_network::TxSignerSync;
 use alloy_primitives::{Address, TxKind};
 use alloy_signer_local::PrivateKeySigner;
 use bytes::Bytes;
-use counterpoint_core::primitive::RollupId;
+use counterpoint_core::primitive::{Height, RollupId};
 
-use super::{Checked, Item, Queue, QueueError, decode};
+use super::{Checked, Claim, Item, Place, Queue, QueueError, Stage, state::decode};
 
 /// A signed transfer that offers `max_fee` per gas.
 pub(crate) fn raw(signer: u8, nonce: u64, max_fee: u128) -> Bytes {
@@ -28,18 +28,6 @@ pub(crate) fn raw(signer: u8, nonce: u64, max_fee: u128) -> Bytes {
         .into()
 }
 
-impl Queue {
-    /// Takes one in that somebody else has judged.
-    pub(crate) async fn put(
-        &self,
-        checked: Checked,
-        replaces: Option<u64>,
-    ) -> Result<(), QueueError> {
-        let mut verdicts = self.accept(vec![checked], |_, _| Ok(replaces)).await;
-        verdicts.remove(0)
-    }
-}
-
 /// The same, checked.
 pub(crate) fn checked(rollup: RollupId, raw: Bytes) -> Checked {
     decode(rollup, raw).unwrap()
@@ -47,5 +35,33 @@ pub(crate) fn checked(rollup: RollupId, raw: Bytes) -> Checked {
 
 /// A transaction that waits.
 pub(crate) fn item(seq: u64, rollup: RollupId) -> Item {
-    Item::new(seq, checked(rollup, raw(1, seq, 10)))
+    Item::new(seq, checked(rollup, raw(1, seq, 10)), 0, None)
+}
+
+impl Queue {
+    /// Takes one in that somebody else has judged; the sender has executed nothing.
+    pub(crate) async fn put(
+        &self,
+        checked: Checked,
+        replaces: Option<u64>,
+    ) -> Result<(), QueueError> {
+        let claim = Claim { floor: 0, replaces };
+        let mut verdicts = self.accept(vec![checked], |_, _| Ok(claim)).await;
+        verdicts.remove(0)
+    }
+
+    /// This became of a transaction.
+    pub(crate) fn finish(&self, seq: u64, stage: Stage) {
+        self.state().finish(seq, stage);
+    }
+
+    /// All sequenced transactions of a rollup.
+    pub(crate) fn sequenced(&self, rollup: RollupId) -> Vec<(u64, Place)> {
+        let end = Place {
+            height: Height::new(u64::MAX),
+            index: u32::MAX,
+        };
+        let all = self.sequenced_before(rollup, end, usize::MAX).into_iter();
+        all.map(|(seq, _, place)| (seq, place)).collect()
+    }
 }

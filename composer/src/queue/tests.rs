@@ -1,3 +1,5 @@
+use alloy_primitives::U256;
+
 use super::{
     testing::{checked, raw},
     *,
@@ -22,6 +24,10 @@ fn batch(nonce: u64, seqs: &[u64], versions: &[&'static str]) -> Batch {
     }
 }
 
+fn pending_nonce(queue: &Queue, sender: Address) -> u64 {
+    queue.look(|state| state.pending_nonce(alpha(), sender, 0))
+}
+
 /// What a restart must find again, as far as it decides about sending.
 #[derive(Debug, PartialEq)]
 struct Essence {
@@ -32,13 +38,16 @@ struct Essence {
 }
 
 fn essence(queue: &Queue) -> Essence {
-    let queued = queue.state().queued.iter().copied().collect();
-    let sequenced = queue.sequenced(alpha(), usize::MAX).into_iter();
+    let state = queue.state();
+    let queued = state.items.values();
+    let queued = queued.filter(|item| item.stage == Stage::Queued);
+    let queued = queued.map(|item| item.seq).collect();
+    drop(state);
     Essence {
         queued,
         open: queue.open_batches(),
         next_nonce: queue.next_nonce(),
-        sequenced: sequenced.map(|(seq, _, place)| (seq, place)).collect(),
+        sequenced: queue.sequenced(alpha()),
     }
 }
 
@@ -71,7 +80,7 @@ async fn every_step_survives_a_restart() {
     };
     assert_eq!((batch.nonce, &batch.seqs[..]), (8, &[1, 2][..]));
     assert_eq!(
-        queue.sequenced(alpha(), 9)[0].2,
+        queue.sequenced(alpha())[0].1,
         Place {
             height: Height::new(9),
             index: 4
@@ -188,7 +197,7 @@ async fn what_fails_on_the_sequencer_is_queued_again_in_its_place() {
 
 /// Takes everything that waits into the batch with this nonce.
 async fn take_all(queue: &Queue, nonce: u64) -> Vec<u64> {
-    let taken = queue.take(nonce, |waiting| waiting.cloned().collect());
+    let taken = queue.take(nonce, |line| line.flatten().cloned().collect());
     taken.await.iter().map(|item| item.seq).collect()
 }
 
@@ -208,10 +217,7 @@ async fn a_replacement_keeps_the_place_in_line() {
     let check = |queue: &Queue| {
         assert_eq!(essence(queue).queued, vec![0, 1], "ahead of the next nonce");
         assert_eq!(queue.items(&[0])[0].raw, better);
-        assert_eq!(
-            queue.look(|state| state.pending_nonce(alpha(), old.sender, 0)),
-            2
-        );
+        assert_eq!(pending_nonce(queue, old.sender), 2);
         assert!(queue.get(alpha(), *old.tx.tx_hash()).is_none());
         assert!(queue.was_replaced(old.tx.tx_hash()));
         assert_eq!(queue.live(), 2);
@@ -246,7 +252,7 @@ async fn a_batch_waits_for_replacements_that_have_begun() {
     let (replaced, taken) = tokio::join!(
         biased;
         queue.put(checked(alpha(), better.clone()), Some(0)),
-        queue.take(0, |waiting| waiting.cloned().collect()),
+        queue.take(0, |line| line.flatten().cloned().collect()),
     );
     replaced.unwrap();
     assert_eq!(taken[0].raw, better);
@@ -263,20 +269,17 @@ async fn finished_transactions_keep_their_status_and_not_their_place() {
         .included(0, Height::new(3), vec![(0, Some(0))])
         .await
         .unwrap();
-    let (seq, _, place) = queue.sequenced(alpha(), 9)[0];
+    let (seq, place) = queue.sequenced(alpha())[0];
     let execution = Execution {
         block_number: 5,
         success: true,
     };
-    queue
-        .finish(seq, Stage::Executed(place, execution))
-        .await
-        .unwrap();
+    queue.finish(seq, Stage::Executed(place, execution));
     assert_eq!(
         queue.get(alpha(), hash).unwrap().stage,
         Stage::Executed(place, execution)
     );
-    assert_eq!((queue.live(), queue.sequenced(alpha(), 9).len()), (0, 0));
+    assert_eq!((queue.live(), queue.sequenced(alpha()).len()), (0, 0));
 }
 
 #[tokio::test]
@@ -290,7 +293,7 @@ async fn what_was_skipped_can_be_sent_again() {
         height: Height::new(3),
         index: 0,
     };
-    queue.finish(0, Stage::Skipped(place)).await.unwrap();
+    queue.finish(0, Stage::Skipped(place));
     assert_eq!(
         queue.get(alpha(), hash).unwrap().stage,
         Stage::Skipped(place)
@@ -306,20 +309,410 @@ async fn one_sender_holds_only_its_share() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
     let mut state = queue.state();
+    let mut admit = |tx: Checked, replaces| {
+        let claim = Claim { floor: 0, replaces };
+        let record = state.admit(tx, claim, 0, None)?;
+        state.written(&record);
+        Ok::<(), QueueError>(())
+    };
     for nonce in 0..MAX_PER_SENDER as u64 {
-        let seq = state.admit(tx(1, nonce, 10), None).unwrap();
-        state.written(seq);
+        admit(tx(1, nonce, 10), None).unwrap();
     }
     let more = tx(1, MAX_PER_SENDER as u64, 10);
     let sender = more.sender;
-    assert!(matches!(state.admit(more, None), Err(QueueError::Sender)));
-    assert!(
-        state.admit(tx(1, 3, 20), Some(3)).is_ok(),
-        "replacing is no more"
-    );
-    assert!(state.admit(tx(2, 0, 10), None).is_ok());
+    assert!(matches!(admit(more, None), Err(QueueError::Sender)));
+    admit(tx(1, 3, 20), Some(3)).expect("replacing is no more");
+    admit(tx(2, 0, 10), None).unwrap();
     drop(state);
     let each = U256::from(210_000);
     let cost = queue.look(|state| state.pending_cost(alpha(), sender, 250));
     assert_eq!(cost, each * U256::from(6));
+}
+
+fn place(height: u64, index: u32) -> Place {
+    Place {
+        height: Height::new(height),
+        index,
+    }
+}
+
+fn skip(seq: u64, at: Place, reason: &str, again: bool) -> Skip {
+    Skip {
+        seq,
+        place: at,
+        reason: reason.into(),
+        again,
+    }
+}
+
+/// Nonces of what would be in the next batch, in its order.
+async fn next_nonces(queue: &Queue) -> Vec<(Address, u64)> {
+    let seen = queue.take(99, |line| line.flatten().cloned().collect());
+    let seen = seen.await;
+    let mut state = queue.state();
+    for item in &seen {
+        state.set_stage(item.seq, Stage::Queued);
+    }
+    let nonce = |item: &Item| (item.sender, alloy_consensus::Transaction::nonce(&item.tx));
+    seen.iter().map(nonce).collect()
+}
+
+async fn nonces(queue: &Queue) -> Vec<u64> {
+    let next = next_nonces(queue).await;
+    next.into_iter().map(|(_, nonce)| nonce).collect()
+}
+
+/// Sends what waits in a batch of its own, which one block then holds.
+async fn sequence(queue: &Queue, nonce: u64, height: u64) -> Vec<u64> {
+    let seqs = take_all(queue, nonce).await;
+    queue.signed(batch(nonce, &seqs, &["batch"])).await.unwrap();
+    let places = (0_u32..).zip(&seqs).map(|(at, seq)| (*seq, Some(at)));
+    let places = places.collect();
+    queue
+        .included(nonce, Height::new(height), places)
+        .await
+        .unwrap();
+    seqs
+}
+
+#[tokio::test]
+async fn what_lies_behind_a_gap_waits_until_it_is_filled() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut queue = Queue::open(directory.path()).unwrap();
+    for nonce in [3, 1, 2] {
+        queue.put(tx(1, nonce, 10), None).await.unwrap();
+    }
+    let sender = queue.items(&[0])[0].sender;
+    for _ in 0..2 {
+        assert!(nonces(&queue).await.is_empty() && !queue.has_queued());
+        assert_eq!(pending_nonce(&queue, sender), 0);
+        assert_eq!(queue.waiting(&queue.items(&[0])[0]), Waiting::Nonce(0));
+        queue.compact().await.unwrap();
+        drop(queue);
+        queue = Queue::open(directory.path()).unwrap();
+    }
+    queue.put(tx(1, 0, 10), None).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(nonces(&queue).await, vec![0, 1, 2, 3], "not as they came");
+        assert_eq!(pending_nonce(&queue, sender), 4);
+        drop(queue);
+        queue = Queue::open(directory.path()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_executed_nonce_fills_a_gap_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Queue::open(directory.path()).unwrap();
+    queue.put(tx(1, 2, 10), None).await.unwrap();
+    let sender = queue.items(&[0])[0].sender;
+    let parked = queue.look(|state| state.parked_senders(alpha(), None).collect::<Vec<_>>());
+    assert_eq!(parked, vec![sender]);
+    queue.raise(alpha(), sender, 1);
+    assert!(nonces(&queue).await.is_empty());
+    queue.raise(alpha(), sender, 2);
+    assert_eq!(nonces(&queue).await, vec![2]);
+    assert!(!queue.look(|state| state.work(alpha())).waiting);
+}
+
+/// Geth's `DefaultConfig.AccountQueue` is 64; its `promoteExecutables` drops those with the highest
+/// nonces above that. What was acknowledged is not dropped here: the next one is refused.
+#[tokio::test]
+async fn one_sender_parks_only_so_many() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Queue::open(directory.path()).unwrap();
+    for nonce in 1..=MAX_PARKED_PER_SENDER as u64 {
+        queue.put(tx(1, nonce, 10), None).await.unwrap();
+    }
+    let more = queue.put(tx(1, 65, 10), None).await;
+    assert!(matches!(more, Err(QueueError::Parked)), "{more:?}");
+    queue.put(tx(2, 5, 10), None).await.unwrap();
+    queue.put(tx(1, 0, 10), None).await.unwrap();
+    queue.put(tx(1, 65, 10), None).await.unwrap();
+    assert_eq!(nonces(&queue).await.len(), 66, "all but the other sender's");
+}
+
+/// Geth's `queue.add` asks for the same price bump of what is queued behind a gap.
+#[tokio::test]
+async fn what_is_parked_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Queue::open(directory.path()).unwrap();
+    queue.put(tx(1, 1, 10), None).await.unwrap();
+    queue.put(tx(1, 1, 20), Some(0)).await.unwrap();
+    queue.put(tx(1, 0, 10), None).await.unwrap();
+    let taken = queue.take(0, |line| line.flatten().cloned().collect());
+    let fees = taken
+        .await
+        .iter()
+        .map(|item| item.raw.clone())
+        .collect::<Vec<_>>();
+    assert_eq!(fees, vec![raw(1, 0, 10), raw(1, 1, 20)]);
+}
+
+#[tokio::test]
+async fn what_is_parked_expires_for_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut queue = Queue::open(directory.path()).unwrap();
+    queue.put(tx(1, 7, 10), None).await.unwrap();
+    queue.put(tx(2, 0, 10), None).await.unwrap();
+    let hash = *queue.items(&[0])[0].tx.tx_hash();
+    let accepted = queue.items(&[0])[0].time;
+    assert_eq!(queue.expire(alpha(), accepted).await.unwrap(), 0);
+    drop(queue);
+    queue = Queue::open(directory.path()).unwrap();
+    assert_eq!(
+        queue.items(&[0])[0].time,
+        accepted,
+        "a restart gives no time"
+    );
+    assert_eq!(queue.expire(alpha(), accepted + 1).await.unwrap(), 1);
+    let expired = Stage::Rejected(Rejection::Expired { missing: 0 });
+    for step in 0..3 {
+        assert_eq!(queue.get(alpha(), hash).unwrap().stage, expired, "{step}");
+        assert_eq!(queue.live(), 1);
+        if step == 1 {
+            queue.compact().await.unwrap();
+        }
+        drop(queue);
+        queue = Queue::open(directory.path()).unwrap();
+    }
+    queue.put(tx(1, 7, 10), None).await.unwrap();
+    assert_eq!(queue.get(alpha(), hash).unwrap().stage, Stage::Queued);
+}
+
+#[tokio::test]
+async fn a_skip_that_can_pass_delays_a_sender_until_it_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut queue = Queue::open(directory.path()).unwrap();
+    for nonce in 0..3 {
+        queue.put(tx(1, nonce, 10), None).await.unwrap();
+    }
+    sequence(&queue, 0, 5).await;
+    let elsewhere = skip(0, place(5, 1), "fee_too_low", true);
+    queue.skipped(vec![elsewhere]).await.unwrap();
+    assert_eq!(
+        queue.sequenced(alpha()).len(),
+        3,
+        "a skip is about one place"
+    );
+    let first = skip(0, place(5, 0), "fee_too_low", true);
+    let second = skip(1, place(5, 1), "nonce", true);
+    queue.skipped(vec![first.clone(), second]).await.unwrap();
+    for step in 0..3 {
+        assert_eq!(queue.sequenced(alpha()), vec![(2, place(5, 2))]);
+        assert!(nonces(&queue).await.is_empty(), "step {step}");
+        let delayed = queue.items(&[0])[0].clone();
+        assert_eq!(queue.waiting(&delayed), Waiting::Cause);
+        assert_eq!(delayed.skip.unwrap().attempts, 1);
+        if step == 1 {
+            queue.compact().await.unwrap();
+        }
+        drop(queue);
+        queue = Queue::open(directory.path()).unwrap();
+    }
+    // The later one may run by now: it waits for the earlier one all the same.
+    queue.release(1, 0);
+    assert!(nonces(&queue).await.is_empty());
+    assert_eq!(queue.waiting(&queue.items(&[1])[0]), Waiting::Nonce(0));
+    queue.release(0, 0);
+    assert_eq!(nonces(&queue).await, vec![0, 1]);
+    sequence(&queue, 1, 9).await;
+    queue.skipped(vec![first]).await.unwrap();
+    assert_eq!(queue.items(&[0])[0].stage, Stage::Sequenced(place(9, 0)));
+    let again = skip(0, place(9, 0), "fee_too_low", false);
+    queue.skipped(vec![again]).await.unwrap();
+    drop(queue);
+    let queue = Queue::open(directory.path()).unwrap();
+    let end = queue.items(&[0])[0].clone();
+    assert_eq!(end.stage, Stage::Skipped(place(9, 0)));
+    assert_eq!(end.skip.unwrap().attempts, 2);
+}
+
+#[tokio::test]
+async fn who_waited_long_enough_gives_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Queue::open(directory.path()).unwrap();
+    queue.put(tx(1, 0, 10), None).await.unwrap();
+    sequence(&queue, 0, 5).await;
+    let at = place(5, 0);
+    queue
+        .skipped(vec![skip(0, at, "stale", true)])
+        .await
+        .unwrap();
+    queue
+        .skipped(vec![skip(0, at, "stale", false)])
+        .await
+        .unwrap();
+    drop(queue);
+    let queue = Queue::open(directory.path()).unwrap();
+    assert_eq!(queue.items(&[0])[0].stage, Stage::Skipped(at));
+    assert_eq!(queue.live(), 0);
+}
+
+#[tokio::test]
+async fn who_follows_one_that_is_gone_is_parked() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Queue::open(directory.path()).unwrap();
+    queue.put(tx(1, 0, 10), None).await.unwrap();
+    sequence(&queue, 0, 5).await;
+    queue.put(tx(1, 1, 10), None).await.unwrap();
+    assert_eq!(nonces(&queue).await, vec![1]);
+    queue
+        .skipped(vec![skip(0, place(5, 0), "balance", false)])
+        .await
+        .unwrap();
+    assert!(nonces(&queue).await.is_empty());
+    queue.put(tx(1, 0, 20), None).await.unwrap();
+    assert_eq!(nonces(&queue).await, vec![0, 1]);
+}
+
+/// Puts a bundle of transactions in, by sender and nonce.
+async fn bundle(queue: &Queue, name: u8, txs: &[(u8, u64)]) -> Result<(), QueueError> {
+    let txs = txs.iter().map(|(signer, nonce)| tx(*signer, *nonce, 10));
+    let judge = |_: &State, _: &Checked| Ok::<_, QueueError>(Claim::default());
+    let name = B256::repeat_byte(name);
+    queue.accept_bundle(name, txs.collect(), judge).await
+}
+
+/// Senders by their number in the next batch.
+async fn order(queue: &Queue) -> Vec<(u8, u64)> {
+    let name = |sender: Address| (1..9).find(|signer| tx(*signer, 0, 1).sender == sender);
+    let next = next_nonces(queue).await.into_iter();
+    next.map(|(sender, nonce)| (name(sender).unwrap(), nonce))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_bundle_goes_as_a_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut queue = Queue::open(directory.path()).unwrap();
+    queue.put(tx(1, 0, 10), None).await.unwrap();
+    queue.put(tx(2, 0, 10), None).await.unwrap();
+    let members = [(1, 1), (2, 1), (1, 2), (3, 0)];
+    bundle(&queue, 1, &members).await.unwrap();
+    queue.put(tx(1, 3, 10), None).await.unwrap();
+    queue.put(tx(3, 1, 10), None).await.unwrap();
+    for _ in 0..2 {
+        let order = order(&queue).await;
+        assert_eq!(order.len(), 8);
+        assert!(
+            order.windows(4).any(|window| window == members),
+            "{order:?}"
+        );
+        let of = |sender| order.iter().filter(move |(of, _)| *of == sender);
+        assert!((1..4).all(|sender| of(sender).is_sorted()), "{order:?}");
+        drop(queue);
+        queue = Queue::open(directory.path()).unwrap();
+    }
+    let replaced = queue.put(tx(3, 0, 20), Some(5)).await;
+    assert!(matches!(replaced, Err(QueueError::Bundled)), "{replaced:?}");
+    // While one of its senders is in a batch, nobody of the bundle goes.
+    queue.signed(batch(0, &[0], &["first"])).await.unwrap();
+    assert_eq!(order(&queue).await, vec![(2, 0)]);
+    queue
+        .included(0, Height::new(3), vec![(0, Some(0))])
+        .await
+        .unwrap();
+    assert_eq!(order(&queue).await.len(), 7);
+    // A batch that fails gives it back as it was; once it was in a list, each goes on alone.
+    let taken = take_all(&queue, 1).await;
+    queue.signed(batch(1, &taken, &["second"])).await.unwrap();
+    let failed = taken.iter().map(|seq| (*seq, None)).collect();
+    queue.included(1, Height::new(4), failed).await.unwrap();
+    assert_eq!(sequence(&queue, 2, 5).await.len(), 7);
+    let (seq, at) = *queue
+        .sequenced(alpha())
+        .iter()
+        .find(|(seq, _)| *seq == 5)
+        .unwrap();
+    queue
+        .skipped(vec![skip(seq, at, "fee_too_low", true)])
+        .await
+        .unwrap();
+    queue.release(5, 0);
+    assert_eq!(order(&queue).await, vec![(3, 0)]);
+    let name = B256::repeat_byte(1);
+    assert_eq!(queue.bundle(alpha(), name).unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_bundle_is_taken_in_as_a_whole_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Queue::open(directory.path()).unwrap();
+    let refuse = |state: &State, checked: &Checked| {
+        assert_eq!(
+            state.pending_nonce(alpha(), checked.sender, 0),
+            checked_nonce(checked)
+        );
+        match checked_nonce(checked) {
+            2 => Err(QueueError::TooLate),
+            _ => Ok(Claim::default()),
+        }
+    };
+    let txs = (0..3).map(|nonce| tx(1, nonce, 10)).collect();
+    let name = B256::repeat_byte(1);
+    let refused = queue.accept_bundle(name, txs, refuse).await;
+    assert!(matches!(refused, Err(QueueError::TooLate)));
+    assert!(queue.bundle(alpha(), name).is_none());
+    let sender = tx(1, 0, 10).sender;
+    assert_eq!((queue.live(), pending_nonce(&queue, sender)), (0, 0));
+    drop(queue);
+    let queue = Queue::open(directory.path()).unwrap();
+    bundle(&queue, 1, &[(1, 0), (2, 0)]).await.unwrap();
+    drop(queue);
+    // A crash while it was written leaves nothing of it.
+    let path = directory.path().join("queue.log");
+    let bytes = std::fs::read(&path).unwrap();
+    for cut in 8..bytes.len() {
+        std::fs::write(&path, &bytes[..cut]).unwrap();
+        assert_eq!(
+            Queue::open(directory.path()).unwrap().live(),
+            0,
+            "cut at {cut}"
+        );
+    }
+}
+
+fn checked_nonce(checked: &Checked) -> u64 {
+    alloy_consensus::Transaction::nonce(&checked.tx)
+}
+
+#[tokio::test]
+async fn a_bundle_with_a_gap_is_rejected_as_a_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Queue::open(directory.path()).unwrap();
+    queue.put(tx(1, 0, 10), None).await.unwrap();
+    sequence(&queue, 0, 5).await;
+    bundle(&queue, 1, &[(2, 0), (1, 1)]).await.unwrap();
+    assert_eq!(order(&queue).await.len(), 2);
+    queue
+        .skipped(vec![skip(0, place(5, 0), "balance", false)])
+        .await
+        .unwrap();
+    assert!(order(&queue).await.is_empty(), "not without the other");
+    queue.expire(alpha(), 0).await.unwrap();
+    let broken = Stage::Rejected(Rejection::Bundle { missing: 0 });
+    let stages = |queue: &Queue| {
+        let items = queue.items(&[1, 2]).into_iter();
+        items.map(|item| item.stage).collect::<Vec<_>>()
+    };
+    assert_eq!(stages(&queue), vec![broken; 2]);
+    bundle(&queue, 1, &[(2, 0), (3, 0)]).await.unwrap();
+    assert_eq!(order(&queue).await, vec![(2, 0), (3, 0)], "sent once more");
+}
+
+#[tokio::test]
+async fn a_log_of_another_format_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("queue.log");
+    for length in 0..8 {
+        std::fs::write(&path, &b"cpqueue2"[..length]).unwrap();
+        let queue = Queue::open(directory.path()).unwrap();
+        queue.put(tx(1, 0, 10), None).await.unwrap();
+        drop(queue);
+        assert_eq!(Queue::open(directory.path()).unwrap().live(), 1);
+    }
+    std::fs::write(&path, b"an older log").unwrap();
+    let refused = Queue::open(directory.path()).unwrap_err().to_string();
+    assert!(refused.contains("has another format"), "{refused}");
 }

@@ -61,6 +61,13 @@ impl RpcError {
         Self::new(-32_005, reason)
     }
 
+    /// The same of one transaction of a bundle.
+    pub(crate) fn of(mut self, index: usize) -> Self {
+        let message = self.0["message"].as_str().unwrap_or_default();
+        self.0["message"] = format!("txs[{index}]: {message}").into();
+        self
+    }
+
     pub(crate) fn into_value(self) -> Value {
         self.0
     }
@@ -79,7 +86,11 @@ impl From<QueueError> for RpcError {
     fn from(error: QueueError) -> Self {
         match error {
             QueueError::Full => Self::overloaded(error.to_string()),
-            QueueError::TooLate | QueueError::Sender => Self::transaction(error.to_string()),
+            QueueError::TooLate
+            | QueueError::Sender
+            | QueueError::Parked
+            | QueueError::ParkedFull
+            | QueueError::Bundled => Self::transaction(error.to_string()),
             QueueError::Log(error) => Self::internal(error),
         }
     }

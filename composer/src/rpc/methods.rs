@@ -9,12 +9,12 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::error::RpcError;
+use super::{bundle, error::RpcError, pending};
 use crate::{
     admission::Admission,
     early::Early,
     intake::Intake,
-    queue::{Item, Place, Queue, Stage},
+    queue::{Item, Place, Queue, Stage, can_pass},
     upstream::{Upstream, UpstreamError},
 };
 
@@ -117,6 +117,14 @@ impl Rollup {
                 let (raw,): (Bytes,) = parse(params)?;
                 Ok(json!(self.intake.send(raw).await?))
             }
+            "eth_sendBundle" => {
+                let hash = self.intake.send_bundle(bundle::parse(params)?).await?;
+                Ok(json!({ "bundleHash": hash }))
+            }
+            "counterpoint_getBundleStatus" => {
+                let (hash,): (B256,) = parse(params)?;
+                self.bundle_status(hash).await
+            }
             "eth_sendRawTransactionSync" => self.send_and_wait(&params).await,
             "eth_getTransactionCount" => self.transaction_count(params).await,
             "eth_getTransactionByHash" => self.transaction(params).await,
@@ -125,7 +133,16 @@ impl Rollup {
                 let (hash,): (B256,) = parse(params)?;
                 self.status(hash).await
             }
+            "eth_getBalance" if pending::is_asked(&params) => {
+                let rollup = self.config.rollup_id;
+                pending::balance(&self.queue, &self.upstream, rollup, params).await
+            }
+            "eth_getBlockByNumber" if params.get(0) == Some(&json!("pending")) => {
+                let slot_secs = self.config.slot_secs.get();
+                pending::block(&self.upstream, slot_secs, &params).await
+            }
             method if PASSED_ON.contains(&method) => {
+                let params = pending::translate(method, params);
                 Ok(self.upstream.call(method, &params).await?)
             }
             method => Err(RpcError::unknown_method(method)),
@@ -182,7 +199,8 @@ impl Rollup {
                     return Err(RpcError::skipped(hash, reason));
                 }
                 Some(Stage::Sequenced(place)) => {
-                    if let Some(reason) = self.early.skip(&hash, place) {
+                    let reason = self.early.skip(&hash, place);
+                    if let Some(reason) = reason.filter(|reason| !can_pass(reason)) {
                         return Err(RpcError::skipped(hash, &reason));
                     }
                 }
@@ -215,8 +233,7 @@ impl Rollup {
     }
 
     async fn transaction_count(&self, params: Value) -> Result<Value, RpcError> {
-        let pending = params.get(1).and_then(Value::as_str) == Some("pending");
-        if !pending {
+        if !pending::is_asked(&params) {
             return Ok(self
                 .upstream
                 .call("eth_getTransactionCount", &params)
@@ -254,7 +271,11 @@ impl Rollup {
     fn is_skipped(&self, item: &Item) -> bool {
         match item.stage {
             Stage::Skipped(_) | Stage::Rejected(_) => true,
-            Stage::Sequenced(place) => self.early.skip(item.tx.tx_hash(), place).is_some(),
+            // One that can pass is not the end.
+            Stage::Sequenced(place) => {
+                let reason = self.early.skip(item.tx.tx_hash(), place);
+                reason.is_some_and(|reason| !can_pass(&reason))
+            }
             Stage::Queued | Stage::Batched(_) | Stage::Executed(..) => false,
         }
     }
@@ -279,7 +300,7 @@ impl Rollup {
             stage => stage,
         };
         Ok(match stage {
-            Stage::Queued => json!({ "hash": hash, "status": "queued" }),
+            Stage::Queued => pending::status(&self.queue, &item),
             Stage::Batched(nonce) => {
                 json!({ "hash": hash, "status": "submitted", "batch": nonce })
             }
@@ -315,6 +336,18 @@ impl Rollup {
         })
     }
 
+    /// Where the transactions of a bundle stand, in its order.
+    async fn bundle_status(&self, bundle: B256) -> Result<Value, RpcError> {
+        let Some(items) = self.queue.bundle(self.config.rollup_id, bundle) else {
+            return Ok(Value::Null);
+        };
+        let mut transactions = Vec::new();
+        for item in items {
+            transactions.push(self.status(*item.tx.tx_hash()).await?);
+        }
+        Ok(json!({ "bundleHash": bundle, "transactions": transactions }))
+    }
+
     /// Why the conductor skipped a transaction, if it still knows.
     async fn skip_reason(&self, hash: B256, place: Place) -> Option<String> {
         #[derive(Deserialize)]
@@ -322,6 +355,11 @@ impl Rollup {
             reason: Option<String>,
         }
         if let Some(reason) = self.early.skip(&hash, place) {
+            return Some(reason);
+        }
+        let known = self.queue.get(self.config.rollup_id, hash);
+        let known = known.and_then(|item| item.skip).map(|skip| skip.reason);
+        if let Some(reason) = known.filter(|reason| !reason.is_empty()) {
             return Some(reason);
         }
         let url = format!("{}/skips/{hash}", self.conductor.as_ref()?);
@@ -358,7 +396,7 @@ fn shown(value: impl Serialize) -> Result<Value, RpcError> {
     serde_json::to_value(value).map_err(RpcError::internal)
 }
 
-fn parse<T: DeserializeOwned>(params: Value) -> Result<T, RpcError> {
+pub(super) fn parse<T: DeserializeOwned>(params: Value) -> Result<T, RpcError> {
     serde_json::from_value(params).map_err(RpcError::invalid_params)
 }
 

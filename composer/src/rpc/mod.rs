@@ -1,7 +1,9 @@
 //! JSON-RPC 2.0 over HTTP at `/{rollup}` and `/`.
 
+mod bundle;
 mod error;
 mod methods;
+mod pending;
 
 use std::{collections::BTreeMap, sync::Arc};
 

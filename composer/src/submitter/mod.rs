@@ -48,7 +48,7 @@ use crate::{
     bundle::{actions, fill},
     chain::{Chain, VALID_HEIGHTS, View},
     metric,
-    queue::{Batch, Item, Queue, Rejection, Stage},
+    queue::{Batch, Item, Queue, Rejection},
     trust::Trust,
 };
 
@@ -241,11 +241,9 @@ impl Submitter {
     async fn reject_stranded(&self, view: &View) -> Result<(), Failure> {
         for (rollup, terms) in &view.rollups {
             if terms.has_left() {
-                for seq in self.queue.queued_of(*rollup) {
-                    let stage = Stage::Rejected(Rejection::RollupLeft);
-                    let finished = self.queue.finish(seq, stage).await;
-                    finished.map_err(|error| Failure::Fatal(error.into()))?;
-                }
+                let why = Rejection::RollupLeft;
+                let rejected = self.queue.reject_all(*rollup, why).await;
+                rejected.map_err(|error| Failure::Fatal(error.into()))?;
             }
         }
         Ok(())
@@ -472,7 +470,8 @@ impl Submitter {
 
     /// Whether a batch stays within every rollup's share up to a height.
     fn fits(&self, items: &[Item], until: Height, view: &View) -> bool {
-        fill(items.iter(), &view.shares(until)).len() == items.len()
+        let alone = items.iter().map(|item| vec![item]);
+        fill(alone, &view.shares(until)).len() == items.len()
     }
 
     /// Where a block holds a version of the batch, and what to trust from there on.

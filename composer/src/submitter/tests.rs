@@ -20,7 +20,10 @@ use super::{
 use crate::{
     admission::Admission,
     chain::Watcher,
-    queue::testing::{checked, raw},
+    queue::{
+        Stage,
+        testing::{checked, raw},
+    },
 };
 
 /// How long anything may take on a machine that is busy.
@@ -156,7 +159,7 @@ impl Fixture {
     /// Waits until all that was acknowledged is ordered and known to be, and nothing twice.
     async fn all_ordered_once(&self, running: &Running) {
         until(|| {
-            let placed = [alpha(), beta()].map(|id| running.queue.sequenced(id, usize::MAX).len());
+            let placed = [alpha(), beta()].map(|id| running.queue.sequenced(id).len());
             (placed.iter().sum::<usize>() == self.sent.len()).then_some(())
         })
         .await;
@@ -563,7 +566,7 @@ async fn a_rollup_that_starts_later_is_served_from_then_on() {
     fixture.accept(&running, alpha(), 1, 0).await;
     until(|| fixture.ordered().contains(&fixture.sent[1]).then_some(())).await;
     fixture.all_ordered_once(&running).await;
-    let placed = running.queue.sequenced(beta(), 9)[0].2.height;
+    let placed = running.queue.sequenced(beta())[0].1.height;
     assert!(placed.get() >= first);
     running.kill().await;
 }

@@ -124,17 +124,19 @@ fn refused(result: Result<(), RpcError>, expect: &str) {
     );
 }
 
+/// Geth's `core/txpool/validation.go`: `ValidateTransactionWithState` refuses what lies below the
+/// state's nonce, and without `FirstNonceGap`, which legacypool does not set, takes what lies above;
+/// `ValidateTransaction` refuses the last number.
 #[test]
-fn a_nonce_is_the_next_or_replaces() {
-    refused(check_nonce(3, 3, 3), "ok");
-    refused(check_nonce(3, 1, 3), "ok");
+fn a_nonce_is_not_below_the_executed_one() {
+    let check = |nonce, next| check_nonce(nonce, Address::ZERO, next);
+    refused(check(3, 3), "ok");
+    refused(check(3, 0), "ok");
+    refused(check(3, 4), "nonce too low: next nonce 4, tx nonce 3");
     refused(
-        check_nonce(3, 4, 4),
-        "nonce too low: next nonce 4, tx nonce 3",
-    );
-    refused(
-        check_nonce(3, 1, 2),
-        "nonce too high: next nonce 2, tx nonce 3",
+        check(u64::MAX, 0),
+        "nonce has max value: address 0x0000000000000000000000000000000000000000, nonce: \
+         18446744073709551615",
     );
 }
 
@@ -192,6 +194,8 @@ fn a_rollup_that_lags_takes_nothing_in() {
     assert_eq!(error.into_value()["code"], -32_005);
 }
 
+/// Geth's `core/txpool/legacypool/list.go`, `Add`: both fees must be greater than before, and at least
+/// `old * (100 + PriceBump) / 100`, rounded down; `DefaultConfig.PriceBump` is 10.
 #[test]
 fn a_replacement_pays_a_tenth_more() {
     let with = |max_fee_per_gas, max_priority_fee_per_gas| {
@@ -201,9 +205,26 @@ fn a_replacement_pays_a_tenth_more() {
             ..tx()
         })
     };
-    assert!(check_replacement(&with(110, 11), &with(100, 10)).is_ok());
-    assert!(check_replacement(&with(109, 11), &with(100, 10)).is_err());
-    assert!(check_replacement(&with(110, 10), &with(100, 10)).is_err());
+    let underpriced = "replacement transaction underpriced";
+    for (new, old, expect) in [
+        ((110, 11), (100, 10), "ok"),
+        ((109, 11), (100, 10), underpriced),
+        ((110, 10), (100, 10), underpriced),
+        // 109 * 110 / 100 is 119.9: TestReplacement of legacypool_test.go rounds down, too.
+        ((119, 11), (109, 10), "ok"),
+        ((118, 11), (109, 10), underpriced),
+        // "for low (Wei-level) gas price replacements": a tenth of them is nothing.
+        ((2, 2), (1, 1), "ok"),
+        ((1, 1), (1, 1), underpriced),
+        ((1, 0), (0, 0), underpriced),
+        ((u128::MAX, u128::MAX), (u128::MAX / 2, 1), "ok"),
+        ((u128::MAX, 2), (u128::MAX, 1), underpriced),
+    ] {
+        refused(
+            check_replacement(&with(new.0, new.1), &with(old.0, old.1)),
+            expect,
+        );
+    }
 }
 
 proptest! {

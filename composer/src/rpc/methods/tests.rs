@@ -207,7 +207,7 @@ async fn without_a_conductor_the_clients_receipt_is_awaited() {
         success: true,
     };
     let stage = Stage::Executed(height_one(), execution);
-    fixture.rollup.queue.finish(0, stage).await.unwrap();
+    fixture.rollup.queue.finish(0, stage);
     assert_eq!(sent.await.unwrap().unwrap()["blockNumber"], "0x6");
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Executed {
     /// Where the rollup stands with it.
     pub(crate) progress: Progress,
     pub(crate) slot_secs: u8,
+    /// When the list that ends it was there, verified.
+    pub(crate) arrived: Instant,
 }
 
 /// Hands blocks to the client and writes those that it takes.
@@ -91,7 +93,9 @@ impl<C: ExecutionClient> Committer<C> {
             block,
             progress,
             slot_secs,
+            arrived,
         } = executed;
+        histogram!(metric::ADDED_SECONDS).record(arrived.elapsed());
         let BlockId { number, hash } = progress.head();
         let started = Instant::now();
         match self.known_to_client(number).await? {

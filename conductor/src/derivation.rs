@@ -73,6 +73,8 @@ pub(crate) struct Derivation {
     assembler: Assembler,
     /// The configuration that was compared with our files last.
     checked: Option<RollupConfig>,
+    /// When the last list was there, verified.
+    arrived: Instant,
 }
 
 impl Derivation {
@@ -89,12 +91,18 @@ impl Derivation {
             assembler: Assembler::new(states, source.specification.clone(), cursor, receipts),
             source,
             checked: None,
+            arrived: Instant::now(),
         }
     }
 
     /// The configuration in force.
     pub(crate) fn config(&self) -> &RollupConfig {
         self.checked.as_ref().unwrap_or(&self.source.rollup)
+    }
+
+    /// When the list that closed the last block was there, verified.
+    pub(crate) fn arrived(&self) -> Instant {
+        self.arrived
     }
 
     /// The block after `tip`, and the length of its slot; nothing once the rollup has left.
@@ -104,6 +112,7 @@ impl Derivation {
             let Some(next) = self.source.next(&mut self.follower).await? else {
                 return Ok(None);
             };
+            self.arrived = Instant::now();
             let VerifiedBlock { list, config } = next;
             if self.checked.as_ref() != Some(&config) {
                 check_registration(

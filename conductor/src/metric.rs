@@ -10,6 +10,7 @@ pub(crate) const SKIPPED: &str = "conductor_skipped_total";
 pub(crate) const SUBMIT_SECONDS: &str = "conductor_submit_seconds";
 pub(crate) const EXECUTE_SECONDS: &str = "conductor_execute_seconds";
 pub(crate) const CLOSE_SECONDS: &str = "conductor_close_seconds";
+pub(crate) const ADDED_SECONDS: &str = "conductor_added_seconds";
 pub(crate) const COMMIT_SECONDS: &str = "conductor_commit_seconds";
 pub(crate) const WAITING: &str = "conductor_blocks_waiting";
 pub(crate) const VERIFIED_LAG_SECONDS: &str = "conductor_verified_lag_seconds";
@@ -42,6 +43,10 @@ pub(crate) const ALL: Metrics = Metrics {
         ),
         (EXECUTE_SECONDS, "time to execute what a height brings"),
         (CLOSE_SECONDS, "time to close a block: roots and header"),
+        (
+            ADDED_SECONDS,
+            "time from the verified end of a block to its submission",
+        ),
         (COMMIT_SECONDS, "time to write a block and its state"),
     ],
 };
@@ -64,6 +69,7 @@ mod tests {
             "conductor_submit_seconds",
             "conductor_execute_seconds",
             "conductor_close_seconds",
+            "conductor_added_seconds",
             "conductor_commit_seconds",
         ];
         assert_eq!(super::ALL.names(), expected);

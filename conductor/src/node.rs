@@ -1,6 +1,6 @@
 //! The loop of one conductor.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use counterpoint_service::{probes, sequencer::METRICS};
 use eyre::{OptionExt, WrapErr};
@@ -196,7 +196,7 @@ impl Pipeline {
                 self.tip.left = Some(derivation.config().clone());
                 return Ok(());
             };
-            let executed = self.stage(closed, slot_secs)?;
+            let executed = self.stage(closed, slot_secs, derivation.arrived())?;
             if blocks.send(executed).await.is_err() {
                 return Ok(());
             }
@@ -209,7 +209,7 @@ impl Pipeline {
     }
 
     /// Makes the block the tip: what comes next is executed on top of it.
-    fn stage(&mut self, closed: Closed, slot_secs: u8) -> eyre::Result<Executed> {
+    fn stage(&mut self, closed: Closed, slot_secs: u8, arrived: Instant) -> eyre::Result<Executed> {
         let (progress, block, batch) = Progress::after(closed, &self.source.specification)?;
         self.pending.push(Arc::new(batch));
         self.tip = progress.clone();
@@ -217,6 +217,7 @@ impl Pipeline {
             block,
             progress,
             slot_secs,
+            arrived,
         })
     }
 }

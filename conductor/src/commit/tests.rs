@@ -51,6 +51,7 @@ impl Fixture {
             block,
             progress,
             slot_secs: 1,
+            arrived: Instant::now(),
         }
     }
 

@@ -7,6 +7,9 @@ pub(super) const BAD_PROOFS: &str = "sequencer_bad_proofs_total";
 /// Times that a node was away, slow or had nothing to say, by node.
 pub(super) const FAILURES: &str = "sequencer_endpoint_failures_total";
 
+/// What a verified block costs.
+pub(super) const VERIFY_SECONDS: &str = "sequencer_verify_seconds";
+
 /// The metrics of every service that asks sequencer nodes.
 pub const METRICS: Metrics = Metrics {
     gauges: &[],
@@ -14,5 +17,5 @@ pub const METRICS: Metrics = Metrics {
         (BAD_PROOFS, "answers of a sequencer node that do not hold"),
         (FAILURES, "times that a sequencer node was away or slow"),
     ],
-    histograms: &[],
+    histograms: &[(VERIFY_SECONDS, "time to verify a block: header, leaf, list")],
 };

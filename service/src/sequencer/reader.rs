@@ -12,6 +12,7 @@ use counterpoint_core::{
     state::{Key, RollupRecord},
 };
 use counterpoint_proto::sequencer::RollupBlock;
+use metrics::histogram;
 use tokio::{sync::watch, task::JoinSet};
 use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
@@ -19,6 +20,7 @@ use tracing::{debug, info, warn};
 use super::{
     Client, ClientError, Fork, NodeId, VerifiedBlock, Verifier, VerifyError,
     endpoints::doubled,
+    metric,
     verify::{verify_pivot, verify_record},
 };
 
@@ -276,8 +278,12 @@ impl Reader {
     /// Verifies a message, by headers in between if it is too far from what is trusted.
     async fn accept(&mut self, message: &RollupBlock) -> Result<VerifiedBlock, Unaccepted> {
         loop {
+            let started = Instant::now();
             match self.verifier.accept(message) {
-                Ok(block) => return Ok(block),
+                Ok(block) => {
+                    histogram!(metric::VERIFY_SECONDS).record(started.elapsed());
+                    return Ok(block);
+                }
                 Err(VerifyError::Header(LightError::Distant { .. })) => {
                     let mut trusted = self.verifier.trusted().clone();
                     let bridged = self.client.bridge(&mut trusted, self.verifier.next()).await;

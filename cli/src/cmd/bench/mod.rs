@@ -7,6 +7,7 @@ mod catch_up;
 mod commits;
 mod composer;
 mod conductor;
+mod hops;
 mod load;
 mod plot;
 mod sequencer;

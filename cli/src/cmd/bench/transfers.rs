@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::NodeArgs,
+    hops::Hops,
     load::{Latency, open_loop},
     plot::draw,
 };
@@ -105,6 +106,7 @@ pub(super) async fn run(args: &TransfersArgs) -> eyre::Result<Value> {
     let watcher = tokio::spawn(watch(client, waiting.clone(), measured.executed.clone()));
     let count = u64::from(args.rate) * u64::from(args.seconds);
     let sample_every = (u64::from(args.rate) / SAMPLES_PER_SECOND).max(1);
+    let before = Hops::read(&rollup.conductor_http).await?;
     let started = Instant::now();
     let every = Duration::from_secs(1) / args.rate;
     let mut errors = open_loop(count, every, |at, due| {
@@ -145,6 +147,7 @@ pub(super) async fn run(args: &TransfersArgs) -> eyre::Result<Value> {
         ];
         std::fs::write(path, draw(&lines))?;
     }
+    let hops = Hops::read(&rollup.conductor_http).await?.since(&before);
     let executed = measured.executed.report();
     let done = executed["count"].as_f64().unwrap_or_default();
     Ok(json!({
@@ -159,6 +162,7 @@ pub(super) async fn run(args: &TransfersArgs) -> eyre::Result<Value> {
         "submit_to_sequenced": measured.sequenced.report(),
         "submit_to_early_receipt": measured.receipt.report(),
         "submit_to_head": executed,
+        "conductor": hops,
         "errors": errors.len(),
         "first_error": errors.first().map(|error| format!("{error:#}")),
     }))

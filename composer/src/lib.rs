@@ -13,6 +13,7 @@
 mod bundle;
 mod config;
 mod early;
+mod followers;
 mod intake;
 mod metric;
 mod queue;
@@ -38,8 +39,12 @@ use counterpoint_service::{
     sequencer::{Client, ClientError, Evidence, METRICS, TrustRoot},
 };
 use eyre::{WrapErr, bail};
-use futures::future::{join_all, try_join_all};
+use futures::{
+    FutureExt,
+    future::{join_all, try_join_all},
+};
 use metrics_exporter_prometheus::PrometheusHandle;
+pub use rpc::Limits;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -48,7 +53,7 @@ use crate::{
     bundle::{Share, Shares},
     early::{Early, Follower},
     queue::Queue,
-    rpc::{Rollup, Served},
+    rpc::{Gate, Rollup, Served},
     submitter::Submitter,
     tracker::Tracker,
     trust::{Trust, verify_block},
@@ -126,13 +131,19 @@ async fn serve(
         let early = Arc::new(Early::default());
         if let Some(url) = &settings.conductor_grpc_url {
             let (name, early) = (settings.name.clone(), Arc::clone(&early));
-            followers.push(Follower::new(name, url, early, upstream.clone())?.run());
+            followers.push(
+                Follower::new(name, url, early, upstream.clone())?
+                    .run()
+                    .boxed(),
+            );
         }
         let (shared, told) = (Arc::clone(&queue), Arc::clone(&early));
         trackers.push(Tracker::new(shared, id, upstream.clone(), told).run());
         let conductor = settings.conductor_url.clone();
         let rollup = Rollup::new(registered, Arc::clone(&queue), upstream, early, conductor);
-        rollups.insert(settings.name.clone(), Arc::new(rollup));
+        let rollup = Arc::new(rollup);
+        followers.push(Arc::clone(&rollup).run().boxed());
+        rollups.insert(settings.name.clone(), rollup);
     }
     if let Some(default) = &config.default_rollup {
         let listed = rollups.contains_key(default);
@@ -144,12 +155,12 @@ async fn serve(
     let served = Arc::new(Served {
         rollups,
         default: config.default_rollup.clone(),
+        gate: Arc::new(Gate::new(config.limits.clone())?),
+        shutdown: shutdown.clone(),
     });
     let submitter = Submitter::new(queue, client, trust, key, shares, readiness);
     tokio::try_join!(
-        async {
-            Ok(probes::serve(config.rpc_listen, rpc::routes(served), shutdown.clone()).await?)
-        },
+        async { Ok(rpc::serve(config.rpc_listen, served).await?) },
         submitter.run(),
         try_join_all(trackers),
         async { Ok(join_all(followers).await) },

@@ -25,9 +25,9 @@ use counterpoint_core::primitive::{Hash, Height, RollupId};
 use counterpoint_service::to_f64;
 pub(crate) use log::{Log, LogError};
 use metrics::gauge;
-use tokio::sync::{Notify, RwLock as AsyncRwLock};
+use tokio::sync::{Notify, RwLock as AsyncRwLock, broadcast, watch};
 
-use crate::metric;
+use crate::{followers::Followers, metric};
 
 /// Most transactions that wait or are not finished.
 const MAX_ITEMS: usize = 100_000;
@@ -39,6 +39,8 @@ const MAX_BYTES: usize = 256 << 20;
 const MAX_FINISHED: usize = 50_000;
 /// Replaced transactions whose status is remembered.
 const MAX_REPLACED: usize = 50_000;
+/// Arrivals that who is told of them may be behind.
+const MAX_ARRIVALS: usize = 16_384;
 /// Finished transactions after which the log is written anew; tests of whole networks see it happen.
 const COMPACT_AFTER: usize = if cfg!(feature = "test-utils") {
     500
@@ -219,6 +221,9 @@ pub(crate) struct State {
     /// Hashes of transactions that gave way, oldest first in the line beside.
     replaced: HashSet<B256>,
     replaced_line: VecDeque<B256>,
+    /// Hashes of what each rollup is given, for those who asked for it.
+    arrivals: HashMap<RollupId, broadcast::Sender<B256>>,
+    followers: Followers<(RollupId, B256)>,
 }
 
 /// A transaction that is being written, and the room that it was given.
@@ -461,6 +466,20 @@ impl Queue {
         Some(state.items.get(seq)?.stage)
     }
 
+    /// Hashes of the transactions that a rollup is given from now on.
+    pub(crate) fn arrivals(&self, rollup: RollupId) -> broadcast::Receiver<B256> {
+        let mut state = self.state();
+        let arrivals = state.arrivals.entry(rollup);
+        arrivals
+            .or_insert_with(|| broadcast::Sender::new(MAX_ARRIVALS))
+            .subscribe()
+    }
+
+    /// Wakes whenever something becomes of a rollup's transaction.
+    pub(crate) fn follow(&self, rollup: RollupId, hash: B256) -> watch::Receiver<()> {
+        self.state().followers.follow((rollup, hash))
+    }
+
     /// Whether a transaction gave way to another one not long ago.
     #[must_use]
     pub(crate) fn was_replaced(&self, hash: &B256) -> bool {
@@ -683,6 +702,10 @@ impl State {
             .or_default()
             .insert(item.tx.nonce(), seq);
         self.queued.insert(seq);
+        if let Some(arrivals) = self.arrivals.get(&item.rollup) {
+            let _nobody = arrivals.send(hash);
+        }
+        self.followers.changed(&(item.rollup, hash));
         self.items.insert(seq, item);
     }
 
@@ -695,6 +718,7 @@ impl State {
         let hash = *old.tx.tx_hash();
         self.forget_hash(&old);
         self.bytes -= old.raw.len();
+        self.followers.changed(&(old.rollup, hash));
         self.replaced.insert(hash);
         self.replaced_line.push_back(hash);
         if self.replaced_line.len() > MAX_REPLACED
@@ -719,6 +743,7 @@ impl State {
         };
         let sender = (item.rollup, item.sender);
         let before = std::mem::replace(&mut item.stage, stage);
+        self.followers.changed(&(item.rollup, *item.tx.tx_hash()));
         self.count_batched(sender, before, stage);
         if stage == Stage::Queued {
             self.queued.insert(seq);

@@ -291,3 +291,43 @@ fn text(status: StatusCode, reason: &str) -> Response {
     let headers = [(header::CONNECTION, "close")];
     (status, headers, format!("{reason}\n")).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+    use crate::rpc::Limits;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let gate = Gate::new(Limits::default()).unwrap();
+        let pending = stream::pending::<Result<Vec<u8>, std::io::Error>>();
+        let request = Request::new(Body::from_stream(pending));
+        let refused = read(&gate, request).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::REQUEST_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn bodies_take_room_until_they_are_answered() {
+        let gate = Gate::new(Limits::default()).unwrap();
+        let all = gate.bodies.available_permits();
+        let (body, room) = read(&gate, Request::new(Body::from("12345")))
+            .await
+            .unwrap();
+        assert_eq!(
+            (&body[..], gate.bodies.available_permits()),
+            (&b"12345"[..], all - 5)
+        );
+        drop(room);
+        let rest = gate
+            .bodies
+            .try_acquire_many(u32::try_from(all - 3).unwrap())
+            .unwrap();
+        let refused = read(&gate, Request::new(Body::from("12345")))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(rest);
+    }
+}

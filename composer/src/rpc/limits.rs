@@ -464,7 +464,8 @@ mod tests {
         drop((first, second));
         assert!(one().is_some());
         drop(other);
-        assert_eq!((seats.taken().count, seats.taken().by_holder.len()), (0, 0));
+        let taken = seats.taken();
+        assert_eq!((taken.count, taken.by_holder.len()), (0, 0));
     }
 
     #[test]

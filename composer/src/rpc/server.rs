@@ -14,9 +14,10 @@ use counterpoint_service::probes::in_use;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    time::{Sleep, sleep},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -32,6 +33,10 @@ use super::{
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a reader may take nothing of what it is sent.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection without a seat may take to ask for something, and how many such there are;
+/// those beyond are closed without a word.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_REFUSALS: usize = 64;
 /// Pause after a connection that could not be accepted, for want of files for instance.
 const RETRY: Duration = Duration::from_millis(50);
 /// What a connection is told for which there is no place.
@@ -56,6 +61,7 @@ pub(super) async fn accept(listener: TcpListener, served: Arc<Served>) {
     let shutdown: CancellationToken = served.shutdown.clone();
     let routes = routes(Arc::clone(&served));
     let connections = TaskTracker::new();
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -71,9 +77,12 @@ pub(super) async fn accept(listener: TcpListener, served: Arc<Served>) {
         };
         let gate = &served.gate;
         let Some(seat) = gate.connections.take(gate.holder(peer.ip())) else {
-            let _gone = stream.try_write(NO_SEAT);
+            if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
+                tokio::spawn(refuse(stream, place));
+            }
             continue;
         };
+        let _gone = stream.set_nodelay(true);
         let stream = Stream::new(stream, seat);
         connections.spawn(serve_one(stream, peer, routes.clone(), shutdown.clone()));
     }
@@ -82,8 +91,19 @@ pub(super) async fn accept(listener: TcpListener, served: Arc<Served>) {
     connections.wait().await;
 }
 
+/// Tells a caller that there is no seat, once it has asked for something.
+async fn refuse(mut stream: TcpStream, _place: OwnedSemaphorePermit) {
+    let _silent = timeout(REFUSAL_TIMEOUT, stream.read(&mut [0; 4_096])).await;
+    let _gone = stream.try_write(NO_SEAT);
+}
+
 /// Serves a connection until it ends; told to stop, it answers what was begun.
-async fn serve_one(stream: Stream, peer: SocketAddr, routes: Router, shutdown: CancellationToken) {
+async fn serve_one(
+    stream: Stream<TcpStream>,
+    peer: SocketAddr,
+    routes: Router,
+    shutdown: CancellationToken,
+) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
@@ -110,15 +130,14 @@ async fn serve_one(stream: Stream, peer: SocketAddr, routes: Router, shutdown: C
 /// A connection that breaks when its reader takes nothing for too long. It has its seat with it
 /// wherever it goes, over WebSocket too.
 #[derive(Debug)]
-struct Stream {
-    inner: TcpStream,
+struct Stream<T> {
+    inner: T,
     stalled: Option<Pin<Box<Sleep>>>,
     _seat: Seat,
 }
 
-impl Stream {
-    fn new(inner: TcpStream, seat: Seat) -> Self {
-        let _gone = inner.set_nodelay(true);
+impl<T: AsyncWrite + Unpin> Stream<T> {
+    fn new(inner: T, seat: Seat) -> Self {
         Self {
             inner,
             stalled: None,
@@ -130,7 +149,7 @@ impl Stream {
     fn watch(
         &mut self,
         cx: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+        write: impl FnOnce(Pin<&mut T>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = write(Pin::new(&mut self.inner), cx) {
             self.stalled = None;
@@ -144,7 +163,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -154,7 +173,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -181,5 +200,32 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::rpc::{Gate, Limits};
+
+    #[test]
+    fn who_finds_no_seat_is_told_in_full() {
+        let answer = String::from_utf8(NO_SEAT.to_vec()).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_loses_its_connection() {
+        let gate = Gate::new(Limits::default()).unwrap();
+        let seat = gate.connections.take(None).unwrap();
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let mut stream = Stream::new(ours, seat);
+        stream.write_all(&[0; 64]).await.unwrap();
+        let error = stream.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use alloy_primitives::B256;
@@ -41,6 +42,8 @@ struct ClientState {
     logs: BTreeMap<u64, Vec<Value>>,
     asked: Vec<Value>,
     syncing: Value,
+    /// What every block carries, to make it long.
+    extra: String,
     /// Methods that are answered with an error.
     broken: Vec<&'static str>,
 }
@@ -68,6 +71,11 @@ impl Client {
         state.logs.entry(block).or_default().push(log);
     }
 
+    /// Every block is at least so long.
+    pub(crate) fn lengthen(&self, bytes: usize) {
+        self.state.lock().unwrap().extra = "00".repeat(bytes / 2);
+    }
+
     pub(crate) fn syncing(&self, syncing: Value) {
         self.state.lock().unwrap().syncing = syncing;
     }
@@ -83,6 +91,12 @@ impl Client {
         let name = |call: &Value| call["method"].as_str().unwrap().to_owned();
         state.asked.iter().map(name).collect()
     }
+}
+
+/// A timestamp with which the client lags behind nobody.
+fn now() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    format!("{:#x}", now.as_secs())
 }
 
 /// The hash of a block.
@@ -131,8 +145,8 @@ impl Client {
                 };
                 json!({
                     "number": format!("{number:#x}"), "hash": hash(number), "logsBloom": bloom,
-                    "timestamp": "0x1", "gasUsed": "0x0", "gasLimit": "0x1c9c380",
-                    "baseFeePerGas": "0x7", "extraData": "0x", "size": "0x1", "transactions": [],
+                    "timestamp": now(), "gasUsed": "0x0", "gasLimit": "0x1c9c380",
+                    "baseFeePerGas": "0x7", "extraData": format!("0x{}", state.extra), "size": "0x1", "transactions": [],
                     "uncles": [],
                 })
             }

@@ -283,10 +283,10 @@ mod tests {
         #[test]
         fn nothing_that_is_sent_breaks_it(body: Vec<u8>, text in "[\\[\\]{}\",:0-9a-z\\\\ ]{0,60}") {
             for body in [&body[..], text.as_bytes()] {
-                if let Ok(Request::One(raw)) = Request::read(body, 3) {
-                    if let Err(answer) = Message::read(raw) {
-                        assert!(serde_json::from_str::<Value>(&answer).is_ok());
-                    }
+                if let Ok(Request::One(raw)) = Request::read(body, 3)
+                    && let Err(answer) = Message::read(raw)
+                {
+                    assert!(serde_json::from_str::<Value>(&answer).is_ok());
                 }
             }
         }

@@ -4,6 +4,8 @@ use clap::Parser;
 use counterpoint_service::{LogFormat, Settings};
 use serde::{Deserialize, Serialize};
 
+use crate::rpc::Limits;
+
 /// A wallet's way into the sequencer: JSON-RPC in, durable batches out.
 ///
 /// Rollups are listed in the file; every flag is also a key of it, and an environment variable such
@@ -103,6 +105,9 @@ pub struct Config {
     /// How log lines look.
     #[serde(default)]
     pub log_format: LogFormat,
+    /// What callers may take.
+    #[serde(default)]
+    pub limits: Limits,
     /// The rollups served.
     pub rollups: Vec<RollupSettings>,
 }

@@ -16,6 +16,7 @@ mod chain;
 mod config;
 mod disk;
 mod early;
+mod followers;
 mod intake;
 mod metric;
 mod queue;
@@ -38,8 +39,12 @@ use counterpoint_service::{
     Probes, Readiness, files, probes,
     sequencer::{Client, Evidence, METRICS, TrustRoot},
 };
-use futures::future::{join_all, try_join_all};
+use futures::{
+    FutureExt,
+    future::{join_all, try_join_all},
+};
 use metrics_exporter_prometheus::PrometheusHandle;
+pub use rpc::Limits;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +53,7 @@ use crate::{
     chain::Watcher,
     early::{Early, Follower},
     queue::Queue,
-    rpc::{Rollup, Served},
+    rpc::{Gate, Rollup, Served},
     submitter::Submitter,
     tracker::Tracker,
     trust::Trust,
@@ -135,7 +140,11 @@ async fn serve(
         let early = Arc::new(Early::default());
         if let Some(url) = &settings.conductor_grpc_url {
             let (name, early) = (settings.name.clone(), Arc::clone(&early));
-            followers.push(Follower::new(name, url, early, upstream.clone())?.run());
+            followers.push(
+                Follower::new(name, url, early, upstream.clone())?
+                    .run()
+                    .boxed(),
+            );
         }
         let (shared, told) = (Arc::clone(&queue), Arc::clone(&early));
         let (rules, retry) = (
@@ -148,7 +157,9 @@ async fn serve(
         let known = Arc::clone(&registered);
         let admission = Admission::new(known, chain.clone(), Arc::clone(&queue), max_price);
         let rollup = Rollup::new(registered, shared, upstream, early, conductor, admission);
-        rollups.insert(settings.name.clone(), Arc::new(rollup));
+        let rollup = Arc::new(rollup);
+        followers.push(Arc::clone(&rollup).run().boxed());
+        rollups.insert(settings.name.clone(), rollup);
     }
     if let Some(default) = &config.default_rollup {
         let listed = rollups.contains_key(default);
@@ -160,6 +171,8 @@ async fn serve(
     let served = Arc::new(Served {
         rollups,
         default: config.default_rollup.clone(),
+        gate: Arc::new(Gate::new(config.limits.clone())?),
+        shutdown: shutdown.clone(),
     });
     let max_price = config.max_price;
     let sender = Arc::clone(&queue);
@@ -169,9 +182,7 @@ async fn serve(
         Ok(())
     };
     tokio::try_join!(
-        async {
-            Ok(probes::serve(config.rpc_listen, rpc::routes(served), shutdown.clone()).await?)
-        },
+        async { Ok(rpc::serve(config.rpc_listen, served).await?) },
         disk::outlast(queue, shutdown, sent),
         watching,
         async { Ok(join_all(followers).await) },

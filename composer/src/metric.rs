@@ -14,6 +14,11 @@ pub(crate) const DISSOLVED: &str = "composer_dissolved_batches_total";
 pub(crate) const SEQUENCED: &str = "composer_sequenced_transactions_total";
 pub(crate) const EXECUTED: &str = "composer_executed_transactions_total";
 pub(crate) const SKIPPED: &str = "composer_skipped_transactions_total";
+pub(crate) const CONNECTIONS: &str = "composer_connections";
+pub(crate) const WEBSOCKETS: &str = "composer_websockets";
+pub(crate) const SUBSCRIPTIONS: &str = "composer_subscriptions";
+pub(crate) const CALLS: &str = "composer_calls_total";
+pub(crate) const REFUSED: &str = "composer_refused_total";
 pub(crate) const ACKNOWLEDGE_SECONDS: &str = "composer_acknowledge_seconds";
 pub(crate) const INCLUSION_SECONDS: &str = "composer_inclusion_seconds";
 
@@ -31,6 +36,9 @@ pub(crate) const ALL: Metrics = Metrics {
         ),
         (SPENDING, "what the sequencer account pays in a minute"),
         (FREE_BYTES, "free bytes of the disk that data_dir is on"),
+        (CONNECTIONS, "connections of callers"),
+        (WEBSOCKETS, "connections that are WebSockets"),
+        (SUBSCRIPTIONS, "subscriptions that have not ended"),
     ],
     counters: &[
         (RECEIVED, "transactions that wallets sent, by outcome"),
@@ -42,6 +50,14 @@ pub(crate) const ALL: Metrics = Metrics {
         (SEQUENCED, "transactions in verified lists"),
         (EXECUTED, "transactions with a receipt"),
         (SKIPPED, "transactions in a list and in no block"),
+        (
+            CALLS,
+            "calls of methods that there are, by method and outcome",
+        ),
+        (
+            REFUSED,
+            "callers that were refused or cut off, by reason: connections, key, memory, rate, slow, subscriptions",
+        ),
     ],
     histograms: &[
         (
@@ -66,12 +82,17 @@ mod tests {
             "composer_base_fee_units",
             "composer_spending_units_per_minute",
             "composer_free_bytes",
+            "composer_connections",
+            "composer_websockets",
+            "composer_subscriptions",
             "composer_received_transactions_total",
             "composer_batches_total",
             "composer_dissolved_batches_total",
             "composer_sequenced_transactions_total",
             "composer_executed_transactions_total",
             "composer_skipped_transactions_total",
+            "composer_calls_total",
+            "composer_refused_total",
             "composer_acknowledge_seconds",
             "composer_inclusion_seconds",
         ];

@@ -536,6 +536,8 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
         "sequencer_genesis": layout.sequencer_genesis(),
         "key_file": layout.composer_key(),
         "default_rollup": default_rollup.name,
+        // Everybody is at one address here, load generators too.
+        "limits": { "calls_per_second": 0, "max_connections_per_address": 1024 },
         "rollups": rollups,
     });
     write_config(layout, "composer", &composer)?;

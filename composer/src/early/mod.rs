@@ -22,7 +22,7 @@ use counterpoint_proto::conductor as proto;
 pub(crate) use stream::Follower;
 use tokio::sync::watch;
 
-use crate::queue::Place;
+use crate::{followers::Followers, queue::Place};
 
 /// Most bytes of what is remembered of one rollup, about: many slots of full blocks.
 const MAX_BYTES: usize = 32 << 20;
@@ -67,6 +67,9 @@ struct Told {
     /// All of them, oldest first.
     line: VecDeque<Key>,
     bytes: usize,
+    /// The last complete block.
+    closed: Option<u64>,
+    followers: Followers<B256>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +122,18 @@ impl Early {
         std::mem::take(&mut self.told().fresh)
     }
 
+    /// The last block that is complete, if any was told.
+    #[must_use]
+    pub(crate) fn closed(&self) -> Option<u64> {
+        self.told().closed
+    }
+
+    /// Wakes whenever more is told of a transaction.
+    #[must_use]
+    pub(crate) fn follow(&self, hash: B256) -> watch::Receiver<()> {
+        self.told().followers.follow(hash)
+    }
+
     /// Wakes whenever more is told.
     #[must_use]
     pub(crate) fn watch(&self) -> watch::Receiver<()> {
@@ -157,6 +172,7 @@ impl Early {
 impl Told {
     fn include(&mut self, included: Included) {
         let hash = included.receipt.transaction_hash;
+        self.followers.changed(&hash);
         self.bytes += size_of_receipt(&included);
         match self.receipts.insert(hash, included) {
             Some(before) => self.bytes -= size_of_receipt(&before),
@@ -165,6 +181,7 @@ impl Told {
     }
 
     fn skip(&mut self, hash: B256, place: Place, reason: String) {
+        self.followers.changed(&hash);
         self.bytes += size_of_skip(&reason);
         if self.fresh.len() < MAX_FRESH {
             self.fresh.push((hash, place));
@@ -176,6 +193,7 @@ impl Told {
     }
 
     fn close(&mut self, number: u64, hash: B256) {
+        self.closed = Some(number);
         if self.blocks.insert(number, hash).is_none() {
             self.bytes += ENTRY;
             self.line.push_back(Key::Block(number));

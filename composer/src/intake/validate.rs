@@ -251,6 +251,10 @@ pub(crate) fn judge(
     let replaced = match queue.by_nonce(*rollup, *sender, tx.nonce()) {
         None => None,
         Some(Held::Writing) => return Err(Refusal::Passing),
+        // The same came by another call meanwhile.
+        Some(Held::Item(item)) if item.tx.tx_hash() == tx.tx_hash() => {
+            return Err(Refusal::Passing);
+        }
         Some(Held::Item(item)) if item.stage == Stage::Queued => {
             check_replacement(tx, &item.tx)?;
             Some(item)

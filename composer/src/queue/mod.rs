@@ -36,7 +36,7 @@ use record::Record;
 pub(crate) use record::{LastSkip, Skip};
 use state::Line;
 pub(crate) use state::{State, cost};
-use tokio::sync::{Notify, RwLock as AsyncRwLock};
+use tokio::sync::{Notify, RwLock as AsyncRwLock, broadcast, watch};
 
 use self::lane::Standing;
 use crate::metric;
@@ -55,6 +55,8 @@ const MAX_BYTES: usize = 256 << 20;
 const MAX_FINISHED: usize = 50_000;
 /// Replaced transactions whose status is remembered.
 const MAX_REPLACED: usize = 50_000;
+/// Arrivals that who is told of them may be behind.
+const MAX_ARRIVALS: usize = 16_384;
 /// Bytes by which the log may grow before it is written anew, beside twice what is not finished: it
 /// is read whole at a start. Tests of whole networks see it happen.
 const COMPACT_BYTES: u64 = if cfg!(feature = "test-utils") {
@@ -649,6 +651,16 @@ impl Queue {
     pub(crate) fn bundle(&self, rollup: RollupId, bundle: B256) -> Option<Vec<Item>> {
         let state = self.state();
         Some(state.bundle(rollup, bundle)?.into_iter().cloned().collect())
+    }
+
+    /// Hashes of the transactions that a rollup is given from now on.
+    pub(crate) fn arrivals(&self, rollup: RollupId) -> broadcast::Receiver<B256> {
+        self.state().arrivals(rollup)
+    }
+
+    /// Wakes whenever something becomes of a rollup's transaction.
+    pub(crate) fn follow(&self, rollup: RollupId, hash: B256) -> watch::Receiver<()> {
+        self.state().follow(rollup, hash)
     }
 
     /// Whether a transaction gave way to another one not long ago.

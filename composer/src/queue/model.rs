@@ -20,7 +20,7 @@ type Key = (u8, u64);
 /// Where the model has a transaction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
-    /// `released` is forgotten by a crash.
+    /// `released` is forgotten by a crash, unless it was kept.
     Delayed {
         place: Place,
         released: bool,
@@ -398,8 +398,10 @@ impl World {
     async fn compact(&mut self) {
         self.queue().compact().await.unwrap();
         for tx in self.txs.values_mut() {
-            if let Fate::Ran { kept, .. } = &mut tx.fate {
-                *kept = false;
+            match &mut tx.fate {
+                Fate::Ran { kept, .. } => *kept = false,
+                Fate::Delayed { released: true, .. } => tx.fate = Fate::Waiting,
+                _ => {}
             }
         }
     }

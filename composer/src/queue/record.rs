@@ -38,7 +38,8 @@ pub(super) enum Record {
         next_nonce: Option<u64>,
         open: Option<Batch>,
         placed: Vec<(u64, Place)>,
-        skipped: Vec<(u64, LastSkip)>,
+        /// With whether the cause has not passed yet.
+        skipped: Vec<(u64, LastSkip, bool)>,
     },
     /// Batches of which no version can be in a block any more; the account's nonce is the one that
     /// comes next.

@@ -11,13 +11,16 @@ use alloy_eips::eip2718::Decodable2718;
 use alloy_primitives::{Address, B256, U256};
 use bytes::Bytes;
 use counterpoint_core::primitive::{Height, RollupId};
+use tokio::sync::{broadcast, watch};
 
 use super::{
-    Batch, Checked, Claim, Execution, Held, Item, MAX_BYTES, MAX_FINISHED, MAX_ITEMS, MAX_PARKED,
-    MAX_PARKED_PER_SENDER, MAX_PER_SENDER, MAX_REPLACED, Place, QueueError, Rejection, Stage,
+    Batch, Checked, Claim, Execution, Held, Item, MAX_ARRIVALS, MAX_BYTES, MAX_FINISHED, MAX_ITEMS,
+    MAX_PARKED, MAX_PARKED_PER_SENDER, MAX_PER_SENDER, MAX_REPLACED, Place, QueueError, Rejection,
+    Stage,
     lane::{Entry, Lane, Standing},
     record::{LastSkip, Record, Skip, bundle_bytes},
 };
+use crate::followers::Followers;
 
 /// One sender of one rollup.
 type LaneKey = (RollupId, Address);
@@ -65,6 +68,9 @@ pub(crate) struct State {
     /// Hashes of transactions that gave way, oldest first in the line beside.
     replaced: HashSet<B256>,
     replaced_line: VecDeque<B256>,
+    /// Hashes of what each rollup is given, for those who asked for it.
+    arrivals: HashMap<RollupId, broadcast::Sender<B256>>,
+    followers: Followers<(RollupId, B256)>,
 }
 
 /// A transaction that is being written, and the room that it was given.
@@ -90,6 +96,17 @@ impl State {
 
     pub(super) fn has_waiting(&self) -> bool {
         !self.heads.is_empty()
+    }
+
+    pub(super) fn arrivals(&mut self, rollup: RollupId) -> broadcast::Receiver<B256> {
+        let arrivals = self.arrivals.entry(rollup);
+        arrivals
+            .or_insert_with(|| broadcast::Sender::new(MAX_ARRIVALS))
+            .subscribe()
+    }
+
+    pub(super) fn follow(&mut self, rollup: RollupId, hash: B256) -> watch::Receiver<()> {
+        self.followers.follow((rollup, hash))
     }
 
     /// Who holds a nonce of a sender, if it is not finished.
@@ -347,8 +364,8 @@ impl State {
                 skipped,
             } => {
                 self.next_nonce = next_nonce;
-                for (seq, skip) in skipped {
-                    self.delay(seq, skip);
+                for (seq, skip, delayed) in skipped {
+                    self.was_skipped(seq, skip, delayed);
                 }
                 open.into_iter().for_each(|batch| self.open(batch));
                 for (seq, place) in placed {
@@ -415,6 +432,10 @@ impl State {
         };
         let nonce = item.tx.nonce();
         self.change(item.lane(), |lane| lane.insert(nonce, entry));
+        if let Some(arrivals) = self.arrivals.get(&item.rollup) {
+            let _nobody = arrivals.send(hash);
+        }
+        self.followers.changed(&(item.rollup, hash));
         self.items.insert(seq, item);
     }
 
@@ -428,6 +449,7 @@ impl State {
         self.forget_hash(&old);
         self.delayed.remove(&(old.rollup, seq));
         self.bytes -= old.raw.len();
+        self.followers.changed(&(old.rollup, hash));
         self.replaced.insert(hash);
         self.replaced_line.push_back(hash);
         if self.replaced_line.len() > MAX_REPLACED
@@ -452,6 +474,7 @@ impl State {
             return;
         };
         let before = std::mem::replace(&mut item.stage, stage);
+        self.followers.changed(&(item.rollup, *item.tx.tx_hash()));
         if stage != Stage::Queued {
             item.delayed = false;
         }
@@ -497,17 +520,17 @@ impl State {
             attempts: attempts + u32::from(!item.delayed),
         };
         if again {
-            self.delay(seq, skip);
+            self.was_skipped(seq, skip, true);
         } else {
             item.skip = Some(skip);
             self.finish(seq, Stage::Skipped(place));
         }
     }
 
-    fn delay(&mut self, seq: u64, skip: LastSkip) {
+    fn was_skipped(&mut self, seq: u64, skip: LastSkip, delayed: bool) {
         if let Some(item) = self.items.get_mut(&seq) {
             item.skip = Some(skip);
-            item.delayed = true;
+            item.delayed = delayed;
             self.set_stage(seq, Stage::Queued);
         }
     }
@@ -726,7 +749,7 @@ impl State {
             Stage::Sequenced(place) => Some((item.seq, place)),
             _ => None,
         });
-        let skipped = live().filter_map(|item| Some((item.seq, item.skip.clone()?)));
+        let skipped = live().filter_map(|item| Some((item.seq, item.skip.clone()?, item.delayed)));
         let mut open = self.open.values().cloned();
         records.push(Record::Kept {
             next_nonce: self.next_nonce,

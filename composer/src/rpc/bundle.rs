@@ -100,7 +100,7 @@ mod tests {
             ("revertingTxHashes", json!("all")),
             ("txs", json!([1])),
         ] {
-            let expect = format!("invalid params: {key}: ");
+            let expect = format!("{key}: ");
             check(
                 |bundle| {
                     bundle.insert(key.into(), value);

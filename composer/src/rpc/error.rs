@@ -14,12 +14,13 @@ impl RpcError {
         Self(json!({ "code": code, "message": message.into() }))
     }
 
-    pub(crate) fn parse(reason: impl std::fmt::Display) -> Self {
-        Self::new(-32_700, format!("parse error: {reason}"))
+    /// What is no JSON, or is nested too deep.
+    pub(crate) fn parse() -> Self {
+        Self::new(-32_700, "parse error")
     }
 
-    pub(crate) fn invalid_request(reason: &str) -> Self {
-        Self::new(-32_600, format!("invalid request: {reason}"))
+    pub(crate) fn invalid_request(reason: impl Into<String>) -> Self {
+        Self::new(-32_600, reason)
     }
 
     pub(crate) fn unknown_method(method: &str) -> Self {
@@ -29,8 +30,26 @@ impl RpcError {
         )
     }
 
+    /// What geth says of a subscription where nothing can be sent but answers.
+    pub(crate) fn no_notifications() -> Self {
+        Self::new(-32_601, "notifications not supported")
+    }
+
     pub(crate) fn invalid_params(reason: impl std::fmt::Display) -> Self {
-        Self::new(-32_602, format!("invalid params: {reason}"))
+        Self::new(-32_602, reason.to_string())
+    }
+
+    /// What geth says of a subscription or a filter that it does not have.
+    pub(crate) fn not_found(what: &str) -> Self {
+        Self::new(-32_000, format!("{what} not found"))
+    }
+
+    pub(crate) fn request_timeout() -> Self {
+        Self::new(-32_002, "request timed out")
+    }
+
+    pub(crate) fn answer_too_large() -> Self {
+        Self::new(-32_003, "response too large")
     }
 
     /// What geth says of a transaction that it does not take.
@@ -68,6 +87,11 @@ impl RpcError {
         self
     }
 
+    pub(crate) fn as_value(&self) -> &Value {
+        &self.0
+    }
+
+    #[cfg(test)]
     pub(crate) fn into_value(self) -> Value {
         self.0
     }

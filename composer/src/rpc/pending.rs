@@ -5,9 +5,10 @@
 //! last executed block, since nobody knows the state after transactions that have not run.
 
 use alloy_primitives::Address;
+use counterpoint_core::primitive::RollupId;
 use serde_json::{Value, json};
 
-use super::{RpcError, methods::parse};
+use super::RpcError;
 use crate::{
     queue::{Item, Queue, Waiting},
     upstream::{Head, Upstream},
@@ -51,10 +52,9 @@ pub(super) fn is_asked(params: &Value) -> bool {
 pub(super) async fn balance(
     queue: &Queue,
     upstream: &Upstream,
-    rollup: counterpoint_core::primitive::RollupId,
-    params: Value,
+    rollup: RollupId,
+    address: Address,
 ) -> Result<Value, RpcError> {
-    let (address, _): (Address, String) = parse(params)?;
     let accounts = upstream.accounts(&[address]).await?;
     let left = accounts.first().map(|account| {
         let cost = queue.look(|state| state.pending_cost(rollup, address, account.nonce));

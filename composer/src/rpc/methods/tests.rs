@@ -1,9 +1,15 @@
 use counterpoint_core::primitive::Height;
 
-use super::*;
+use std::time::Duration;
+
+use super::{
+    sync::{MAX_WAIT, WAIT, wait},
+    *,
+};
 use crate::{
     early::testing::{Client, closed, height_one, receipt, skip},
-    queue::testing::raw,
+    queue::{Place, Stage, testing::raw},
+    rpc::{dispatch::Context, testing::context},
 };
 
 /// A rollup with an execution client that is five blocks old, and a conductor that a test plays.
@@ -46,8 +52,7 @@ impl Fixture {
     }
 
     async fn call(&self, method: &str, params: Value) -> Result<Value, Value> {
-        let answer = self.rollup.call(method, params).await;
-        answer.map_err(RpcError::into_value)
+        call(&context(&self.rollup), method, params).await
     }
 
     async fn ask(&self, method: &str) -> Value {
@@ -55,10 +60,9 @@ impl Fixture {
     }
 
     /// Sends the transaction and waits for its receipt, in a task of its own.
-    fn send(&self) -> tokio::task::JoinHandle<Result<Value, RpcError>> {
-        let (rollup, raw) = (Arc::clone(&self.rollup), self.raw.clone());
-        let params = json!([raw, 60_000]);
-        tokio::spawn(async move { rollup.call("eth_sendRawTransactionSync", params).await })
+    fn send(&self) -> tokio::task::JoinHandle<Result<Value, Value>> {
+        let (context, params) = (context(&self.rollup), json!([self.raw, 60_000]));
+        tokio::spawn(async move { call(&context, "eth_sendRawTransactionSync", params).await })
     }
 
     async fn acknowledged(&self) {
@@ -71,6 +75,17 @@ impl Fixture {
         let places = vec![(0, Some(0))];
         let queue = &self.rollup.queue;
         queue.included(0, Height::new(1), places).await.unwrap();
+    }
+}
+
+/// What a call is answered, as a wallet sees it.
+async fn call(context: &Context, method: &str, params: Value) -> Result<Value, Value> {
+    let call = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+    let reply = context.answer(call.to_string().as_bytes()).await;
+    let mut answer: Value = serde_json::from_str(&reply.text.unwrap()).unwrap();
+    match answer.get_mut("error") {
+        Some(error) => Err(error.take()),
+        None => Ok(answer["result"].take()),
     }
 }
 
@@ -158,7 +173,7 @@ async fn a_skip_at_its_place_is_the_end_and_has_a_reason() {
         (&json!("rejected"), &json!("fee"))
     );
     assert_eq!(fixture.ask("eth_getTransactionByHash").await, json!(null));
-    let error = sent.await.unwrap().unwrap_err().into_value();
+    let error = sent.await.unwrap().unwrap_err();
     assert_eq!(
         (&error["code"], &error["data"]),
         (&json!(5), &json!(fixture.hash))

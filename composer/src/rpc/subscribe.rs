@@ -1,0 +1,197 @@
+//! Subscriptions: each is a stream of what it tells.
+
+use std::{pin::Pin, sync::Arc};
+
+use alloy_primitives::B256;
+use futures::{FutureExt, Stream, StreamExt, future, stream};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_stream::wrappers::{BroadcastStream, WatchStream, errors::BroadcastStreamRecvError};
+
+use super::{
+    RpcError,
+    feed::Block,
+    log_filter::LogFilter,
+    methods::{Rollup, argument},
+};
+
+/// What a subscription tells, until it ends or its connection must be closed.
+pub(crate) type Told = Pin<Box<dyn Stream<Item = Result<String, Broken>> + Send>>;
+
+/// Why a subscription cannot go on: it would leave something out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Broken {
+    #[error("reader is too slow, notifications were missed")]
+    Slow,
+    #[error("the logs of a block could not be read")]
+    NoLogs,
+    #[error("the execution client does not say what became of the transaction")]
+    NoStatus,
+}
+
+/// A subscription that is answered with its id, and begins with that answer.
+pub(crate) struct Begun {
+    /// The method of its notifications.
+    pub(crate) method: &'static str,
+    pub(crate) told: Told,
+}
+
+/// The method of geth's notifications.
+const ETH: &str = "eth_subscription";
+/// The method of ours.
+const COUNTERPOINT: &str = "counterpoint_subscription";
+
+impl Rollup {
+    /// `eth_subscribe`.
+    pub(crate) fn subscribe(self: &Arc<Self>, params: &Value) -> Result<Begun, RpcError> {
+        let name = params.get(0).and_then(Value::as_str).ok_or_else(|| {
+            RpcError::invalid_params("expected subscription name as first argument")
+        })?;
+        let told = match name {
+            "newHeads" => {
+                too_many(params, 1)?;
+                let blocks = BroadcastStream::new(self.feed.blocks());
+                let header = |block: Arc<Block>| block.header.clone();
+                blocks.map(move |block| Ok(header(block?))).boxed()
+            }
+            "logs" => {
+                too_many(params, 2)?;
+                let asked = params.get(1).cloned().unwrap_or_default();
+                logs(self.feed.blocks(), LogFilter::read(asked)?)
+            }
+            "newPendingTransactions" => {
+                too_many(params, 2)?;
+                let full = argument::<Option<bool>>(params, 1)?.unwrap_or_default();
+                self.arrivals(full)
+            }
+            "syncing" => {
+                too_many(params, 1)?;
+                WatchStream::new(self.feed.syncing())
+                    .map(|told| Ok(told.to_string()))
+                    .boxed()
+            }
+            name => {
+                let reason = format!("no {name:?} subscription in eth namespace");
+                return Err(RpcError::new(-32_601, reason));
+            }
+        };
+        Ok(Begun { method: ETH, told })
+    }
+
+    /// What is taken in, in full or by its hash.
+    fn arrivals(self: &Arc<Self>, full: bool) -> Told {
+        let rollup = Arc::clone(self);
+        let arrivals = BroadcastStream::new(self.queue.arrivals(self.config.rollup_id));
+        let told = arrivals.filter_map(move |hash| {
+            let told = match hash {
+                Err(error) => Some(Err(error.into())),
+                Ok(hash) if full => rollup.held(hash).map(Ok),
+                Ok(hash) => Some(Ok(json!(hash))),
+            };
+            future::ready(told.map(|told| told.map(|value| value.to_string())))
+        });
+        told.boxed()
+    }
+
+    /// `counterpoint_subscribeStatus`: where a transaction stands now, and whenever that changes.
+    /// Steps that pass faster than they can be told are left out; the last one never is.
+    pub(crate) fn subscribe_status(self: &Arc<Self>, params: &Value) -> Result<Begun, RpcError> {
+        let hash: B256 = argument(params, 0)?;
+        let following = Following {
+            rollup: Arc::clone(self),
+            hash,
+            queue: self.queue.follow(self.config.rollup_id, hash),
+            early: self.early.follow(hash),
+            last: None,
+        };
+        let told = stream::unfold(Some(following), |following| async {
+            let mut following = following?;
+            let status = match following.next().await {
+                Ok(status) => status,
+                Err(error) => return Some((Err(error), None)),
+            };
+            let is_end = matches!(status["status"].as_str(), Some("executed" | "rejected"));
+            let told = status.to_string();
+            following.last = Some(status);
+            Some((Ok(told), (!is_end).then_some(following)))
+        });
+        let told = told.boxed();
+        let method = COUNTERPOINT;
+        Ok(Begun { method, told })
+    }
+}
+
+/// One transaction that is followed.
+struct Following {
+    rollup: Arc<Rollup>,
+    hash: B256,
+    queue: watch::Receiver<()>,
+    early: watch::Receiver<()>,
+    last: Option<Value>,
+}
+
+impl Following {
+    /// The next status that is another one than the last.
+    async fn next(&mut self) -> Result<Value, Broken> {
+        loop {
+            self.queue.mark_unchanged();
+            self.early.mark_unchanged();
+            let status = self.rollup.status(self.hash).await;
+            let status = status.map_err(|_| Broken::NoStatus)?;
+            if self.last.as_ref() != Some(&status) {
+                return Ok(status);
+            }
+            // A sender that is gone will never wake again; the other may.
+            let woken = |changed: Result<(), _>| match changed {
+                Ok(()) => future::ready(()).left_future(),
+                Err(watch::error::RecvError { .. }) => future::pending().right_future(),
+            };
+            tokio::select! {
+                () = self.queue.changed().then(woken) => {}
+                () = self.early.changed().then(woken) => {}
+            }
+        }
+    }
+}
+
+/// The logs that a filter describes, of every block.
+fn logs(blocks: tokio::sync::broadcast::Receiver<Arc<Block>>, filter: LogFilter) -> Told {
+    let matching = move |block: Result<Arc<Block>, BroadcastStreamRecvError>| {
+        let told: Vec<Result<String, Broken>> = match block {
+            Err(error) => vec![Err(error.into())],
+            Ok(block) => match &block.logs {
+                None => vec![Err(Broken::NoLogs)],
+                Some(logs) => logs
+                    .iter()
+                    .filter(|log| filter.matches(&log.log, block.number))
+                    .map(|log| Ok(log.text.clone()))
+                    .collect(),
+            },
+        };
+        stream::iter(told)
+    };
+    BroadcastStream::new(blocks).flat_map(matching).boxed()
+}
+
+/// Refuses more parameters than a subscription takes.
+fn too_many(params: &Value, most: usize) -> Result<(), RpcError> {
+    if params.as_array().is_some_and(|params| params.len() > most) {
+        let reason = format!("too many arguments, want at most {most}");
+        return Err(RpcError::invalid_params(reason));
+    }
+    Ok(())
+}
+
+impl From<BroadcastStreamRecvError> for Broken {
+    fn from(BroadcastStreamRecvError::Lagged(_): BroadcastStreamRecvError) -> Self {
+        Self::Slow
+    }
+}
+
+impl std::fmt::Debug for Begun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Begun")
+            .field("method", &self.method)
+            .finish_non_exhaustive()
+    }
+}

@@ -134,6 +134,17 @@ await step("replace", async () => {
   });
 });
 
+await step("a gap of nonces, and its filling", async () => {
+  const nonce = await pendingNonce();
+  const send = async (nonce) =>
+    client.sendRawTransaction({ serializedTransaction: await sign({ nonce, ...fees(20) }) });
+  const later = [await send(nonce + 2), await send(nonce + 1)];
+  assert.equal(await pendingNonce(), nonce);
+  for (const hash of later) assert.equal((await client.getTransaction({ hash })).blockNumber, null);
+  const hashes = [...later, await send(nonce)];
+  for (const hash of hashes) assert.equal((await mined(hash)).status, "success");
+});
+
 await step("deploy, read, write", async () => {
   const hash = await wallet.deployContract({ abi, bytecode, args: [7n] });
   const { contractAddress: address, status } = await mined(hash);

@@ -113,6 +113,13 @@ with step("replace"):
     else:
         raise AssertionError("not once in 20 attempts")
 
+with step("a gap of nonces, and its filling"):
+    nonce = pending_nonce()
+    later = [send_raw(transfer(nonce + 2, 20)), send_raw(transfer(nonce + 1, 20))]
+    assert pending_nonce() == nonce
+    for sent in [*later, send_raw(transfer(nonce, 20))]:
+        assert mined(sent)["status"] == 1
+
 with step("deploy, read, write"):
     factory = w3.eth.contract(abi=NETWORK["contract"]["abi"], bytecode=NETWORK["contract"]["bytecode"])
     address = mined(factory.constructor(7).transact())["contractAddress"]

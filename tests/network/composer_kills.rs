@@ -117,7 +117,7 @@ async fn statuses_are_known(network: &Network, load: &Load) {
     let certain: BTreeSet<B256> = load.acknowledged().into_iter().collect();
     for (hash, status) in told {
         let name = status["status"].as_str().unwrap_or_default();
-        let is_right = ["queued", "submitted", "sequenced", "executed"].contains(&name);
+        let is_right = ["parked", "queued", "submitted", "sequenced", "executed"].contains(&name);
         assert!(is_right || !certain.contains(&hash), "{status}");
     }
 }

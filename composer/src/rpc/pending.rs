@@ -88,6 +88,8 @@ fn after(head: Head, mut latest: Value, slot_secs: u8) -> Value {
         "parentHash": parent,
         // Geth's pending block has none of these either.
         "hash": null, "nonce": null, "miner": null,
+        // Libraries take no block without it.
+        "extraData": "0x",
         "gasUsed": "0x0", "size": "0x0", "transactions": [], "withdrawals": [],
         "logsBloom": format!("0x{}", "0".repeat(512)),
     });
@@ -99,7 +101,6 @@ fn after(head: Head, mut latest: Value, slot_secs: u8) -> Value {
             "receiptsRoot",
             "transactionsRoot",
             "mixHash",
-            "extraData",
             "parentBeaconBlockRoot",
             "withdrawalsRoot",
             "requestsHash",

@@ -16,7 +16,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Bytes before the records of a group, and before a record. */
+/* What a file begins with; bytes before the records of a group, and before a record. */
+static const char MAGIC[8] = "cpqueue2";
 enum { HEAD = 12, LENGTH = 4 };
 
 /* Whether the last group that was written is the one. Only the log's own thread writes groups. */
@@ -49,7 +50,9 @@ static int is_log(int file) {
 
 static int is_wanted(const unsigned char *group, size_t length) {
     uint32_t record;
-    for (size_t at = HEAD; at + LENGTH < length; at += LENGTH + record) {
+    size_t begin = HEAD;
+    if (length > sizeof MAGIC && memcmp(group, MAGIC, sizeof MAGIC) == 0) begin += sizeof MAGIC;
+    for (size_t at = begin; at + LENGTH < length; at += LENGTH + record) {
         memcpy(&record, group + at, sizeof record);
         if (group[at + LENGTH] == atoi(wish("DIE_RECORD"))) return 1;
     }

@@ -25,6 +25,7 @@ const to = "0x00000000000000000000000000000000000000c4";
 
 await step("connect", () => {
   assert.equal(Number(cast("chain-id")), network.chainId);
+  assert.equal(Number(cast("chain-id", "--rpc-url", network.ws)), network.chainId);
   assert.match(cast("client"), /^counterpoint-composer\//);
   assert.ok(Number(cast("block-number")) > 0);
   assert.notEqual(cast("age"), "");

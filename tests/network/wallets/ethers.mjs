@@ -10,6 +10,7 @@ import {
   parseEther,
   parseUnits,
   Wallet,
+  WebSocketProvider,
 } from "ethers";
 import { attempt, network, step } from "./network.mjs";
 
@@ -158,6 +159,24 @@ await step("events by polling", async () => {
   const sent = await contract.add(1n);
   const [by, count, event] = await heard;
   assert.deepEqual([by, count, event.log.transactionHash], [wallet.address, 13n, sent.hash]);
+});
+
+await step("subscriptions", async () => {
+  const live = new WebSocketProvider(network.ws);
+  const heard = { heads: [], logs: [], pending: [] };
+  await live.on("block", (number) => heard.heads.push(number));
+  await live.on("pending", (hash) => heard.pending.push(hash));
+  const listener = new Contract(await contract.getAddress(), abi, live);
+  await listener.on("Counted", (by, count, event) => heard.logs.push(event.log.transactionHash));
+  // What is sent before a subscription has begun is not told.
+  await attempt(async () => {
+    const { hash, blockNumber } = await (await contract.add(1n)).wait();
+    await live.getBlock(blockNumber);
+    return (
+      heard.heads.includes(blockNumber) && heard.pending.includes(hash) && heard.logs.includes(hash)
+    );
+  });
+  await live.destroy();
 });
 
 await step("errors have their code", async () => {

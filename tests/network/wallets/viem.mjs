@@ -205,6 +205,12 @@ await step("filters", async () => {
   const logs = await changes(events, (log) => log.transactionHash === hash);
   assert.equal(logs.length, 1);
   assert.deepEqual(await client.getFilterChanges({ filter: events }), []);
+  const pending = await client.createPendingTransactionFilter();
+  const sent = await wallet.sendTransaction({ to });
+  await changes(pending, (hash) => hash === sent);
+  await mined(sent);
+  const all = await client.createContractEventFilter({ ...contract, fromBlock: 0n });
+  assert.equal((await client.getFilterLogs({ filter: all })).at(-1).transactionHash, hash);
   assert.equal(await client.uninstallFilter({ filter: events }), true);
   assert.equal(await client.uninstallFilter({ filter: blocks }), true);
 });
@@ -223,6 +229,32 @@ await step("watch by polling", async () => {
   });
   const hash = await wallet.writeContract({ ...contract, functionName: "add", args: [1n] });
   assert.equal((await watched)[0].transactionHash, hash);
+});
+
+await step("subscriptions", async () => {
+  const live = createPublicClient({ ...options, transport: webSocket() });
+  const heard = { heads: [], logs: [], pending: [] };
+  const onError = (error) => assert.fail(error);
+  const onLogs = (logs) => heard.logs.push(...logs);
+  const unwatch = [
+    live.watchBlocks({ onBlock: (block) => heard.heads.push(block.hash), onError }),
+    live.watchContractEvent({ address: network.address, abi, onLogs, onError }),
+    live.watchPendingTransactions({ onTransactions: (all) => heard.pending.push(...all), onError }),
+  ];
+  assert.equal(await live.getChainId(), network.chainId);
+  // What is sent before a subscription has begun is not told.
+  await attempt(async () => {
+    const call = { address: network.address, abi, functionName: "add", args: [1n] };
+    const hash = await wallet.writeContract(call);
+    const { blockHash } = await mined(hash);
+    await live.getBlock({ blockHash });
+    return (
+      heard.heads.includes(blockHash) &&
+      heard.pending.includes(hash) &&
+      heard.logs.some((log) => log.transactionHash === hash)
+    );
+  });
+  for (const stop of unwatch) stop();
 });
 
 await step("batches", async () => {

@@ -1,10 +1,11 @@
 """web3.py against the composer, as its documentation has people use it."""
 
+import asyncio
 import json
 import sys
 from contextlib import contextmanager
 
-from web3 import Web3
+from web3 import AsyncWeb3, Web3, WebSocketProvider
 from web3.exceptions import (
     ContractCustomError,
     ContractLogicError,
@@ -163,13 +164,40 @@ with step("logs and filters"):
     assert [log["args"]["count"] for log in events.get_all_entries()][-1] == 13
     assert w3.eth.uninstall_filter(events.filter_id)
 
+
+async def subscribed():
+    """Hears of a block, a log and a transaction that waits."""
+    async with AsyncWeb3(WebSocketProvider(NETWORK["ws"])) as live:
+        assert await live.eth.chain_id == NETWORK["chainId"]
+        heads = await live.eth.subscribe("newHeads")
+        logs = await live.eth.subscribe("logs", {"address": address})
+        pending = await live.eth.subscribe("newPendingTransactions")
+        sent = contract.functions.add(1).transact()
+        open_ids = {heads, logs, pending}
+        async for message in live.socket.process_subscriptions():
+            result = message["result"]
+            if message["subscription"] == pending and result != sent:
+                continue  # Somebody else's.
+            if message["subscription"] == logs:
+                assert result["transactionHash"] == sent
+            open_ids.discard(message["subscription"])
+            if not open_ids:
+                break
+        for subscription in [heads, logs, pending]:
+            assert await live.eth.unsubscribe(subscription)
+        mined(sent)
+
+
+with step("subscriptions"):
+    asyncio.run(subscribed())
+
 with step("batches"):
     with w3.batch_requests() as batch:
         batch.add(w3.eth.get_balance(TO))
         batch.add(w3.eth.get_block("latest"))
         batch.add(contract.functions.count())
         balance, block, count = batch.execute()
-    assert balance > 0 and block["number"] > 0 and count == 13
+    assert balance > 0 and block["number"] > 0 and count == 14
 
 with step("errors have their class and geth's words"):
     nonce = pending_nonce()

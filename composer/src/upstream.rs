@@ -55,7 +55,9 @@ struct Heads {
 
 #[derive(Debug, Default)]
 struct Kept {
-    last: Option<Asked>,
+    last: Option<Answered>,
+    /// When the client was asked for that.
+    asked: Option<Instant>,
     /// The greatest number ever seen.
     known: u64,
 }
@@ -81,8 +83,8 @@ pub(crate) struct Receipt {
     pub(crate) status: U64,
 }
 
-/// When the client was asked for its last block, and what it said.
-type Asked = (Instant, Result<Head, UpstreamError>);
+/// When the client answered about its last block, and what it said.
+type Answered = (Instant, Result<Head, UpstreamError>);
 
 /// The last executed block, as far as we look at it.
 #[derive(Clone, Copy, Debug)]
@@ -246,19 +248,29 @@ impl Upstream {
             }
             _ => {}
         }
-        self.fresh_head().await
-    }
-
-    /// The last executed block, of [`HEAD_AGE`] ago at the most.
-    ///
-    /// # Errors
-    /// [`UpstreamError`] if the client does not say.
-    pub(crate) async fn fresh_head(&self) -> Result<Head, UpstreamError> {
         let _turn = self.heads.asking.lock().await;
         let kept = self.kept().last.clone();
         match kept {
             Some((since, head)) if since.elapsed() < HEAD_AGE => head,
             _ => self.ask_head().await,
+        }
+    }
+
+    /// The last executed block, of now: who comes while the client is being asked shares the next
+    /// answer.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] if the client does not say.
+    pub(crate) async fn fresh_head(&self) -> Result<Head, UpstreamError> {
+        let now = Instant::now();
+        let _turn = self.heads.asking.lock().await;
+        let kept = {
+            let kept = self.kept();
+            kept.last.clone().filter(|_| kept.asked >= Some(now))
+        };
+        match kept {
+            Some((_, head)) => head,
+            None => self.ask_head().await,
         }
     }
 
@@ -283,8 +295,10 @@ impl Upstream {
     }
 
     async fn ask_head(&self) -> Result<Head, UpstreamError> {
+        let asked = Instant::now();
         let head = self.try_ask_head().await;
         let mut kept = self.kept();
+        kept.asked = Some(asked);
         if let Ok(head) = &head {
             kept.known = kept.known.max(head.number);
         }

@@ -147,6 +147,9 @@ pub(crate) enum Rejection {
     /// There are no lists of its rollup any more.
     #[error("the rollup has left the sequencer")]
     RollupLeft,
+    /// Its sender has sealed it for an atomic bundle, and it runs there or nowhere.
+    #[error("it is sealed for an atomic bundle")]
+    Sealed,
     /// What one of its bundle follows is gone, so that the bundle cannot go as a whole.
     #[error("the bundle cannot go as a whole: nonce {missing} of a sender is missing")]
     Bundle {
@@ -521,6 +524,21 @@ impl Queue {
         self.log.append(&records).await?;
         let mut state = self.state();
         records.into_iter().for_each(|record| state.apply(record));
+        Ok(())
+    }
+
+    /// Rejects transactions that wait.
+    ///
+    /// # Errors
+    /// [`LogError`] if it may not be on disk.
+    pub(crate) async fn reject(&self, seqs: Vec<u64>, why: Rejection) -> Result<(), LogError> {
+        if seqs.is_empty() {
+            return Ok(());
+        }
+        let _alone = self.appending.write().await;
+        let record = Record::Rejected { seqs, why };
+        self.log.append(std::slice::from_ref(&record)).await?;
+        self.state().apply(record);
         Ok(())
     }
 

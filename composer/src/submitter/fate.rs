@@ -1,14 +1,22 @@
 //! What becomes of a batch that no node shows in a block. Nobody is believed: the state's proof of the
 //! account's nonce says whether a version can still come, and verified lists say whether one came.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use alloy_consensus::TxEnvelope;
+use alloy_primitives::Address;
 use counterpoint_core::{
     block::{RollupItem, VerifiedList},
     light::{TrustedState, VerifiedHeader, decode_signed_header},
-    primitive::{Height, RollupId},
+    primitive::{EvmAddress, Hash, Height, RollupId},
+    state::{AtomicRollup, Key},
 };
-use counterpoint_service::sequencer::{Client, FollowError, Follower, VerifyError, verify_list};
+use counterpoint_service::sequencer::{
+    Client, FollowError, Follower, VerifyError, proven_record, verify_list,
+};
 use eyre::eyre;
 
 use super::Failure;
@@ -172,7 +180,38 @@ async fn trusted_list(
     }
 }
 
-fn has_run(items: &[Item], list: &[RollupItem]) -> bool {
+/// Which of a batch's items the seal of an atomic bundle keeps out of every list, for ever: proven by
+/// the state (`docs/spec/atomic.md`).
+pub(super) async fn sealed(
+    client: &Client,
+    rollup: RollupId,
+    items: &[Item],
+    trusted: &TrustedState,
+) -> Result<BTreeSet<u64>, Failure> {
+    let (mut trusted, mut sealed) = (trusted.clone(), BTreeSet::new());
+    let key = Key::AtomicRollup(rollup);
+    let known = proven_record::<AtomicRollup>(client, &mut trusted, &key).await?;
+    if known.record.is_none_or(|known| known.seals == 0) {
+        return Ok(sealed);
+    }
+    for item in items {
+        let key = seal_key(rollup, &item.tx, item.sender);
+        let seal = proven_record::<Hash>(client, &mut trusted, &key).await?;
+        if seal.record.is_some() {
+            sealed.insert(item.seq);
+        }
+    }
+    Ok(sealed)
+}
+
+/// Where the state has the seal of a transaction.
+pub(super) fn seal_key(rollup: RollupId, tx: &TxEnvelope, sender: Address) -> Key<'static> {
+    let (hash, sender) = (Hash::new(tx.tx_hash().0), sender.into_array());
+    Key::Seal(rollup, hash, EvmAddress::new(sender))
+}
+
+/// Whether all of them are.
+pub(super) fn has_run(items: &[Item], list: &[RollupItem]) -> bool {
     find_run(items, list)
         .iter()
         .all(|(_, index)| index.is_some())

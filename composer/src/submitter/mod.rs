@@ -40,7 +40,7 @@ pub(crate) use price::{Prices, Weight};
 use tracing::{debug, info, warn};
 
 use self::{
-    fate::{Fate, Found, Places, find_run, list, search},
+    fate::{Fate, Found, Places, find_run, has_run, list, sealed, search},
     pace::spacing,
     price::{Spending, units},
 };
@@ -365,10 +365,15 @@ impl Submitter {
             return Ok(false);
         };
         if let Some((inclusion, trusted)) = self.find(oldest).await? {
-            let places = self.places(oldest, &inclusion.header, &trusted).await?;
+            let (places, sealed) = self
+                .places(oldest, &inclusion.header, &trusted, view)
+                .await?;
             let lost = self
                 .place(oldest, &inclusion.header, trusted, places)
                 .await?;
+            let lost = lost.saturating_sub(sealed.len());
+            let rejected = self.queue.reject(sealed, Rejection::Sealed).await;
+            rejected.map_err(|error| Failure::Fatal(error.into()))?;
             all_placed(oldest.nonce, &inclusion, lost)?;
             return Ok(true);
         }
@@ -534,19 +539,27 @@ impl Submitter {
         by_rollup
     }
 
-    /// Finds each item in its rollup's verified list of that height.
+    /// Finds each item in its rollup's verified list of that height; gives those that are in none
+    /// because they are sealed, too.
     async fn places(
         &self,
         batch: &Batch,
         header: &VerifiedHeader,
         trusted: &TrustedState,
-    ) -> Result<Places, Failure> {
-        let mut places = Vec::new();
-        for (rollup, items) in self.by_rollup(batch) {
+        view: &View,
+    ) -> Result<(Places, Vec<u64>), Failure> {
+        let (mut places, mut all_sealed) = (Vec::new(), Vec::new());
+        for (rollup, mut items) in self.by_rollup(batch) {
             let list = list(&self.client, &rollup, header, trusted).await?;
+            if !has_run(&items, list.items()) {
+                let sealed = sealed(&self.client, rollup, &items, &view.trusted).await?;
+                items.retain(|item| !sealed.contains(&item.seq));
+                places.extend(sealed.iter().map(|seq| (*seq, None)));
+                all_sealed.extend(sealed);
+            }
             places.extend(find_run(&items, list.items()));
         }
-        Ok(places)
+        Ok((places, all_sealed))
     }
 
     /// Writes the places down, and trusts the header. Gives how many items are in no list, since the

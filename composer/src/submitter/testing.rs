@@ -1,7 +1,7 @@
 //! A sequencer in memory, really signed and proven, and nodes of it that lie.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -20,7 +20,8 @@ use counterpoint_core::{
     registry::RollupConfig,
     slot::{Slot, SlotSecs},
     state::{
-        Account, EMPTY_TREE, Key, Leaf, RollupRecord, StateProof, TreePath, branch_hash, key_hash,
+        Account, AtomicRollup, EMPTY_TREE, Key, Leaf, RollupRecord, StateProof, TreePath,
+        branch_hash, key_hash,
     },
     transaction::SignedTransaction,
 };
@@ -38,6 +39,9 @@ use counterpoint_service::sequencer::testing::{CHAIN, four, header};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+
+use super::fate::seal_key;
+use crate::queue::{Checked, testing::checked};
 
 /// How long a block takes.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -62,6 +66,8 @@ pub(crate) struct Ledger {
     pub(crate) fees: FeeParams,
     pub(crate) rollups: BTreeMap<RollupId, RollupRecord>,
     pub(crate) former: BTreeMap<RollupId, RollupRecord>,
+    /// What an atomic bundle has sealed: it gets into no list.
+    pub(crate) sealed: BTreeSet<(RollupId, Bytes)>,
     pool: BTreeMap<u64, SignedTransaction>,
     /// The least tip that gets into a block.
     pub(crate) least_tip: u64,
@@ -183,6 +189,18 @@ impl Ledger {
                 borsh::to_vec(record).unwrap(),
             );
         }
+        for (id, raw) in &self.sealed {
+            let known = AtomicRollup {
+                epochs: 0,
+                seals: 1,
+                queued: 0,
+            };
+            let known = borsh::to_vec(&known).unwrap();
+            records.insert(Key::AtomicRollup(*id).encode(), known);
+            let Checked { tx, sender, .. } = checked(*id, raw.clone());
+            let seal = seal_key(*id, &tx, sender).encode();
+            records.insert(seal, borsh::to_vec(&Hash::ZERO).unwrap());
+        }
         records
     }
 
@@ -238,7 +256,12 @@ impl Ledger {
             for action in &tx.body().actions {
                 if let (0, Action::SubmitData(data)) = (code, action) {
                     let list = &mut lists.get_mut(&data.rollup_id()).unwrap().0;
-                    list.extend(data.items().iter().cloned().map(RollupItem::Transaction));
+                    let sealed = |raw: &&Bytes| {
+                        let key = (data.rollup_id(), Bytes::clone(raw));
+                        self.sealed.contains(&key)
+                    };
+                    let items = data.items().iter().filter(|raw| !sealed(raw));
+                    list.extend(items.cloned().map(RollupItem::Transaction));
                 }
             }
             transactions.push((tx.hash(), code));

@@ -552,6 +552,33 @@ async fn a_rollup_that_leaves_keeps_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_sealed_ends_and_the_rest_of_its_batch_goes_on() {
+    let mut fixture = Fixture::new(&[Fault::None]).await;
+    let sealed = raw(1, 0, 10);
+    {
+        let mut ledger = fixture.world.ledger();
+        ledger.sealed.insert((alpha(), sealed.clone()));
+        ledger.jammed = true; // Until all of them can be in one batch.
+    }
+    let running = fixture.start().await;
+    let own = checked(alpha(), sealed.clone());
+    running.queue.put(own, None).await.unwrap();
+    for signer in 2..5 {
+        fixture.accept(&running, alpha(), signer, 0).await;
+    }
+    fixture.world.ledger().jammed = false;
+    fixture.all_ordered_once(&running).await;
+    let hash = alloy_primitives::keccak256(&sealed);
+    until(|| {
+        let stage = running.queue.get(alpha(), hash)?.stage;
+        (stage == Stage::Rejected(Rejection::Sealed)).then_some(())
+    })
+    .await;
+    assert_eq!(running.queue.live(), fixture.sent.len());
+    running.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rollup_that_starts_later_is_served_from_then_on() {
     let mut fixture = Fixture::new(&[Fault::None]).await;
     let first = {
@@ -559,6 +586,7 @@ async fn a_rollup_that_starts_later_is_served_from_then_on() {
         let first = ledger.tip() + 100;
         let config = &mut ledger.rollups.get_mut(&beta()).unwrap().config;
         config.first_height = Height::new(first);
+        ledger.push(); // The composer starts from a state that says so.
         first
     };
     let running = fixture.start().await;

@@ -1,11 +1,13 @@
 //! A node without sockets: tests speak to its services as CometBFT does.
 
+pub(crate) mod attest;
 pub(crate) mod sync;
 
 use std::{
     num::NonZeroUsize,
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -42,6 +44,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bundles::Bundles,
     mempool::{Gossip, Limits, Mempool},
     service::{self, Consensus, Parts, StateSync},
     snapshot::{Settings, Snapshots},
@@ -59,6 +62,7 @@ const GENESIS_SECS: i64 = 1_800_000_000;
 pub(crate) struct Node {
     pub(crate) store: Store,
     pub(crate) mempool: Arc<Mempool>,
+    pub(crate) bundles: Bundles,
     pub(crate) snapshots: Arc<Snapshots>,
     /// The heights that the other tasks of a node are told of.
     pub(crate) commits: watch::Receiver<Height>,
@@ -267,17 +271,21 @@ impl Node {
             committed.clone(),
             guard.clone(),
         );
+        let bundles = Bundles::new();
         let consensus = Consensus::new(Parts {
             store: store.clone(),
             mempool: Arc::clone(&mempool),
+            bundles: bundles.clone(),
             snapshots: Arc::clone(&snapshots),
             committed,
             retain: retained,
             guard,
+            attestation_grace: Duration::ZERO,
         });
         Self {
             store,
             mempool,
+            bundles,
             snapshots,
             commits,
             retain,

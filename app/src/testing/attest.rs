@@ -181,10 +181,14 @@ impl Node {
     /// A node of the chain of [`attested_genesis`], with one block.
     pub(crate) async fn start_attested(path: &std::path::Path) -> Self {
         let node = Self::open(path);
-        let app_state = serde_json::to_vec(&attested_genesis()).unwrap();
-        node.init(app_state).await.unwrap();
-        node.advance().await;
+        node.init_attested().await;
         node
+    }
+
+    pub(crate) async fn init_attested(&self) {
+        let app_state = serde_json::to_vec(&attested_genesis()).unwrap();
+        self.init(app_state).await.unwrap();
+        self.advance().await;
     }
 
     /// Has a bundle sealed and revealed, and goes on until it is scheduled.

@@ -247,12 +247,26 @@ impl Node {
         Self::open_with(path, Gossip::Relayed, AppVersion::NEWEST)
     }
 
+    /// The same, by a proposer that waits so long for attesters.
+    pub(crate) fn open_patient(path: &Path, grace: Duration) -> Self {
+        Self::open_waiting(path, Gossip::Relayed, AppVersion::NEWEST, grace)
+    }
+
     /// The same, by software that knows the rules of tests.
     pub(crate) fn open_later(path: &Path) -> Self {
         Self::open_with(path, Gossip::Relayed, AppVersion::Test)
     }
 
     fn open_with(path: &Path, gossip: Gossip, newest: AppVersion) -> Self {
+        Self::open_waiting(path, gossip, newest, Duration::ZERO)
+    }
+
+    fn open_waiting(
+        path: &Path,
+        gossip: Gossip,
+        newest: AppVersion,
+        attestation_grace: Duration,
+    ) -> Self {
         let store = Store::open(path).unwrap();
         let mempool = Mempool::new(store.clone(), Limits::default(), gossip);
         let mempool = Arc::new(mempool);
@@ -280,7 +294,7 @@ impl Node {
             committed,
             retain: retained,
             guard,
-            attestation_grace: Duration::ZERO,
+            attestation_grace,
         });
         Self {
             store,

@@ -247,6 +247,11 @@ impl Node {
         Self::open_with(path, Gossip::Relayed, AppVersion::NEWEST)
     }
 
+    /// The same, beside CometBFT's own mempool.
+    pub(crate) fn open_flood(path: &Path) -> Self {
+        Self::open_with(path, Gossip::Flood, AppVersion::NEWEST)
+    }
+
     /// The same, by a proposer that waits so long for attesters.
     pub(crate) fn open_patient(path: &Path, grace: Duration) -> Self {
         Self::open_waiting(path, Gossip::Relayed, AppVersion::NEWEST, grace)

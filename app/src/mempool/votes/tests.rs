@@ -227,6 +227,64 @@ async fn check_tx_looks_at_only_so_many_between_two_blocks() {
     assert_eq!(node.check(&forged).await.0, code::UNWANTED);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn votes_stand_behind_no_transaction_and_behind_no_stranger_for_long() {
+    let (_directory, node, _) = scheduled().await;
+    let slot = now(&node);
+    for seed in [1, 3, 4] {
+        let txs = (0..1_000).map(|nonce| transfer(seed, nonce, 1)).collect();
+        assert_eq!(node.mempool.insert(&GossipBundle::pack(txs).remove(0)), 0);
+    }
+    let strangers = attest(&slot, 49, Says::Commit);
+    let strangers = GossipBundle::pack(vec![strangers[0].clone(); 2_000]).remove(0);
+    assert_eq!(node.mempool.insert(&strangers), 0);
+    let said = attest(&slot, ATTESTERS[0], Says::Commit);
+    assert_eq!(node.mempool.insert(&said[0]), 0);
+    for _ in 0..2 {
+        assert!(node.mempool.take_in_next().unwrap());
+    }
+    assert_eq!(held(&node), 1);
+    node.mempool.take_in_all().unwrap();
+    assert_eq!((held(&node), node.mempool.size().0), (1, 3_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cometbfts_own_mempool_lists_votes_while_they_count() {
+    let directory = tempdir().unwrap();
+    let node = Node::open_flood(directory.path());
+    node.init_attested().await;
+    let sample = Sample::new(0, |_| {});
+    let txs = sample.transactions(2, 0);
+    for tx in &txs {
+        assert_eq!(node.check(tx).await.0, 0);
+    }
+    let block = node.prepare_from(0, &txs).await;
+    node.replay(&block).await;
+    node.until_scheduled(&sample).await;
+    let slot = now(&node);
+    let said: Vec<Bytes> = [50, 51]
+        .map(|seed| attest(&slot, seed, Says::Commit))
+        .concat();
+    assert_eq!(node.mempool.examine(&said[0]).unwrap().1, Prospect::Sound);
+    for message in &said {
+        assert_eq!(node.check(message).await.0, 0);
+        assert_eq!(node.recheck(message).await, 0);
+    }
+    assert!(node.reap().await.is_empty());
+    assert_eq!(
+        node.mempool.examine(&said[0]).unwrap().1,
+        Prospect::Included
+    );
+    let block = node.prepare_from(0, &said).await;
+    assert_eq!(block.items.len(), 2);
+    node.replay(&block).await;
+    assert_eq!(sample.status(&node), BundleStatus::Released);
+    for message in &attest(&slot, 52, Says::Commit) {
+        assert_eq!(node.check(message).await.0, code::UNWANTED);
+        assert_eq!(node.recheck(message).await, code::GONE);
+    }
+}
+
 /// What one attester says of a leg of some bundle, pinned to some hash.
 fn say(seed: u8, bundle: u64, pin: u8) -> VerifiedMessage {
     use counterpoint_core::atomic::{Ballot, Failure, LegOutcome, Pin, Statement};

@@ -105,18 +105,29 @@ impl Sample {
         self.record(node).expect("the bundle is known").status
     }
 
-    /// What the attesters of its legs would truly say of their blocks.
+    /// What an attester of its legs would truly say of their blocks.
     pub(crate) fn outcomes(&self, node: &Node, seed: u8) -> Vec<Bytes> {
+        self.outcomes_but(node, seed, |_| {})
+    }
+
+    /// The same, but for what `change` does to it.
+    pub(crate) fn outcomes_but(
+        &self,
+        node: &Node,
+        seed: u8,
+        change: impl Fn(&mut Executed),
+    ) -> Vec<Bytes> {
         let release = self.record(node).and_then(|record| record.release).unwrap();
         let legs = self.bundle.rollups().into_iter().zip(release.legs);
         let vote = |(rollup_id, leg): (RollupId, counterpoint_core::state::ReleasedLeg)| {
-            let executed = Executed {
+            let mut executed = Executed {
                 bundle_id: self.bundle.id(),
                 rollup_id,
                 block_number: leg.block_number,
                 block_hash: Hash::new([2; 32]),
                 receipts_hash: leg.receipts_hash,
             };
+            change(&mut executed);
             let vote = OutcomeVote::sign(CHAIN_ID, executed, &key(seed));
             AttesterMessage::Outcome(vote).encode()
         };

@@ -1,5 +1,5 @@
 use counterpoint_core::{
-    atomic::{Attestation, SystemItem},
+    atomic::{Attestation, Executed, SystemItem},
     key::count::verified,
     state::BundleStatus,
 };
@@ -145,6 +145,30 @@ async fn evidence_that_is_left_out_is_kept() {
     let (block, _) = node.advance().await;
     let item = SystemItem::decode(&block.items[1]).unwrap();
     assert!(matches!(item, Some(SystemItem::Fault(_))), "{item:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_contradicts_an_attestation_is_reported() {
+    let (_directory, node, sample) = scheduled().await;
+    for seed in [ATTESTERS[0], ATTESTERS[1]] {
+        for message in attest(&now(&node), seed, Says::Commit) {
+            assert_eq!(node.check(&message).await.0, 0);
+        }
+    }
+    node.advance().await;
+    node.advance().await;
+    let wrong = |seed, change: fn(&mut Executed)| sample.outcomes_but(&node, seed, change);
+    let elsewhere = &wrong(ATTESTERS[0], |executed| executed.block_number += 1)[0];
+    assert_eq!(node.check(elsewhere).await.0, code::UNWANTED);
+    let broken = &wrong(ATTESTERS[0], |executed| executed.receipts_hash = Hash::ZERO)[0];
+    assert_eq!(node.check(broken).await.0, 0);
+    let truth = &sample.outcomes(&node, ATTESTERS[0])[0];
+    assert_eq!(node.check(truth).await.0, code::TAKEN, "one word each");
+    let (block, _) = node.advance().await;
+    let item = SystemItem::decode(&block.items[1]).unwrap();
+    assert!(matches!(item, Some(SystemItem::Fault(_))), "{item:?}");
+    assert_eq!(sample.status(&node), BundleStatus::Violated);
+    assert_eq!(held(&node), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

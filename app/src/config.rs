@@ -51,6 +51,11 @@ pub struct Args {
     #[arg(long, value_name = "BOOL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relay_gossip: Option<bool>,
+    /// How long a proposer waits for votes of attesters on bundles that it may release, in milliseconds:
+    /// 0 for not at all, at most 200, and less than half of CometBFT's timeout_propose.
+    #[arg(long, value_name = "MILLISECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attestation_grace_ms: Option<u64>,
     /// A snapshot of the state is made at every multiple of so many heights; none if 0.
     #[arg(long, value_name = "HEIGHTS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,6 +98,9 @@ pub struct Config {
     /// Whether peers' gossip is passed on.
     #[serde(default = "relay_gossip")]
     pub relay_gossip: bool,
+    /// How long a proposer waits for attesters, in milliseconds; 0 for not at all.
+    #[serde(default = "attestation_grace_ms")]
+    pub attestation_grace_ms: u64,
     /// Heights from one snapshot to the next; 0 for none.
     #[serde(default = "snapshot_interval")]
     pub snapshot_interval: u64,
@@ -122,12 +130,26 @@ fn relay_gossip() -> bool {
     true
 }
 
+fn attestation_grace_ms() -> u64 {
+    100
+}
+
+/// Longest wait for attesters, in milliseconds: the other validators wait for the proposal meanwhile.
+const MAX_ATTESTATION_GRACE_MS: u64 = 200;
+
 impl Config {
     /// Checks what a single key cannot show.
     ///
     /// # Errors
     /// [`ConfigError`] says what must not be together.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let grace = self.attestation_grace_ms;
+        if grace > MAX_ATTESTATION_GRACE_MS {
+            let reason = "validators give up waiting for a proposal that takes longer";
+            return Err(ConfigError::Invalid(format!(
+                "attestation_grace_ms {grace} is more than {MAX_ATTESTATION_GRACE_MS}: {reason}"
+            )));
+        }
         let address = &self.abci_listen;
         if address.is_local() || self.abci_remote {
             return Ok(());
@@ -163,6 +185,16 @@ mod tests {
         let example: toml::Table = include_str!("../example.toml").parse().unwrap();
         let config: Config = example.clone().try_into().unwrap();
         assert_eq!(toml::Table::try_from(config).unwrap(), example);
+    }
+
+    #[test]
+    fn nobody_waits_for_attesters_too_long() {
+        let example: toml::Table = include_str!("../example.toml").parse().unwrap();
+        let mut config: Config = example.try_into().unwrap();
+        for (grace, fine) in [(0, true), (200, true), (201, false)] {
+            config.attestation_grace_ms = grace;
+            assert_eq!(config.check().is_ok(), fine, "{grace}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
+mod bundles;
 mod clock;
 mod config;
 mod disk;
@@ -33,7 +34,10 @@ pub use config::{Args, Config, MempoolType};
 use counterpoint_abci::{Server, ServerError};
 use counterpoint_core::primitive::Height;
 use counterpoint_machine::AppVersion;
-use counterpoint_proto::{FILE_DESCRIPTOR_SET, sequencer::sequencer_server::SequencerServer};
+use counterpoint_proto::{
+    FILE_DESCRIPTOR_SET,
+    sequencer::{bundles_server::BundlesServer, sequencer_server::SequencerServer},
+};
 use counterpoint_service::{
     ConfigError, Probes, Readiness,
     connection::{self, Incoming},
@@ -50,6 +54,7 @@ use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
 use crate::{
+    bundles::Bundles,
     grpc::Sequencer,
     headers::Headers,
     health::Health,
@@ -132,6 +137,7 @@ async fn work(
         MempoolType::App => Gossip::Direct,
     };
     let mempool = Arc::new(Mempool::new(store.clone(), Limits::default(), gossip));
+    let bundles = Bundles::new();
 
     let (abci, consensus) = {
         let state_sync = StateSync::new(
@@ -144,10 +150,12 @@ async fn work(
         let consensus = Consensus::new(Parts {
             store: store.clone(),
             mempool: Arc::clone(&mempool),
+            bundles: bundles.clone(),
             snapshots: Arc::clone(&snapshots),
             committed,
             retain,
             guard: guard.clone(),
+            attestation_grace: Duration::from_millis(config.attestation_grace_ms),
         });
         let (pool, store) = (Arc::clone(&mempool), store.clone());
         let (calls, infos) = (consensus.clone(), consensus.clone());
@@ -166,6 +174,7 @@ async fn work(
     let sequencer = Sequencer::new(
         store.clone(),
         Arc::clone(&mempool),
+        bundles.clone(),
         rpc.clone(),
         stream.clone(),
         shutdown.clone(),
@@ -184,6 +193,7 @@ async fn work(
         stream.clone(),
         retained,
     );
+    let bundles = bundles.run(store.clone(), commits.clone(), shutdown.clone());
     let health = Health::new(
         store.clone(),
         config.data_dir,
@@ -228,6 +238,10 @@ async fn work(
         async {
             let looked = Arc::clone(&mempool).run(shutdown.clone()).await;
             looked.wrap_err("mempool")
+        },
+        async {
+            let read = bundles.await;
+            read.map_err(into_report).wrap_err("bundles")
         },
         async {
             let looked = health.run(shutdown.clone()).await;
@@ -295,6 +309,8 @@ async fn serve_grpc(
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    health.set_serving::<BundlesServer<Sequencer>>().await;
+    let bundles = BundlesServer::new(sequencer.clone());
     let sequencer = SequencerServer::new(sequencer).max_decoding_message_size(MAX_REQUEST_BYTES);
     tonic::transport::Server::builder()
         .max_concurrent_streams(MAX_CALLS)
@@ -307,6 +323,7 @@ async fn serve_grpc(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(sequencer)
+        .add_service(bundles)
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await?;
     Ok(())

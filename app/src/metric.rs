@@ -10,12 +10,14 @@ pub(crate) const SNAPSHOT_HEIGHT: &str = "app_snapshot_height";
 pub(crate) const MEMPOOL_TRANSACTIONS: &str = "app_mempool_transactions";
 pub(crate) const MEMPOOL_BYTES: &str = "app_mempool_bytes";
 pub(crate) const MEMPOOL_PARKED: &str = "app_mempool_parked_transactions";
+pub(crate) const ATTESTER_MESSAGES: &str = "app_attester_messages";
 pub(crate) const INBOX_BYTES: &str = "app_inbox_bytes";
 pub(crate) const CLOCK_BEHIND: &str = "app_clock_behind_seconds";
 pub(crate) const FREE_BYTES: &str = "app_free_bytes";
 pub(crate) const CONNECTIONS: &str = "app_grpc_connections";
 pub(crate) const STREAMS: &str = "app_streams";
 pub(crate) const SUBMITTED: &str = "app_submitted_transactions_total";
+pub(crate) const ATTESTER_MESSAGES_OFFERED: &str = "app_offered_attester_messages_total";
 pub(crate) const BAD_OFFERS: &str = "app_bad_offers_total";
 pub(crate) const SLOW_READERS: &str = "app_slow_readers_total";
 pub(crate) const SEQUENCED: &str = "app_sequenced_transactions_total";
@@ -23,6 +25,7 @@ pub(crate) const SEQUENCED_BYTES: &str = "app_sequenced_bytes_total";
 pub(crate) const REJECTED_PROPOSALS: &str = "app_rejected_proposals_total";
 pub(crate) const SKIPPED_SNAPSHOTS: &str = "app_skipped_snapshots_total";
 pub(crate) const PREPARE_SECONDS: &str = "app_prepare_seconds";
+pub(crate) const ATTESTATION_WAIT_SECONDS: &str = "app_attestation_wait_seconds";
 pub(crate) const EXECUTE_SECONDS: &str = "app_execute_seconds";
 pub(crate) const COMMIT_SECONDS: &str = "app_commit_seconds";
 pub(crate) const SNAPSHOT_SECONDS: &str = "app_snapshot_seconds";
@@ -43,6 +46,7 @@ pub(crate) const ALL: Metrics = Metrics {
             "memory of the transactions that wait, in bytes",
         ),
         (MEMPOOL_PARKED, "transactions that wait for a missing nonce"),
+        (ATTESTER_MESSAGES, "messages of attesters that are held"),
         (
             INBOX_BYTES,
             "what peers offered and nobody has looked at yet, in bytes",
@@ -57,6 +61,10 @@ pub(crate) const ALL: Metrics = Metrics {
     ],
     counters: &[
         (SUBMITTED, "transactions handed in, by outcome"),
+        (
+            ATTESTER_MESSAGES_OFFERED,
+            "messages of attesters that came, by outcome",
+        ),
         (
             BAD_OFFERS,
             "offers of peers with something undecodable or forged in them",
@@ -78,6 +86,10 @@ pub(crate) const ALL: Metrics = Metrics {
     ],
     histograms: &[
         (PREPARE_SECONDS, "time to choose a block"),
+        (
+            ATTESTATION_WAIT_SECONDS,
+            "time that a proposer waited for attesters",
+        ),
         (EXECUTE_SECONDS, "time to execute a block"),
         (COMMIT_SECONDS, "time to write a block down"),
         (SNAPSHOT_SECONDS, "time to make a snapshot"),
@@ -99,12 +111,14 @@ mod tests {
                 "app_mempool_transactions",
                 "app_mempool_bytes",
                 "app_mempool_parked_transactions",
+                "app_attester_messages",
                 "app_inbox_bytes",
                 "app_clock_behind_seconds",
                 "app_free_bytes",
                 "app_grpc_connections",
                 "app_streams",
                 "app_submitted_transactions_total",
+                "app_offered_attester_messages_total",
                 "app_bad_offers_total",
                 "app_slow_readers_total",
                 "app_sequenced_transactions_total",
@@ -112,6 +126,7 @@ mod tests {
                 "app_rejected_proposals_total",
                 "app_skipped_snapshots_total",
                 "app_prepare_seconds",
+                "app_attestation_wait_seconds",
                 "app_execute_seconds",
                 "app_commit_seconds",
                 "app_snapshot_seconds",

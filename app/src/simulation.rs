@@ -4,6 +4,8 @@
 //!
 //! `COUNTERPOINT_SIMULATION_SEEDS` and `COUNTERPOINT_SIMULATION_BLOCKS` make it longer.
 
+mod attesters;
+
 use std::{fs, path::Path};
 
 use bytes::Bytes;

@@ -8,7 +8,10 @@ use counterpoint_core::{
     },
 };
 
-use crate::state::{Key, ReadRecords, StateRead, StoreError, decode};
+use crate::{
+    atomic,
+    state::{Changes, Key, ReadRecords, StateRead, StoreError, decode},
+};
 
 /// The account of an address.
 ///
@@ -99,6 +102,49 @@ pub fn proposals<S: StateRead>(state: &S) -> Result<Vec<(Hash, Approval)>, Store
 /// [`StoreError`] if the store is broken.
 pub fn bundle<S: StateRead>(state: &S, id: Hash) -> Result<Option<BundleRecord>, StoreError> {
     state.read(&Key::Bundle(id))
+}
+
+/// The bundles that wait for a slot of a rollup, in the order in which they get one.
+///
+/// # Errors
+/// [`StoreError`] if the store is broken.
+pub fn bundles<S: StateRead>(
+    state: &S,
+    rollup_id: RollupId,
+) -> Result<Vec<(Hash, BundleRecord)>, StoreError> {
+    let mut bundles = Vec::new();
+    for id in atomic::queue(state, rollup_id)? {
+        let missing = || StoreError::corrupt(format!("queued bundle {id} is missing"));
+        bundles.push((id, bundle(state, id)?.ok_or_else(missing)?));
+    }
+    Ok(bundles)
+}
+
+/// The bundles that `changes` to `state` take to another stage.
+///
+/// # Errors
+/// [`StoreError`] if the store is broken.
+pub fn changed_bundles<S: StateRead>(
+    state: &S,
+    changes: &Changes,
+) -> Result<Vec<(Hash, BundleRecord)>, StoreError> {
+    let first = Key::Bundle(Hash::ZERO).encode();
+    let (mut changed, table) = (Vec::new(), first.first().copied());
+    let of_table = changes
+        .range(first..)
+        .take_while(|(key, _)| key.first().copied() == table);
+    for (key, value) in of_table {
+        let id = key.get(1..).and_then(|id| id.try_into().ok());
+        let (Some(id), Some(value)) = (id.map(Hash::new), value) else {
+            continue;
+        };
+        let after: BundleRecord = decode(key, value)?;
+        let before = bundle(state, id)?;
+        if before.is_none_or(|before| before.status != after.status) {
+            changed.push((id, after));
+        }
+    }
+    Ok(changed)
 }
 
 /// The rules that are to come.

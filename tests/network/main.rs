@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
 mod batches;
+mod bundles;
 mod composer_kills;
 mod crashes;
 mod differential;

@@ -1,5 +1,6 @@
 //! The read and write API: `counterpoint.sequencer.v1`.
 
+mod bundles;
 mod stream;
 
 use std::{sync::Arc, time::Duration};
@@ -20,7 +21,7 @@ use counterpoint_proto::sequencer::{
     get_rollup_request, get_transaction_response, sequencer_server,
 };
 use counterpoint_service::connection::Peer;
-use stream::BlockStream;
+use stream::{BlockStream, Reader};
 use tendermint_rpc::{Client, HttpClient};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,11 +29,12 @@ use tonic::{Request, Response, Status};
 use tracing::error;
 
 use crate::{
+    bundles::Bundles,
     mempool::{Gossip, Mempool, Prospect, Verdict, code},
     store::{Slice, StateSnapshot, Store, Tip},
 };
 
-/// Most readers of rollup blocks at a time.
+/// Most readers of streams at a time.
 const MAX_STREAMS: usize = 256;
 /// How far above the tip a reader may ask for blocks: further ones would hold a seat for nothing.
 const MAX_AHEAD: u64 = 1_000;
@@ -54,6 +56,7 @@ const LIST_LIMIT: (u32, u32) = (100, 1_000);
 pub(crate) struct Sequencer {
     store: Store,
     mempool: Arc<Mempool>,
+    bundles: Bundles,
     rpc: HttpClient,
     streamable: watch::Receiver<Height>,
     seats: Arc<Semaphore>,
@@ -71,6 +74,7 @@ impl Sequencer {
     pub(crate) fn new(
         store: Store,
         mempool: Arc<Mempool>,
+        bundles: Bundles,
         rpc: HttpClient,
         streamable: watch::Receiver<Height>,
         shutdown: CancellationToken,
@@ -78,6 +82,7 @@ impl Sequencer {
         Self {
             store,
             mempool,
+            bundles,
             rpc,
             streamable,
             seats: Arc::new(Semaphore::new(MAX_STREAMS)),
@@ -167,6 +172,20 @@ impl Sequencer {
             return Err(Status::unavailable("the chain is not initialised yet"));
         }
         Ok((state, tip))
+    }
+
+    /// A place for a reader of a stream, and what ends it.
+    fn seat(&self, peer: Option<Peer>) -> Result<Reader, Status> {
+        let peer = peer.ok_or_else(|| internal("request without a connection"))?;
+        let crowded = |_| Status::resource_exhausted("too many readers; ask another node");
+        let of_address = peer.readers.try_acquire_owned().map_err(crowded)?;
+        let of_all = Arc::clone(&self.seats).try_acquire_owned();
+        Ok(Reader {
+            patience: self.patience,
+            cut: peer.cut,
+            places: [of_address, of_all.map_err(crowded)?],
+            shutdown: self.shutdown.clone(),
+        })
     }
 
     /// Refuses heights below the lowest one that is here.
@@ -527,7 +546,6 @@ impl sequencer_server::Sequencer for Sequencer {
         request: Request<StreamRollupBlocksRequest>,
     ) -> Result<Response<Self::StreamRollupBlocksStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
-        let peer = peer.ok_or_else(|| internal("request without a connection"))?;
         let StreamRollupBlocksRequest {
             rollup_id,
             from_height,
@@ -543,10 +561,7 @@ impl sequencer_server::Sequencer for Sequencer {
         query::rollup(&state, id)
             .map_err(internal)?
             .ok_or_else(|| Status::not_found("no such rollup is registered"))?;
-        let crowded = |_| Status::resource_exhausted("too many readers; ask another node");
-        let of_address = peer.readers.try_acquire_owned().map_err(crowded)?;
-        let of_all = Arc::clone(&self.seats).try_acquire_owned();
-        let places = [of_address, of_all.map_err(crowded)?];
+        let reader = self.seat(peer)?;
         let (this, mut context, mut last_config) = (self.clone(), Context::Always, None);
         let read = move |height| {
             let block = this.block(height, &id, context, &mut last_config);
@@ -557,11 +572,8 @@ impl sequencer_server::Sequencer for Sequencer {
             read,
             working: Arc::clone(&self.working),
             streamable: self.streamable.clone(),
-            patience: self.patience,
-            cut: peer.cut,
         };
-        let stream = stream::open(source, next, places, self.shutdown.clone());
-        Ok(Response::new(stream))
+        Ok(Response::new(stream::open(source, next, reader)))
     }
 }
 

@@ -34,17 +34,20 @@ const BUFFER_KIB: u32 = 1_024;
 /// is cut off.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a reader gets: blocks, then the reason of the end.
+/// What a reader of blocks gets.
+pub(crate) type BlockStream = Feed<RollupBlock>;
+
+/// What a reader gets: items, then the reason of the end.
 #[derive(Debug)]
-pub(crate) struct BlockStream {
-    blocks: mpsc::Receiver<Buffered>,
+pub(crate) struct Feed<T> {
+    items: mpsc::Receiver<Buffered<T>>,
     end: oneshot::Receiver<Status>,
     _seat: Seat,
     _gone: DropGuard,
 }
 
-/// A block that waits for its reader, and its share of the buffer.
-type Buffered = (RollupBlock, OwnedSemaphorePermit);
+/// An item that waits for its reader, and its share of the buffer, if that is counted in bytes.
+pub(super) type Buffered<T> = (T, Option<OwnedSemaphorePermit>);
 
 /// Counts a reader while it reads.
 #[derive(Debug)]
@@ -65,13 +68,13 @@ impl Drop for Seat {
     }
 }
 
-impl Stream for BlockStream {
-    type Item = Result<RollupBlock, Status>;
+impl<T> Stream for Feed<T> {
+    type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let block = ready!(self.blocks.poll_recv(ctx));
+        let item = ready!(self.items.poll_recv(ctx));
         let end = || self.end.try_recv().ok().map(Err);
-        Poll::Ready(block.map(|(block, _)| Ok(block)).or_else(end))
+        Poll::Ready(item.map(|(item, _)| Ok(item)).or_else(end))
     }
 }
 
@@ -91,29 +94,50 @@ pub(crate) struct Source<R> {
     pub(crate) working: Arc<Semaphore>,
     /// The last height that can be read.
     pub(crate) streamable: watch::Receiver<Height>,
-    /// How long the reader may keep the stream waiting.
-    pub(crate) patience: Duration,
-    /// Ends the reader's connection.
-    pub(crate) cut: CancellationToken,
 }
 
-/// Streams every block from `next` on, as soon as it can be read. `places` are held as long: one
-/// among all readers, one among those from the same address.
-pub(crate) fn open(
-    source: Source<impl Read>,
-    next: Height,
-    places: [OwnedSemaphorePermit; 2],
-    shutdown: CancellationToken,
-) -> BlockStream {
-    let (sender, blocks) = mpsc::channel(BUFFER);
+/// Streams every block from `next` on, as soon as it can be read.
+pub(crate) fn open(source: Source<impl Read>, next: Height, reader: Reader) -> BlockStream {
+    let patience = reader.patience;
+    serve(BUFFER, reader, |sender| async move {
+        feed(source, next, patience, &sender).await
+    })
+}
+
+/// Whom a stream is for.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    /// How long it may keep the stream waiting.
+    pub(crate) patience: Duration,
+    /// Ends its connection.
+    pub(crate) cut: CancellationToken,
+    /// Held as long as it reads: one among all readers, one among those from the same address.
+    pub(crate) places: [OwnedSemaphorePermit; 2],
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Streams what `feed` sends, of which at most `buffer` items wait; it returns why there are no more.
+pub(super) fn serve<T: Send + 'static, F: Future<Output = Status> + Send + 'static>(
+    buffer: usize,
+    reader: Reader,
+    feed: impl FnOnce(mpsc::Sender<Buffered<T>>) -> F,
+) -> Feed<T> {
+    let Reader {
+        patience,
+        cut,
+        places,
+        shutdown,
+    } = reader;
+    let (sender, items) = mpsc::channel(buffer);
     let (reason, end) = oneshot::channel();
     let gone = CancellationToken::new();
-    let (patience, cut, left) = (source.patience, source.cut.clone(), gone.clone());
+    let left = gone.clone();
+    let feeding = feed(sender.clone());
     tokio::spawn(async move {
         let status = tokio::select! {
             () = sender.closed() => return,
             () = shutdown.cancelled() => Status::unavailable("the node stops"),
-            status = feed(source, next, &sender) => status,
+            status = feeding => status,
         };
         let _ = reason.send(status);
         // Only now does the reader see the end, and finds the reason there.
@@ -123,8 +147,8 @@ pub(crate) fn open(
             cut.cancel();
         }
     });
-    BlockStream {
-        blocks,
+    Feed {
+        items,
         end,
         _seat: Seat::take(places),
         _gone: gone.drop_guard(),
@@ -135,14 +159,13 @@ pub(crate) fn open(
 async fn feed(
     source: Source<impl Read>,
     mut next: Height,
-    sender: &mpsc::Sender<Buffered>,
+    patience: Duration,
+    sender: &mpsc::Sender<Buffered<RollupBlock>>,
 ) -> Status {
     let Source {
         mut read,
         working,
         mut streamable,
-        patience,
-        cut: _,
     } = source;
     let buffer = Arc::new(Semaphore::new(BUFFER_KIB as usize));
     loop {
@@ -171,15 +194,19 @@ async fn feed(
         let share = Arc::clone(&buffer).acquire_many_owned(kib.saturating_add(1).min(BUFFER_KIB));
         let sent = timeout(patience, async {
             let share = share.await.ok()?;
-            sender.send((block, share)).await.ok()
+            sender.send((block, Some(share))).await.ok()
         });
         if !matches!(sent.await, Ok(Some(()))) {
-            counter!(metric::SLOW_READERS).increment(1);
-            let reason = format!("reader is too slow; resume from height {next}");
-            return Status::resource_exhausted(reason);
+            return too_slow(&format!("resume from height {next}"));
         }
         next = Height::new(next.get() + 1);
     }
+}
+
+/// Why a reader gets no more, and what it is to do.
+pub(super) fn too_slow(remedy: &str) -> Status {
+    counter!(metric::SLOW_READERS).increment(1);
+    Status::resource_exhausted(format!("reader is too slow; {remedy}"))
 }
 
 #[cfg(test)]
@@ -208,10 +235,14 @@ mod tests {
             read,
             working,
             streamable,
+        };
+        let reader = Reader {
             patience: PATIENCE,
             cut: CancellationToken::new(),
+            places,
+            shutdown: shutdown.clone(),
         };
-        let stream = open(source, Height::new(from), places, shutdown.clone());
+        let stream = open(source, Height::new(from), reader);
         (stream, sender, shutdown)
     }
 

@@ -12,12 +12,8 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
-use counterpoint_core::{key::PublicKey, transaction::TransactionHead};
+use counterpoint_core::{atomic::AttesterMessage, key::PublicKey, transaction::TransactionHead};
 
-/// Most bytes of all offers together.
-const MAX_BYTES: usize = 64 << 20;
-/// Most bytes of one lane.
-const MAX_LANE_BYTES: usize = 8 << 20;
 /// Bytes that an offer counts for on top of its own: the books that are kept about it.
 const OFFER_OVERHEAD: usize = 256;
 /// Most bytes of what waits for the next block, and of those in one name.
@@ -46,9 +42,32 @@ pub(super) struct Offer {
 /// Who claims to have signed the first transaction; all garbage shares a lane.
 type Claim = Option<PublicKey>;
 
+/// What an inbox holds at the most, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// All offers together.
+    all: usize,
+    /// One lane.
+    lane: usize,
+}
+
+impl Bounds {
+    /// Of transactions.
+    pub(super) const TRANSACTIONS: Self = Self {
+        all: 64 << 20,
+        lane: 8 << 20,
+    };
+    /// Of attesters' messages: a few hundred bytes each, and of use for one block only.
+    pub(super) const MESSAGES: Self = Self {
+        all: 8 << 20,
+        lane: 2 << 20,
+    };
+}
+
 /// Offers, lane by lane.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inbox {
+    bounds: Bounds,
     lanes: HashMap<Claim, Lane>,
     /// Lanes that are not empty, the next one first.
     turns: VecDeque<Claim>,
@@ -75,9 +94,8 @@ impl Offer {
     fn tried(tries: u8, members: Vec<Bytes>, bundle: Option<Bytes>) -> Self {
         let of_members: usize = members.iter().map(Bytes::len).sum();
         let of_bundle = bundle.as_ref().map_or(0, Bytes::len);
-        let head = members.first().and_then(|item| TransactionHead::read(item));
         Self {
-            claim: head.map(|head| head.signer),
+            claim: members.first().and_then(|item| claim(item)),
             members,
             done: 0,
             news: false,
@@ -89,15 +107,35 @@ impl Offer {
     }
 }
 
+/// Who claims to have signed an item.
+fn claim(item: &[u8]) -> Claim {
+    let transaction = TransactionHead::read(item).map(|head| head.signer);
+    transaction.or_else(|| Some(AttesterMessage::decode(item).ok()?.attester()))
+}
+
 impl Inbox {
+    /// An empty one.
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            lanes: HashMap::new(),
+            turns: VecDeque::new(),
+            lengths: BTreeSet::new(),
+            bytes: 0,
+            later: Vec::new(),
+            later_bytes: 0,
+            later_lanes: HashMap::new(),
+        }
+    }
+
     /// Takes an offer in, or says that there is no room.
     pub(super) fn push(&mut self, offer: Offer) -> bool {
         let claim = offer.claim;
         let lane = self.lanes.get(&claim).map_or(0, |lane| lane.bytes);
-        if lane + offer.bytes > MAX_LANE_BYTES {
+        if lane + offer.bytes > self.bounds.lane {
             return false;
         }
-        while self.bytes + offer.bytes > MAX_BYTES {
+        while self.bytes + offer.bytes > self.bounds.all {
             let longest = self.lengths.last().copied();
             match longest {
                 Some((length, longest)) if length > lane + offer.bytes => {
@@ -219,7 +257,7 @@ mod tests {
 
     #[test]
     fn lanes_take_turns() {
-        let mut inbox = Inbox::default();
+        let mut inbox = Inbox::new(Bounds::TRANSACTIONS);
         for seed in [1, 1, 1, 2, 3, 2] {
             assert!(inbox.push(offer(seed, MIB)));
         }
@@ -233,10 +271,10 @@ mod tests {
 
     #[test]
     fn garbage_shares_a_lane() {
-        let mut inbox = Inbox::default();
+        let mut inbox = Inbox::new(Bounds::TRANSACTIONS);
         let garbage = |fill: u8| Offer::new(vec![vec![fill; MIB].into()], None);
         let taken = (0..20).filter(|fill| inbox.push(garbage(*fill))).count();
-        assert_eq!(taken, MAX_LANE_BYTES / MIB - 1);
+        assert_eq!(taken, Bounds::TRANSACTIONS.lane / MIB - 1);
         assert!(inbox.push(offer(1, MIB)));
         inbox.pop();
         assert_eq!(inbox.pop(), Some(offer(1, MIB)), "at the second turn");
@@ -244,13 +282,13 @@ mod tests {
 
     #[test]
     fn a_full_inbox_takes_from_the_longest_lane() {
-        let mut inbox = Inbox::default();
+        let mut inbox = Inbox::new(Bounds::TRANSACTIONS);
         for at in 0..64 {
             assert!(inbox.push(offer(at % 8, MIB)));
         }
         assert!(!inbox.push(offer(1, MIB)), "the lane is full");
         assert!(inbox.push(offer(100, MIB)));
-        assert!(inbox.bytes <= MAX_BYTES);
+        assert!(inbox.bytes <= Bounds::TRANSACTIONS.all);
         let mine = std::iter::from_fn(|| inbox.pop()).position(|taken| taken == offer(100, MIB));
         assert!(mine.is_some_and(|turn| turn <= 8), "{mine:?}");
     }
@@ -259,7 +297,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn books_are_exact(steps in prop::collection::vec((0_u8..12, 1_usize..5), 0..120)) {
-            let mut inbox = Inbox::default();
+            let mut inbox = Inbox::new(Bounds::TRANSACTIONS);
             for (seed, size) in steps {
                 if seed < 2 {
                     inbox.pop();
@@ -270,8 +308,8 @@ mod tests {
                 let offers = inbox.lanes.values().flat_map(|lane| &lane.offers);
                 prop_assert_eq!(inbox.bytes, offers.map(|offer| offer.bytes).sum::<usize>());
                 prop_assert_eq!(inbox.bytes, sum);
-                prop_assert!(inbox.bytes <= MAX_BYTES);
-                prop_assert!(inbox.lanes.values().all(|lane| lane.bytes <= MAX_LANE_BYTES));
+                prop_assert!(inbox.bytes <= Bounds::TRANSACTIONS.all);
+                prop_assert!(inbox.lanes.values().all(|lane| lane.bytes <= Bounds::TRANSACTIONS.lane));
                 prop_assert_eq!(inbox.turns.len(), inbox.lanes.len());
                 prop_assert_eq!(inbox.lengths.len(), inbox.lanes.len());
             }
@@ -280,7 +318,7 @@ mod tests {
 
     #[test]
     fn what_can_pass_is_tried_for_a_few_blocks() {
-        let mut inbox = Inbox::default();
+        let mut inbox = Inbox::new(Bounds::TRANSACTIONS);
         let mut offer = offer(1, 1_000);
         for _ in 0..MAX_TRIES {
             inbox.postpone(&offer, offer.members[0].clone());

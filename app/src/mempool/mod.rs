@@ -13,6 +13,7 @@ mod queue;
 mod screen;
 mod select;
 mod verify;
+mod votes;
 
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
@@ -34,7 +35,7 @@ use counterpoint_core::{
 };
 use counterpoint_machine::{CheckedTx, ExecuteError, Room, StoreError, check_tx, query};
 use counterpoint_service::to_f64;
-use inbox::{Inbox, Offer};
+use inbox::{Bounds, Inbox, Offer};
 use metrics::{counter, gauge};
 pub(crate) use queue::{Limits, Size};
 use queue::{Queue, Refused};
@@ -45,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 use verify::Remembered;
 pub(crate) use verify::verify;
+use votes::Votes;
 
 use crate::{
     metric,
@@ -68,6 +70,8 @@ const REAP_BYTES: usize = 4 << 20;
 const CHECK_BYTES: usize = 16 << 20;
 /// Bytes that a signature counts for: about as long as it takes to hash them.
 const SIGNATURE_BYTES: usize = 32 << 10;
+/// Attesters' messages that CheckTx may look at from one block to the next, for the same reason.
+const CHECK_MESSAGES: usize = 2_048;
 
 /// Codes of what the mempool itself refuses; those of the machine lie below. CometBFT forgets what
 /// InsertTx answered with a code from 32,000 on, so that it can be offered again.
@@ -77,6 +81,8 @@ pub(crate) mod code {
     pub(crate) const UNDECODABLE: u32 = 1;
     pub(crate) const NONCE_TAKEN: u32 = 64;
     pub(crate) const GONE: u32 = 65;
+    pub(crate) const UNWANTED: u32 = 66;
+    pub(crate) const TAKEN: u32 = 67;
     pub(crate) const FULL: u32 = 32_000;
     pub(crate) const ACCOUNT_FULL: u32 = 32_001;
     pub(crate) const FUNDS: u32 = 32_002;
@@ -116,6 +122,8 @@ pub(crate) struct Mempool {
     pool: Mutex<Pool>,
     /// Something is in the inbox.
     offered: Notify,
+    /// An attester's message was taken in.
+    voted: Notify,
     /// It was said that CometBFT is configured for another mempool.
     mismatched: AtomicBool,
 }
@@ -135,6 +143,9 @@ pub(crate) enum Gossip {
 struct Pool {
     queue: Queue,
     inbox: Inbox,
+    /// Messages of attesters that peers offered.
+    offered_votes: Inbox,
+    votes: Votes,
     remembered: Remembered,
     /// The height that comes after the state which the queue follows.
     next: Height,
@@ -145,6 +156,8 @@ struct Pool {
     to_relay: VecDeque<Bytes>,
     /// Bytes that CheckTx may still look at before the next block.
     check_bytes: usize,
+    /// Messages of attesters that it may.
+    check_messages: usize,
 }
 
 /// What intake found out about one transaction.
@@ -176,22 +189,26 @@ impl Mempool {
             Gossip::Flood => Size::default(),
             Gossip::Relayed | Gossip::Direct => limits.parked,
         };
-        let (inbox, remembered, next, to_offer, offered, to_relay) = Default::default();
+        let (votes, remembered, next, to_offer, offered, to_relay) = Default::default();
         let pool = Pool {
             queue: Queue::new(Limits { parked, ..limits }),
-            inbox,
+            inbox: Inbox::new(Bounds::TRANSACTIONS),
+            offered_votes: Inbox::new(Bounds::MESSAGES),
+            votes,
             remembered,
             next,
             to_offer,
             offered,
             to_relay,
             check_bytes: CHECK_BYTES,
+            check_messages: CHECK_MESSAGES,
         };
         Self {
             store,
             gossip,
             pool: Mutex::new(pool),
             offered: Notify::new(),
+            voted: Notify::new(),
             mismatched: AtomicBool::new(false),
         }
     }
@@ -206,7 +223,7 @@ impl Mempool {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks a transaction of a user and lets it in; gives its hash too.
+    /// Checks a transaction of a user, or an attester's message, and lets it in; gives its hash too.
     ///
     /// # Errors
     /// [`StoreError`] if the store is broken; a refusal is a [`Verdict`].
@@ -214,6 +231,9 @@ impl Mempool {
         // It outlives the frame or message that carried it.
         let raw = RawTransaction::new(Bytes::copy_from_slice(bytes));
         let hash = raw.hash();
+        if is_message(bytes) {
+            return Ok((hash, self.submit_message(bytes, self.source())?));
+        }
         let intake = if self.knows(&hash)? {
             Intake::Known
         } else {
@@ -230,6 +250,9 @@ impl Mempool {
     /// # Errors
     /// [`StoreError`] if the store is broken; a refusal is a [`Verdict`].
     pub(crate) fn check(&self, bytes: &[u8]) -> Result<Verdict, StoreError> {
+        if is_message(bytes) {
+            return self.check_message(bytes, self.source());
+        }
         if self.gossip == Gossip::Flood {
             // What a block holds already must not enter CometBFT's list again.
             if let Some(verdict) = self.screen(bytes)? {
@@ -270,6 +293,9 @@ impl Mempool {
     pub(crate) fn examine(&self, bytes: &[u8]) -> Result<(Hash, Prospect), StoreError> {
         let raw = RawTransaction::new(Bytes::copy_from_slice(bytes));
         let hash = raw.hash();
+        if is_message(bytes) {
+            return Ok((hash, self.examine_message(bytes)?));
+        }
         if self.store.place(&hash).map_err(into_fault)?.is_some() {
             return Ok((hash, Prospect::Included));
         }
@@ -324,15 +350,16 @@ impl Mempool {
 
     fn take_in(&self, raw: RawTransaction) -> Result<Intake, StoreError> {
         match self.verify(raw) {
-            Ok(tx) => {
-                // CometBFT's own mempool spreads whatever it asked about.
-                let source = match self.gossip {
-                    Gossip::Flood => Source::Peer,
-                    Gossip::Relayed | Gossip::Direct => Source::Local,
-                };
-                self.check_and_insert(tx, source)
-            }
+            Ok(tx) => self.check_and_insert(tx, self.source()),
             Err(verdict) => Ok(Intake::Refused(verdict)),
+        }
+    }
+
+    /// Whose it is to spread what is handed in here: CometBFT's own mempool spreads what it asked about.
+    fn source(&self) -> Source {
+        match self.gossip {
+            Gossip::Flood => Source::Peer,
+            Gossip::Relayed | Gossip::Direct => Source::Local,
         }
     }
 
@@ -370,7 +397,7 @@ impl Mempool {
         }
     }
 
-    /// Puts what a peer offers, a transaction or a bundle of them, into the inbox. The code says
+    /// Puts what a peer offers, alone or in a bundle, into the inbox of its kind. The code says
     /// whether CometBFT may forget it. This never waits and verifies nothing: Commit waits for
     /// whatever CometBFT asked of the mempool before it.
     #[must_use]
@@ -378,7 +405,9 @@ impl Mempool {
         // It outlives the frame that carried it.
         let item = Bytes::copy_from_slice(item);
         let offer = match item.first() {
-            Some(tag) if *tag == Tag::Transaction.byte() => Offer::new(vec![item], None),
+            Some(tag) if *tag == Tag::Transaction.byte() || is_message(&item) => {
+                Offer::new(vec![item], None)
+            }
             Some(tag) if *tag == Tag::GossipBundle.byte() => match GossipBundle::unpack(&item) {
                 Ok(members) => Offer::new(members, Some(item)),
                 Err(error) => {
@@ -388,7 +417,7 @@ impl Mempool {
             },
             _ => return code::UNDECODABLE,
         };
-        if !self.pool().inbox.push(offer) {
+        if !self.pool().take_offer(offer) {
             return code::FULL;
         }
         self.offered.notify_one();
@@ -424,11 +453,17 @@ impl Mempool {
         Ok(())
     }
 
-    /// Takes in the next batch of the offer whose turn it is; says whether there was one.
+    /// Takes in the next batch of attesters' messages and the next one of transactions, each of the
+    /// offer whose turn it is; says whether there was one.
     ///
     /// # Errors
     /// [`StoreError`] if the store is broken.
     pub(crate) fn take_in_next(&self) -> Result<bool, StoreError> {
+        let messages = self.take_in_messages()?;
+        Ok(self.take_in_transactions()? || messages)
+    }
+
+    fn take_in_transactions(&self) -> Result<bool, StoreError> {
         // Taken by a statement of its own, so that the lock is not held meanwhile.
         let offer = self.pool().inbox.pop();
         let Some(mut offer) = offer else {
@@ -533,7 +568,7 @@ impl Mempool {
         }
     }
 
-    /// What to offer to peers: local transactions, bundled, and bundles to pass on.
+    /// What to offer to peers: what attesters said, local transactions, bundled, and bundles to pass on.
     #[must_use]
     pub(crate) fn reap(&self) -> Vec<Bytes> {
         if self.gossip == Gossip::Flood {
@@ -541,7 +576,8 @@ impl Mempool {
             return Vec::new();
         }
         let mut pool = self.pool();
-        let mut bundles = GossipBundle::pack(pool.take_offers());
+        let mut bundles = pool.votes.take_offers();
+        bundles.extend(GossipBundle::pack(pool.take_offers()));
         bundles.extend(pool.to_relay.drain(..));
         bundles
     }
@@ -594,6 +630,9 @@ impl Mempool {
     /// Whether exactly these bytes wait; they need not be hashed for that.
     #[must_use]
     pub(crate) fn holds(&self, item: &[u8]) -> bool {
+        if is_message(item) {
+            return self.holds_message(item);
+        }
         self.pool().find(item).is_some()
     }
 
@@ -615,6 +654,7 @@ impl Mempool {
     /// # Errors
     /// [`StoreError`] if the store is broken.
     pub(crate) fn advance(&self, height: Height, signers: &[Address]) -> Result<(), StoreError> {
+        self.advance_votes()?;
         let state = self.store.state();
         let mut accounts = Vec::new();
         for signer in signers {
@@ -634,6 +674,7 @@ impl Mempool {
             pool.to_offer.extend(again);
         }
         pool.check_bytes = CHECK_BYTES;
+        pool.check_messages = CHECK_MESSAGES;
         let (size, parked) = (pool.queue.size(), pool.queue.parked());
         gauge!(metric::MEMPOOL_TRANSACTIONS).set(to_f64(size.count as u64));
         gauge!(metric::MEMPOOL_BYTES).set(to_f64(size.bytes as u64));
@@ -687,6 +728,22 @@ impl Pool {
         rest.is_some()
     }
 
+    /// Whether CheckTx may look at one more message of an attester.
+    fn may_check_message(&mut self) -> bool {
+        let rest = self.check_messages.checked_sub(1);
+        self.check_messages = rest.unwrap_or(0);
+        rest.is_some()
+    }
+
+    /// Puts an offer into the inbox of its kind, which is that of its first member.
+    fn take_offer(&mut self, offer: Offer) -> bool {
+        if offer.members.first().is_some_and(|item| is_message(item)) {
+            self.offered_votes.push(offer)
+        } else {
+            self.inbox.push(offer)
+        }
+    }
+
     /// The transaction that has exactly these bytes, if it waits.
     fn find(&self, item: &[u8]) -> Option<&SignedTransaction> {
         let head = TransactionHead::read(item)?;
@@ -734,6 +791,11 @@ impl Pool {
         }
         self.offered.insert(hash);
     }
+}
+
+/// Whether an item is a message of an attester.
+fn is_message(item: &[u8]) -> bool {
+    item.first() == Some(&Tag::Attestation.byte())
 }
 
 fn refuse(code: u32, log: String) -> Intake {

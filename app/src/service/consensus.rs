@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -31,7 +31,7 @@ use counterpoint_core::{
 };
 use counterpoint_machine::{
     Block, BlockContext, Execution, ParamsUpdate, ProcessError, Room, finalize, init_chain,
-    prepare, process,
+    prepare, process, query,
     tree::{self, Pages},
 };
 use counterpoint_service::to_f64;
@@ -42,9 +42,9 @@ use tracing::{info, warn};
 use super::{
     Answer,
     convert::{chain_start, context, hash, params_update, power_update},
-    in_place,
 };
 use crate::{
+    bundles::Bundles,
     mempool::{Mempool, verify},
     metric,
     snapshot::Snapshots,
@@ -67,6 +67,7 @@ pub(crate) struct Consensus(Arc<Mutex<State>>);
 pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) mempool: Arc<Mempool>,
+    pub(crate) bundles: Bundles,
     pub(crate) snapshots: Arc<Snapshots>,
     /// Is told of every committed height.
     pub(crate) committed: watch::Sender<Height>,
@@ -74,6 +75,8 @@ pub(crate) struct Parts {
     pub(crate) retain: watch::Receiver<Height>,
     /// Says when the next block needs newer rules.
     pub(crate) guard: Guard,
+    /// How long a proposer waits for attesters.
+    pub(crate) attestation_grace: Duration,
 }
 
 #[derive(Debug)]
@@ -114,7 +117,15 @@ impl Consensus {
     #[must_use]
     pub(crate) fn call(&self, request: ConsensusRequest) -> Answer<ConsensusResponse> {
         let this = self.clone();
-        in_place(move || this.settled()?.answer(request))
+        Box::pin(async move {
+            if matches!(request, ConsensusRequest::PrepareProposal(_)) {
+                // The last block is written, and nothing is locked while we wait.
+                let parts = Arc::clone(&this.settled()?.parts);
+                let grace = parts.attestation_grace;
+                parts.mempool.wait_for_votes(grace).await?;
+            }
+            this.settled()?.answer(request)
+        })
     }
 
     /// Returns once every block that Commit has answered is written.
@@ -207,7 +218,8 @@ impl State {
         let room = Room::new(&state, max_bytes)?;
         let salt = u64::from_be_bytes(salt);
         let candidates = self.parts.mempool.select(room, salt, &request.txs);
-        let txs = prepare(&state, &ctx, &[], candidates, max_bytes)?;
+        let messages = self.parts.mempool.attester_messages();
+        let txs = prepare(&state, &ctx, &messages, candidates, max_bytes)?;
         histogram!(metric::PREPARE_SECONDS).record(start.elapsed());
         Ok(ResponsePrepareProposal { txs })
     }
@@ -379,6 +391,7 @@ impl Parts {
     fn write(&self, decided: Decided, signers: &[Address]) -> Result<(), BoxError> {
         let start = Instant::now();
         let (tip, transactions) = (decided.tip, decided.items.len().saturating_sub(1));
+        let bundles = query::changed_bundles(&self.store.state(), &decided.outcome.changes)?;
         self.store.commit(decided)?;
         let height = tip.height;
         // Nothing else is committed meanwhile, so the state is the one of `height`.
@@ -389,6 +402,7 @@ impl Parts {
         info!(%height, transactions, app_hash = %tip.app_hash, "committed");
         self.mempool.advance(height, signers)?;
         self.committed.send_replace(height);
+        self.bundles.tell(height, bundles);
         // This block is done, only the next one may not be ours to judge.
         self.guard.look(&self.store)?;
         Ok(())

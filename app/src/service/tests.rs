@@ -1,5 +1,7 @@
 //! The services, driven as CometBFT drives them.
 
+use std::{sync::Arc, time::Duration};
+
 use bytes::Bytes;
 use counterpoint_abci::{
     InfoRequest, InfoResponse,
@@ -12,6 +14,7 @@ use counterpoint_core::{
     light::VerifiedHeader,
     primitive::{Hash, Height},
     slot::HeaderTime,
+    state::BundleStatus,
 };
 use counterpoint_machine::query;
 use tempfile::tempdir;
@@ -19,7 +22,11 @@ use tempfile::tempdir;
 use super::*;
 use crate::{
     store::{Slice, Tip},
-    testing::{Node, Proposal, address, data, rollup, sign, transfer},
+    testing::{
+        Node, Proposal, address,
+        attest::{ATTESTERS, Sample, Says, attest, now},
+        data, rollup, sign, transfer,
+    },
 };
 
 /// Seven blocks with traffic, some of it over two rounds; every block with its app hash.
@@ -282,4 +289,36 @@ async fn queries_are_declined() {
         InfoResponse::Query(response) => assert_eq!(response.code, 1),
         InfoResponse::Info(other) => panic!("unexpected {other:?}"),
     }
+}
+
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(600);
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(LONG / 10, what).await;
+    done.expect("nothing to wait for")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proposer_waits_for_attesters_and_holds_nobody_up() {
+    let directory = tempdir().unwrap();
+    let node = Arc::new(Node::open_patient(directory.path(), LONG));
+    soon(node.init_attested()).await;
+    let sample = Sample::new(0, |_| {});
+    soon(node.schedule(&sample)).await;
+    let slot = now(&node);
+    let proposer = Arc::clone(&node);
+    let proposal = tokio::spawn(async move { proposer.prepare(0).await });
+    for seed in [ATTESTERS[0], ATTESTERS[1]] {
+        for message in attest(&slot, seed, Says::Commit) {
+            soon(node.info()).await;
+            assert!(!proposal.is_finished(), "votes are missing");
+            assert_eq!(soon(node.check(&message)).await.0, 0);
+        }
+    }
+    let proposal = soon(proposal).await.unwrap();
+    assert_eq!(proposal.items.len(), 2);
+    assert_eq!(node.process(&proposal).await, ProposalStatus::Accept);
+    node.replay(&proposal).await;
+    assert_eq!(sample.status(&node), BundleStatus::Released);
 }

@@ -1,11 +1,13 @@
 //! A node without sockets: tests speak to its services as CometBFT does.
 
+pub(crate) mod attest;
 pub(crate) mod sync;
 
 use std::{
     num::NonZeroUsize,
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -42,6 +44,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bundles::Bundles,
     mempool::{Gossip, Limits, Mempool},
     service::{self, Consensus, Parts, StateSync},
     snapshot::{Settings, Snapshots},
@@ -59,6 +62,7 @@ const GENESIS_SECS: i64 = 1_800_000_000;
 pub(crate) struct Node {
     pub(crate) store: Store,
     pub(crate) mempool: Arc<Mempool>,
+    pub(crate) bundles: Bundles,
     pub(crate) snapshots: Arc<Snapshots>,
     /// The heights that the other tasks of a node are told of.
     pub(crate) commits: watch::Receiver<Height>,
@@ -243,12 +247,31 @@ impl Node {
         Self::open_with(path, Gossip::Relayed, AppVersion::NEWEST)
     }
 
+    /// The same, beside CometBFT's own mempool.
+    pub(crate) fn open_flood(path: &Path) -> Self {
+        Self::open_with(path, Gossip::Flood, AppVersion::NEWEST)
+    }
+
+    /// The same, by a proposer that waits so long for attesters.
+    pub(crate) fn open_patient(path: &Path, grace: Duration) -> Self {
+        Self::open_waiting(path, Gossip::Relayed, AppVersion::NEWEST, grace)
+    }
+
     /// The same, by software that knows the rules of tests.
     pub(crate) fn open_later(path: &Path) -> Self {
         Self::open_with(path, Gossip::Relayed, AppVersion::Test)
     }
 
     fn open_with(path: &Path, gossip: Gossip, newest: AppVersion) -> Self {
+        Self::open_waiting(path, gossip, newest, Duration::ZERO)
+    }
+
+    fn open_waiting(
+        path: &Path,
+        gossip: Gossip,
+        newest: AppVersion,
+        attestation_grace: Duration,
+    ) -> Self {
         let store = Store::open(path).unwrap();
         let mempool = Mempool::new(store.clone(), Limits::default(), gossip);
         let mempool = Arc::new(mempool);
@@ -267,17 +290,21 @@ impl Node {
             committed.clone(),
             guard.clone(),
         );
+        let bundles = Bundles::new();
         let consensus = Consensus::new(Parts {
             store: store.clone(),
             mempool: Arc::clone(&mempool),
+            bundles: bundles.clone(),
             snapshots: Arc::clone(&snapshots),
             committed,
             retain: retained,
             guard,
+            attestation_grace,
         });
         Self {
             store,
             mempool,
+            bundles,
             snapshots,
             commits,
             retain,

@@ -133,6 +133,24 @@ impl AttesterMessage {
         }
     }
 
+    /// Which leg of which bundle it is about.
+    #[must_use]
+    pub fn leg(&self) -> (Hash, RollupId) {
+        match self {
+            Self::Attestation(Attestation { ballot, .. }) => (ballot.bundle_id, ballot.rollup_id),
+            Self::Outcome(OutcomeVote { executed, .. }) => (executed.bundle_id, executed.rollup_id),
+        }
+    }
+
+    /// Who claims to have signed it.
+    #[must_use]
+    pub fn attester(&self) -> PublicKey {
+        match self {
+            Self::Attestation(attestation) => attestation.attester,
+            Self::Outcome(vote) => vote.attester,
+        }
+    }
+
     /// Verifies the signature, for the chain with this identifier.
     ///
     /// # Errors

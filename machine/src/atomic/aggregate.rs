@@ -39,30 +39,44 @@ pub(crate) fn aggregate<S: StateRead>(
     let mut items = faults(&attestations, &outcomes);
     items.extend(executed(&outcomes, lists, state)?);
     for scheduled in slot.bundles.values() {
-        items.extend(decide(slot, scheduled, &attestations, lists, state)?);
+        match decide(slot, scheduled, &attestations, lists, state)? {
+            Decision::Item(item) => items.push(*item),
+            Decision::Open(_) | Decision::Never => {}
+        }
     }
     items.sort_by_key(SystemItem::order_key);
     items.dedup_by_key(|item| item.order_key());
     Ok(items)
 }
 
-/// The release of a bundle, or what shows that it would fail.
-fn decide<S: StateRead>(
+/// What attesters decide about a scheduled bundle.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// Its release, or what shows that it would fail.
+    Item(Box<SystemItem>),
+    /// Nothing yet; that is up to the attesters of these rollups, not all of which have spoken.
+    Open(Vec<RollupId>),
+    /// Nothing, whoever else speaks.
+    Never,
+}
+
+/// What `attestations` decide about a bundle.
+pub(super) fn decide<S: StateRead>(
     slot: &Slot,
     scheduled: &Scheduled,
     attestations: &[&Attestation],
     lists: &Lists,
     state: &S,
-) -> Result<Option<SystemItem>, StoreError> {
+) -> Result<Decision, StoreError> {
     let bundle_id = scheduled.bundle.id();
     let extras = &scheduled.bundle.terms().extra_attesters;
-    let mut quorums = Vec::new();
+    let (mut quorums, mut missing, mut split) = (Vec::new(), Vec::new(), false);
     for leg in &scheduled.record.legs {
         let Some(config) = lists.config(leg.rollup_id) else {
-            return Ok(None);
+            return Ok(Decision::Never);
         };
         let Some(set) = &config.attesters.0 else {
-            return Ok(None);
+            return Ok(Decision::Never);
         };
         let expected = Expected::of(&scheduled.bundle, leg.rollup_id, set.epoch, slot.pin);
         let (members, threshold) = (rules::voters(config, state)?, set.members.threshold());
@@ -77,27 +91,38 @@ fn decide<S: StateRead>(
         };
         let aborts = |statement: &Statement| matches!(statement.outcome, LegOutcome::Abort { tx, .. } if tx < leg.txs);
         if let Some(quorum) = quorum(&[], &aborts) {
-            return Ok(Some(SystemItem::Abort(AtomicAbort {
+            let abort = SystemItem::Abort(AtomicAbort {
                 bundle_id,
                 pin_height: slot.pin.height,
                 rollup_id: leg.rollup_id,
                 quorum,
-            })));
+            });
+            return Ok(Decision::Item(Box::new(abort)));
         }
         let commits = |statement: &Statement| {
             matches!(statement.outcome, LegOutcome::Commit { in_hash, out_hash, .. }
                 if (in_hash, out_hash) == (expected.in_hash, expected.out_hash))
         };
-        quorums.push(quorum(extras, &commits));
+        if let Some(quorum) = quorum(extras, &commits) {
+            quorums.push(quorum);
+            continue;
+        }
+        let spoke = |key: &PublicKey| said.iter().any(|(_, votes)| votes.contains_key(key));
+        split |= members.iter().chain(extras).all(spoke);
+        missing.push(leg.rollup_id);
     }
-    let quorums: Option<Vec<Quorum>> = quorums.into_iter().collect();
-    Ok(quorums.map(|quorums| {
-        SystemItem::Release(AtomicRelease {
+    Ok(if split {
+        Decision::Never
+    } else if missing.is_empty() {
+        let release = SystemItem::Release(AtomicRelease {
             bundle_id,
             pin_height: slot.pin.height,
             quorums,
-        })
-    }))
+        });
+        Decision::Item(Box::new(release))
+    } else {
+        Decision::Open(missing)
+    })
 }
 
 /// Votes by attester.

@@ -1,5 +1,7 @@
 //! A bundle's record, its place in queues, its money and its end.
 
+use std::{cmp::Reverse, collections::BTreeSet};
+
 use counterpoint_core::{
     primitive::{Amount, Hash, RollupId},
     state::{AbortReason, BundleEnds, BundleRecord, BundleStatus, QueuedBundle, Table},
@@ -76,14 +78,25 @@ fn last_in_queue<S: StateRead>(
     for (key, value) in delta.scan(&prefix)? {
         let (_, id) = queue_key(&key)?;
         let place: QueuedBundle = decode(&key, &value)?;
-        let rank = |id: Hash, place: &QueuedBundle| {
-            (place.tip_per_leg, std::cmp::Reverse((place.height, id)))
-        };
+        let rank =
+            |id: Hash, place: &QueuedBundle| (place.tip_per_leg, Reverse((place.height, id)));
         if last.is_none_or(|(other, than)| rank(id, &place) < rank(other, &than)) {
             last = Some((id, place));
         }
     }
     Ok(last)
+}
+
+/// The bundles in a rollup's queue, in the order in which they are scheduled.
+pub(crate) fn queue<S: StateRead>(state: &S, rollup_id: RollupId) -> Result<Vec<Hash>, StoreError> {
+    let prefix = [&[Table::QueuedBundles as u8], &rollup_id.as_bytes()[..]].concat();
+    let mut queued = BTreeSet::new();
+    for (key, value) in state.scan(&prefix)? {
+        let (_, id) = queue_key(&key)?;
+        let place: QueuedBundle = decode(&key, &value)?;
+        queued.insert((Reverse(place.tip_per_leg), place.height, id));
+    }
+    Ok(queued.into_iter().map(|(.., id)| id).collect())
 }
 
 /// Rollup and bundle of a key of the queue.

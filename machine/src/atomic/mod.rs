@@ -24,8 +24,10 @@ mod view;
 pub(crate) use aggregate::aggregate;
 pub use items::ItemRefusal;
 pub(crate) use items::{ItemError, Slot};
-pub(crate) use life::{cancel, enqueue, note_end};
+pub(crate) use life::{cancel, enqueue, note_end, queue};
 pub(crate) use rules::fits;
 pub(crate) use schedule::{close, next_opening};
 pub(crate) use seals::{drop_sealed, seal};
-pub use view::{ScheduledBundle, ScheduledLeg, is_wanted, scheduled};
+pub use view::{
+    ScheduledBundle, ScheduledLeg, has_vote, is_bound, is_early, is_wanted, scheduled, undecided,
+};

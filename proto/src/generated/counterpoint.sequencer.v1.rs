@@ -24,7 +24,8 @@ pub struct GetInfoResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SubmitTransactionRequest {
-    /// Tag 0x10 and the canonical encoding.
+    /// Tag 0x10 and the canonical encoding of a transaction, or tag 0x21 and that of core's
+    /// AttesterMessage.
     #[prost(bytes = "bytes", tag = "1")]
     pub transaction: ::prost::bytes::Bytes,
 }
@@ -308,6 +309,138 @@ pub struct RollupBlock {
     #[prost(bytes = "bytes", tag = "6")]
     pub borsh_config: ::prost::bytes::Bytes,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Bundle {
+    /// 32 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub bundle_id: ::prost::bytes::Bytes,
+    /// The state that was read; in a stream the height that changed it.
+    #[prost(uint64, tag = "2")]
+    pub height: u64,
+    #[prost(enumeration = "BundleStage", tag = "3")]
+    pub stage: i32,
+    /// Why it was aborted; empty otherwise.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// core's BundleRecord.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub borsh_record: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetBundleRequest {
+    /// 32 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub bundle_id: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListBundlesRequest {
+    /// 32 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub rollup_id: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListBundlesResponse {
+    /// At most 64.
+    #[prost(message, repeated, tag = "1")]
+    pub bundles: ::prost::alloc::vec::Vec<Bundle>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StreamBundlesRequest {
+    /// Only these, 32 bytes each, at most 64; all if there are none.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub bundle_ids: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Only those that touch this rollup, 32 bytes; any if empty.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub rollup_id: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StreamScheduledRequest {
+    /// 32 bytes each, 1 to 256.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub rollup_ids: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ScheduledBundle {
+    /// The last committed height, P; the slot opens at the next one.
+    #[prost(uint64, tag = "1")]
+    pub height: u64,
+    /// core's AtomicBundle.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub borsh_bundle: ::prost::bytes::Bytes,
+    /// Those for rollups that were asked for.
+    #[prost(message, repeated, tag = "3")]
+    pub legs: ::prost::alloc::vec::Vec<scheduled_bundle::Leg>,
+}
+/// Nested message and enum types in `ScheduledBundle`.
+pub mod scheduled_bundle {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Leg {
+        /// core's Ballot: bundle, rollup, epoch and pin.
+        #[prost(bytes = "bytes", tag = "1")]
+        pub borsh_ballot: ::prost::bytes::Bytes,
+        /// core's LegEnv, with a base fee of 0, which is for attesters to fill in.
+        #[prost(bytes = "bytes", tag = "2")]
+        pub borsh_env: ::prost::bytes::Bytes,
+        /// In order, as they are executed.
+        #[prost(bytes = "bytes", repeated, tag = "3")]
+        pub transactions: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BundleStage {
+    Unspecified = 0,
+    /// Its transactions are sealed, and nobody needs to know them yet.
+    Sealed = 1,
+    /// It waits for a slot.
+    Queued = 2,
+    /// The slot that opens next is its own.
+    Scheduled = 3,
+    /// Its legs are in their blocks.
+    Released = 4,
+    /// Attesters of all rollups say that it came out as attested.
+    Executed = 5,
+    /// They did not say so in time.
+    Unconfirmed = 6,
+    /// Attesters contradicted what they had attested.
+    Violated = 7,
+    /// Nothing of it has executed or ever will.
+    Aborted = 8,
+}
+impl BundleStage {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BUNDLE_STAGE_UNSPECIFIED",
+            Self::Sealed => "BUNDLE_STAGE_SEALED",
+            Self::Queued => "BUNDLE_STAGE_QUEUED",
+            Self::Scheduled => "BUNDLE_STAGE_SCHEDULED",
+            Self::Released => "BUNDLE_STAGE_RELEASED",
+            Self::Executed => "BUNDLE_STAGE_EXECUTED",
+            Self::Unconfirmed => "BUNDLE_STAGE_UNCONFIRMED",
+            Self::Violated => "BUNDLE_STAGE_VIOLATED",
+            Self::Aborted => "BUNDLE_STAGE_ABORTED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BUNDLE_STAGE_UNSPECIFIED" => Some(Self::Unspecified),
+            "BUNDLE_STAGE_SEALED" => Some(Self::Sealed),
+            "BUNDLE_STAGE_QUEUED" => Some(Self::Queued),
+            "BUNDLE_STAGE_SCHEDULED" => Some(Self::Scheduled),
+            "BUNDLE_STAGE_RELEASED" => Some(Self::Released),
+            "BUNDLE_STAGE_EXECUTED" => Some(Self::Executed),
+            "BUNDLE_STAGE_UNCONFIRMED" => Some(Self::Unconfirmed),
+            "BUNDLE_STAGE_VIOLATED" => Some(Self::Violated),
+            "BUNDLE_STAGE_ABORTED" => Some(Self::Aborted),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod sequencer_client {
     #![allow(
@@ -430,7 +563,8 @@ pub mod sequencer_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Hands in one signed transaction. An answer with code 0 means that the mempool holds it.
+        /// Hands in one signed transaction, or one message of an attester. An answer with code 0 means that
+        /// the mempool holds it.
         pub async fn submit_transaction(
             &mut self,
             request: impl tonic::IntoRequest<super::SubmitTransactionRequest>,
@@ -761,7 +895,8 @@ pub mod sequencer_server {
             &self,
             request: tonic::Request<super::GetInfoRequest>,
         ) -> std::result::Result<tonic::Response<super::GetInfoResponse>, tonic::Status>;
-        /// Hands in one signed transaction. An answer with code 0 means that the mempool holds it.
+        /// Hands in one signed transaction, or one message of an attester. An answer with code 0 means that
+        /// the mempool holds it.
         async fn submit_transaction(
             &self,
             request: tonic::Request<super::SubmitTransactionRequest>,
@@ -1508,6 +1643,567 @@ pub mod sequencer_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "counterpoint.sequencer.v1.Sequencer";
     impl<T> tonic::server::NamedService for SequencerServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod bundles_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Atomic bundles, as docs/spec/atomic.md defines them: for those who hand them in, and for attesters,
+    /// whose messages go to SubmitTransaction. Readers of streams have the places of those above.
+    #[derive(Debug, Clone)]
+    pub struct BundlesClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl BundlesClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> BundlesClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> BundlesClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            BundlesClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// What has become of an atomic bundle.
+        pub async fn get_bundle(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetBundleRequest>,
+        ) -> std::result::Result<tonic::Response<super::Bundle>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/counterpoint.sequencer.v1.Bundles/GetBundle",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("counterpoint.sequencer.v1.Bundles", "GetBundle"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// The bundles that wait for a slot of a rollup, in the order in which they get one.
+        pub async fn list_bundles(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListBundlesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListBundlesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/counterpoint.sequencer.v1.Bundles/ListBundles",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("counterpoint.sequencer.v1.Bundles", "ListBundles"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Each stage that bundles reach, from now on, by height; first how far those are that the request
+        /// names. A reader that is too slow is told so by RESOURCE_EXHAUSTED, and asks GetBundle.
+        pub async fn stream_bundles(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StreamBundlesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Bundle>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/counterpoint.sequencer.v1.Bundles/StreamBundles",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("counterpoint.sequencer.v1.Bundles", "StreamBundles"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// What attesters are to execute now: each bundle with a leg for the rollups asked for, as soon as
+        /// the block that schedules it is committed. What a reader does not read in time is left out.
+        pub async fn stream_scheduled(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StreamScheduledRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ScheduledBundle>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/counterpoint.sequencer.v1.Bundles/StreamScheduled",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "counterpoint.sequencer.v1.Bundles",
+                        "StreamScheduled",
+                    ),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod bundles_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with BundlesServer.
+    #[async_trait]
+    pub trait Bundles: std::marker::Send + std::marker::Sync + 'static {
+        /// What has become of an atomic bundle.
+        async fn get_bundle(
+            &self,
+            request: tonic::Request<super::GetBundleRequest>,
+        ) -> std::result::Result<tonic::Response<super::Bundle>, tonic::Status>;
+        /// The bundles that wait for a slot of a rollup, in the order in which they get one.
+        async fn list_bundles(
+            &self,
+            request: tonic::Request<super::ListBundlesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListBundlesResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the StreamBundles method.
+        type StreamBundlesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Bundle, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Each stage that bundles reach, from now on, by height; first how far those are that the request
+        /// names. A reader that is too slow is told so by RESOURCE_EXHAUSTED, and asks GetBundle.
+        async fn stream_bundles(
+            &self,
+            request: tonic::Request<super::StreamBundlesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::StreamBundlesStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the StreamScheduled method.
+        type StreamScheduledStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ScheduledBundle, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What attesters are to execute now: each bundle with a leg for the rollups asked for, as soon as
+        /// the block that schedules it is committed. What a reader does not read in time is left out.
+        async fn stream_scheduled(
+            &self,
+            request: tonic::Request<super::StreamScheduledRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::StreamScheduledStream>,
+            tonic::Status,
+        >;
+    }
+    /// Atomic bundles, as docs/spec/atomic.md defines them: for those who hand them in, and for attesters,
+    /// whose messages go to SubmitTransaction. Readers of streams have the places of those above.
+    #[derive(Debug)]
+    pub struct BundlesServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> BundlesServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for BundlesServer<T>
+    where
+        T: Bundles,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/counterpoint.sequencer.v1.Bundles/GetBundle" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetBundleSvc<T: Bundles>(pub Arc<T>);
+                    impl<T: Bundles> tonic::server::UnaryService<super::GetBundleRequest>
+                    for GetBundleSvc<T> {
+                        type Response = super::Bundle;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetBundleRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Bundles>::get_bundle(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetBundleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/counterpoint.sequencer.v1.Bundles/ListBundles" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListBundlesSvc<T: Bundles>(pub Arc<T>);
+                    impl<
+                        T: Bundles,
+                    > tonic::server::UnaryService<super::ListBundlesRequest>
+                    for ListBundlesSvc<T> {
+                        type Response = super::ListBundlesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListBundlesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Bundles>::list_bundles(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListBundlesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/counterpoint.sequencer.v1.Bundles/StreamBundles" => {
+                    #[allow(non_camel_case_types)]
+                    struct StreamBundlesSvc<T: Bundles>(pub Arc<T>);
+                    impl<
+                        T: Bundles,
+                    > tonic::server::ServerStreamingService<super::StreamBundlesRequest>
+                    for StreamBundlesSvc<T> {
+                        type Response = super::Bundle;
+                        type ResponseStream = T::StreamBundlesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StreamBundlesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Bundles>::stream_bundles(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StreamBundlesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/counterpoint.sequencer.v1.Bundles/StreamScheduled" => {
+                    #[allow(non_camel_case_types)]
+                    struct StreamScheduledSvc<T: Bundles>(pub Arc<T>);
+                    impl<
+                        T: Bundles,
+                    > tonic::server::ServerStreamingService<
+                        super::StreamScheduledRequest,
+                    > for StreamScheduledSvc<T> {
+                        type Response = super::ScheduledBundle;
+                        type ResponseStream = T::StreamScheduledStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StreamScheduledRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Bundles>::stream_scheduled(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StreamScheduledSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for BundlesServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "counterpoint.sequencer.v1.Bundles";
+    impl<T> tonic::server::NamedService for BundlesServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

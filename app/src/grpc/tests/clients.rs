@@ -54,7 +54,14 @@ async fn start(path: &Path, limits: connection::Limits) -> Fixture {
     let (streamable, watched) = watch::channel(Height::new(TIP));
     let shutdown = CancellationToken::new();
     let rpc = crate::health::rpc_client("http://127.0.0.1:1").unwrap();
-    let mut sequencer = Sequencer::new(node.store, node.mempool, rpc, watched, shutdown.clone());
+    let mut sequencer = Sequencer::new(
+        node.store,
+        node.mempool,
+        node.bundles,
+        rpc,
+        watched,
+        shutdown.clone(),
+    );
     sequencer.patience = PATIENCE;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,2 +1,3 @@
+mod bundles;
 mod clients;
 mod retention;

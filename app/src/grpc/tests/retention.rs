@@ -45,7 +45,17 @@ async fn readers_are_told_what_is_not_here_any_more() {
     let (_streamable, streamable) = watch::channel(Height::new(40));
     let (mempool, shutdown) = (Arc::clone(&node.mempool), CancellationToken::new());
     let rpc = crate::health::rpc_client("http://127.0.0.1:1").unwrap();
-    let sequencer = Sequencer::new(node.store.clone(), mempool, rpc, streamable, shutdown);
+    let sequencer = {
+        let bundles = node.bundles.clone();
+        Sequencer::new(
+            node.store.clone(),
+            mempool,
+            bundles,
+            rpc,
+            streamable,
+            shutdown,
+        )
+    };
     let lowest = async || {
         let info = sequencer.get_info(Request::new(GetInfoRequest {})).await;
         info.unwrap().into_inner().lowest_height

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use counterpoint_core::{
     action::RevealLegs,
     atomic::{
-        AtomicBundle, AttesterFault, AttesterMessage, Attesters, LegTransaction, SystemItem, keccak,
-        sender, testing,
+        AtomicBundle, AttesterFault, AttesterMessage, Attesters, LegTransaction, SystemItem,
+        keccak, sender, testing,
     },
     primitive::Hash,
 };

@@ -59,7 +59,7 @@ pub enum Refusal {
     #[error("item 0 is not a preamble")]
     Preamble(#[source] BlockItemError),
     /// A system item does not decode.
-    #[error("system item {index}")]
+    #[error("system item {index} does not decode")]
     SystemItem {
         /// Place in the block.
         index: usize,

@@ -74,7 +74,7 @@ const FORGERIES: [(Forgery, &str); 17] = [
     (Forgery::Garbage, "failed to decode transaction"),
     (Forgery::Signature, "item 1 is not a transaction: signature"),
     (Forgery::TooLong, "transaction has 1047553 bytes"),
-    (Forgery::SystemItem, "expected tag 0x10, found 0x02"),
+    (Forgery::SystemItem, "system item 1 does not decode"),
     (Forgery::Bundle, "expected tag 0x10, found 0x20"),
     (Forgery::Overfull, "item 2 overfills a rollup's share"),
     (Forgery::WrongRoot, "preamble does not match the lists"),

@@ -256,7 +256,8 @@ async fn bad_input_is_refused_and_nothing_dies(network: &Network) {
         "\u{0}\u{1}",
         &"[".repeat(50_000),
     ] {
-        let answer = http.post(url).body(body.to_owned()).send().await.unwrap();
+        let call = http.post(url).header("content-type", "application/json");
+        let answer = call.body(body.to_owned()).send().await.unwrap();
         let answer: serde_json::Value = answer.json().await.unwrap();
         let error = answer.get("error").or_else(|| answer[0].get("error"));
         assert!(error.is_some(), "{body:?} gives {answer}");

@@ -101,6 +101,8 @@ async fn who_waits_for_a_receipt_gets_it_as_soon_as_the_conductor_tells_it() {
         (&early["blockHash"], &early["gasUsed"]),
         (&json!(null), &json!("0x5208"))
     );
+    let asked = fixture.ask("counterpoint_getTransactionReceipt").await;
+    assert_eq!(asked, early);
     let status = fixture.ask("counterpoint_getTransactionStatus").await;
     assert_eq!(
         (&status["status"], &status["blockNumber"]),

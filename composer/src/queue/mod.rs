@@ -527,15 +527,22 @@ impl Queue {
         Ok(())
     }
 
-    /// Rejects transactions that wait.
+    /// Rejects transactions that wait, but for those that gave way to another one meanwhile.
     ///
     /// # Errors
     /// [`LogError`] if it may not be on disk.
-    pub(crate) async fn reject(&self, seqs: Vec<u64>, why: Rejection) -> Result<(), LogError> {
-        if seqs.is_empty() {
+    pub(crate) async fn reject(&self, items: &[Item], why: Rejection) -> Result<(), LogError> {
+        if items.is_empty() {
             return Ok(());
         }
         let _alone = self.appending.write().await;
+        let seqs = self.look(|state| {
+            let same = |item: &&Item| {
+                let now = state.items.get(&item.seq);
+                now.is_some_and(|now| now.tx.tx_hash() == item.tx.tx_hash())
+            };
+            items.iter().filter(same).map(|item| item.seq).collect()
+        });
         let record = Record::Rejected { seqs, why };
         self.log.append(std::slice::from_ref(&record)).await?;
         self.state().apply(record);

@@ -372,7 +372,7 @@ impl Submitter {
                 .place(oldest, &inclusion.header, trusted, places)
                 .await?;
             let lost = lost.saturating_sub(sealed.len());
-            let rejected = self.queue.reject(sealed, Rejection::Sealed).await;
+            let rejected = self.queue.reject(&sealed, Rejection::Sealed).await;
             rejected.map_err(|error| Failure::Fatal(error.into()))?;
             all_placed(oldest.nonce, &inclusion, lost)?;
             return Ok(true);
@@ -547,15 +547,14 @@ impl Submitter {
         header: &VerifiedHeader,
         trusted: &TrustedState,
         view: &View,
-    ) -> Result<(Places, Vec<u64>), Failure> {
+    ) -> Result<(Places, Vec<Item>), Failure> {
         let (mut places, mut all_sealed) = (Vec::new(), Vec::new());
         for (rollup, mut items) in self.by_rollup(batch) {
             let list = list(&self.client, &rollup, header, trusted).await?;
             if !has_run(&items, list.items()) {
                 let sealed = sealed(&self.client, rollup, &items, &view.trusted).await?;
-                items.retain(|item| !sealed.contains(&item.seq));
                 places.extend(sealed.iter().map(|seq| (*seq, None)));
-                all_sealed.extend(sealed);
+                all_sealed.extend(items.extract_if(.., |item| sealed.contains(&item.seq)));
             }
             places.extend(find_run(&items, list.items()));
         }

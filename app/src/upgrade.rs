@@ -4,7 +4,7 @@ use counterpoint_core::{action::ScheduleUpgrade, primitive::Height};
 use counterpoint_machine::{AppVersion, query};
 use tokio::sync::watch;
 
-use crate::store::Store;
+use crate::store::{StateSnapshot, Store, Tip};
 
 /// The next block needs rules that this software does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,10 +44,28 @@ impl Guard {
     /// # Errors
     /// The database cannot be read.
     pub(crate) fn look(&self, store: &Store) -> anyhow::Result<()> {
-        if let Some(missing) = missing(store, self.newest)? {
-            self.missing.send_replace(Some(missing));
+        let tip = store.tip()?;
+        if tip.initial.get() > 0 {
+            self.judge(&store.state(), &tip)?;
         }
         Ok(())
+    }
+
+    /// Which rules of the next block after `tip`, whose state is `state`, this software does not
+    /// know; the node ends if there are any.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub(crate) fn judge(
+        &self,
+        state: &StateSnapshot,
+        tip: &Tip,
+    ) -> anyhow::Result<Option<Missing>> {
+        let missing = missing(state, tip, self.newest)?;
+        if missing.is_some() {
+            self.missing.send_replace(missing.clone());
+        }
+        Ok(missing)
     }
 
     /// Whether the next block may be judged.
@@ -61,18 +79,18 @@ impl Guard {
 }
 
 /// Which rules of the next block are beyond those up to `newest`.
-fn missing(store: &Store, newest: AppVersion) -> anyhow::Result<Option<Missing>> {
-    let (state, tip) = (store.state(), store.tip()?);
-    if tip.initial.get() == 0 {
-        return Ok(None); // There is no chain yet.
-    }
+fn missing(
+    state: &StateSnapshot,
+    tip: &Tip,
+    newest: AppVersion,
+) -> anyhow::Result<Option<Missing>> {
     let known = |number| AppVersion::from_number(number).is_some_and(|version| version <= newest);
-    let (version, newest) = (query::chain(&state)?.app_version, newest.number());
+    let (version, newest) = (query::chain(state)?.app_version, newest.number());
     if !known(version) {
         return Ok(Some(Missing::InForce { version, newest }));
     }
     let next = Height::new(tip.height.get() + 1);
-    let planned = query::upgrade(&state)?.map(|upgrade| upgrade.plan);
+    let planned = query::upgrade(state)?.map(|upgrade| upgrade.plan);
     let due = planned.filter(|plan| plan.height() <= next && !known(plan.app_version()));
     Ok(due.map(|plan| Missing::Planned { plan, newest }))
 }

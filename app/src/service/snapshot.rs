@@ -40,7 +40,7 @@ struct State {
 
 impl StateSync {
     /// A service that serves `snapshots` and restores peers' into `store`; tells `committed` of the
-    /// height that the node stands at then, and has the `guard` look at it.
+    /// height that the node stands at then. Which states it can follow `guard` knows.
     #[must_use]
     pub(crate) fn new(
         store: Store,
@@ -111,7 +111,7 @@ impl State {
         let offer = request.snapshot.as_ref().ok_or("no snapshot is offered")?;
         let mut restore = self.restore.lock().unwrap_or_else(PoisonError::into_inner);
         *restore = None;
-        let result = match Restore::begin(&self.store, offer, &request.app_hash) {
+        let result = match Restore::begin(&self.store, &self.guard, offer, &request.app_hash) {
             Ok(begun) => {
                 *restore = Some(begun);
                 Offered::Accept
@@ -159,6 +159,10 @@ impl State {
                 reject_senders: vec![sender.clone()],
                 ..answer(Applied::Retry)
             },
+            ApplyError::Beyond(_) => {
+                *restore = None;
+                answer(Applied::Abort)
+            }
             _ => {
                 *restore = None;
                 answer(Applied::RejectSnapshot)
@@ -174,7 +178,7 @@ impl State {
         gauge!(metric::HEIGHT).set(to_f64(tip.height.get()));
         self.mempool.advance(tip.height, &[])?;
         self.committed.send_replace(tip.height);
-        Ok(self.guard.look(&self.store)?)
+        Ok(())
     }
 }
 

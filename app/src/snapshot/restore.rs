@@ -7,7 +7,10 @@ use counterpoint_core::primitive::{Hash, Height};
 use tracing::info;
 
 use super::format::{ChunkError, Entries, FORMAT, MAX_CHUNK_BYTES, Metadata, MetadataError};
-use crate::store::{Store, Tip};
+use crate::{
+    store::{Store, Tip},
+    upgrade::{Guard, Missing},
+};
 
 /// Entries that are written at a time; bounds memory.
 const STEP_ENTRIES: usize = 8_192;
@@ -16,6 +19,7 @@ const STEP_ENTRIES: usize = 8_192;
 #[derive(Debug)]
 pub(crate) struct Restore {
     store: Store,
+    guard: Guard,
     metadata: Metadata,
     app_hash: Hash,
     /// The chunk that comes next.
@@ -80,6 +84,9 @@ pub(crate) enum ApplyError {
     /// The snapshot lies about the chain.
     #[error("the chain begins at {0}, not where the metadata says")]
     Initial(Height),
+    /// This node cannot follow the chain.
+    #[error(transparent)]
+    Beyond(Missing),
     /// A broken node.
     #[error(transparent)]
     Store(#[from] anyhow::Error),
@@ -95,12 +102,14 @@ pub(crate) enum Progress {
 }
 
 impl Restore {
-    /// Begins to restore `offer`, whose state must have the root `app_hash`.
+    /// Begins to restore `offer`, whose state must have the root `app_hash` and be one that `guard`
+    /// lets this software follow.
     ///
     /// # Errors
     /// [`OfferError`] if it is not taken; then nothing has changed.
     pub(crate) fn begin(
         store: &Store,
+        guard: &Guard,
         offer: &Snapshot,
         app_hash: &[u8],
     ) -> Result<Self, OfferError> {
@@ -127,9 +136,10 @@ impl Restore {
         }
         store.begin_restore()?;
         info!(height = %metadata.height, chunks = offer.chunks, %hash, "restoring a snapshot");
-        let (store, last_key) = (store.clone(), Vec::new());
+        let last_key = Vec::new();
         Ok(Self {
-            store,
+            store: store.clone(),
+            guard: guard.clone(),
             metadata,
             app_hash,
             next: 0,
@@ -197,6 +207,11 @@ impl Restore {
             app_hash: self.app_hash,
             initial,
         };
+        // CometBFT must not hear of it: it would take the state for its own, and one that loses its
+        // application in the middle of that never starts again.
+        if let Some(missing) = self.guard.judge(&self.store.state(), &tip)? {
+            return Err(ApplyError::Beyond(missing));
+        }
         self.store.finish_restore(tip)?;
         info!(%height, app_hash = %tip.app_hash, "snapshot restored");
         Ok(tip)

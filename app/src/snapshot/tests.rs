@@ -7,14 +7,17 @@ use counterpoint_abci::proto::abci::{
     Snapshot, response_apply_snapshot_chunk::Result as Applied,
     response_offer_snapshot::Result as Offered,
 };
-use counterpoint_core::primitive::RollupId;
+use counterpoint_core::{
+    action::{Action, ScheduleUpgrade},
+    primitive::RollupId,
+};
 use counterpoint_machine::tree;
 use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::testing::{
-    Node, Proposal, SNAPSHOT_INTERVAL, data, rollup,
-    sync::{apply, list, load, offer},
+    Node, Proposal, SNAPSHOT_INTERVAL, data, rollup, sign,
+    sync::{apply, list, load, offer, restore},
     transfer,
 };
 
@@ -134,6 +137,42 @@ async fn a_restored_node_goes_on_like_the_others() {
             .unwrap()
             .is_none()
     );
+}
+
+/// CometBFT must not take over what its application leaves alone with: one that loses it then never
+/// starts again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_beyond_this_software_is_not_taken() {
+    let directory = tempdir().unwrap();
+    let node = Node::open_later(directory.path());
+    node.init_example().await;
+    let plan = ScheduleUpgrade::new(Height::new(3), "next".into(), 2).unwrap();
+    let upgrade = sign(1, 0, 1, Action::ScheduleUpgrade(plan));
+    assert_eq!(node.check(&upgrade).await.0, 0);
+    let mut app_hash = Bytes::new();
+    for _ in 0..SNAPSHOT_INTERVAL {
+        app_hash = node.advance().await.1;
+        node.make_snapshot();
+    }
+    let snapshot = list(&node).await.remove(0);
+
+    let (directory, older) = empty_node();
+    assert_eq!(offer(&older, &snapshot, &app_hash).await, Offered::Accept);
+    for index in 0..snapshot.chunks {
+        let chunk = load(&node, &snapshot, index).await;
+        let expected = if index + 1 < snapshot.chunks {
+            Applied::Accept
+        } else {
+            Applied::Abort
+        };
+        assert_eq!(apply(&older, index, &chunk).await.result(), expected);
+    }
+    assert_empty(&older).await;
+
+    drop(older);
+    let later = Node::open_later(directory.path());
+    let height = restore(&later, &node, |_| app_hash.clone()).await;
+    assert_eq!(height, Some(snapshot.height));
 }
 
 #[tokio::test(flavor = "multi_thread")]

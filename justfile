@@ -71,6 +71,15 @@ load tool network=".devnet":
 bench:
     docs/bench.sh
 
+# The charts' tests, with Helm; UPDATE_GENERATED=1 rewrites the values in their READMEs.
+charts:
+    cargo test --workspace --test charts
+
+# Images of the program and of CometBFT, by docker or podman.
+images builder="docker" tag="0.1.0":
+    {{builder}} build --target counterpoint --tag counterpoint:{{tag}} .
+    {{builder}} build --target cometbft --tag cometbft:v0.40.0 .
+
 # Licences, advisories and sources of dependencies.
 deny:
     cargo deny check

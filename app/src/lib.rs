@@ -44,6 +44,7 @@ use counterpoint_service::{
     probes,
 };
 use eyre::WrapErr;
+pub use metric::ALL as METRICS;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::{

@@ -30,7 +30,8 @@ pub(crate) const EXECUTE_SECONDS: &str = "app_execute_seconds";
 pub(crate) const COMMIT_SECONDS: &str = "app_commit_seconds";
 pub(crate) const SNAPSHOT_SECONDS: &str = "app_snapshot_seconds";
 
-pub(crate) const ALL: Metrics = Metrics {
+/// All of them: dashboards, alerts and their reference are about these.
+pub const ALL: Metrics = Metrics {
     gauges: &[
         (HEIGHT, "last committed height"),
         (HEADER_HEIGHT, "last height whose signed header is stored"),

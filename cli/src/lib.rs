@@ -47,6 +47,10 @@ enum Command {
     /// Write genesis files.
     #[command(subcommand)]
     Genesis(cmd::genesis::GenesisCommand),
+    /// Ask a service whether it is ready.
+    Ready(cmd::ready::ReadyArgs),
+    /// Let a validator's CometBFT begin where nothing was signed yet.
+    SigningState(cmd::signing_state::SigningStateArgs),
     /// Measure a running network.
     Bench(cmd::bench::BenchArgs),
     /// Become a part of a development network.
@@ -66,6 +70,8 @@ pub fn main() -> ExitCode {
         Command::Tx(args) => block_on(cmd::tx::run(args)),
         Command::Query(args) => block_on(cmd::query::run(args)),
         Command::Genesis(command) => cmd::genesis::run(command),
+        Command::Ready(args) => block_on(cmd::ready::run(args)),
+        Command::SigningState(args) => cmd::signing_state::run(&args),
         Command::Bench(args) => block_on(cmd::bench::run(args)),
         Command::Child(args) => cmd::child::run(args),
     };

@@ -37,12 +37,13 @@ pub use config::{Args, Config, RollupSettings};
 use counterpoint_core::{key::SecretKey, primitive::RollupId};
 use counterpoint_service::{
     Probes, Readiness, files, probes,
-    sequencer::{Client, Evidence, METRICS, TrustRoot},
+    sequencer::{self, Client, Evidence, TrustRoot},
 };
 use futures::{
     FutureExt,
     future::{join_all, try_join_all},
 };
+pub use metric::ALL as METRICS;
 use metrics_exporter_prometheus::PrometheusHandle;
 pub use rpc::Limits;
 use serde_json::json;
@@ -73,7 +74,7 @@ async fn work(
 ) -> eyre::Result<()> {
     metric::ALL.describe();
     let key = files::read_key(&config.key_file)?;
-    METRICS.describe();
+    sequencer::METRICS.describe();
     let root = TrustRoot::read(
         &config.sequencer_genesis,
         config.trust_height,

@@ -22,7 +22,8 @@ pub(crate) const REFUSED: &str = "composer_refused_total";
 pub(crate) const ACKNOWLEDGE_SECONDS: &str = "composer_acknowledge_seconds";
 pub(crate) const INCLUSION_SECONDS: &str = "composer_inclusion_seconds";
 
-pub(crate) const ALL: Metrics = Metrics {
+/// All of them: dashboards, alerts and their reference are about these.
+pub const ALL: Metrics = Metrics {
     gauges: &[
         (QUEUE_TRANSACTIONS, "transactions that are not finished"),
         (

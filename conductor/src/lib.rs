@@ -38,6 +38,7 @@ use std::process::ExitCode;
 
 pub use config::{Args, Command, Config};
 pub use doctor::Doctor;
+pub use metric::ALL as METRICS;
 pub use mode::Mode;
 pub use snapshot::Snapshot;
 pub use verify::Range;

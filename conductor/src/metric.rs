@@ -18,7 +18,8 @@ pub(crate) const READERS: &str = "conductor_receipt_readers";
 pub(crate) const SLOW_READERS: &str = "conductor_slow_readers_total";
 pub(crate) const CONNECTIONS: &str = "conductor_grpc_connections";
 
-pub(crate) const ALL: Metrics = Metrics {
+/// All of them: dashboards, alerts and their reference are about these.
+pub const ALL: Metrics = Metrics {
     gauges: &[
         (SEQUENCER_HEIGHT, "last verified height of the sequencer"),
         (BLOCK_NUMBER, "last block that the execution client has"),

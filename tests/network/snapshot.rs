@@ -35,6 +35,10 @@ async fn a_conductor_goes_on_from_a_snapshot() {
     assert_eq!(code, Some(0), "{text}");
     refused(&network, "export", &file, "exists already").await;
     refused(&network, "import", &file, "data_dir holds blocks").await;
+    let path = file.to_str().unwrap();
+    let (code, text) = conductor(&network, &["snapshot", "import", "--if-empty", path]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("data_dir holds blocks already"), "{text}");
 
     let store = network.layout().dir.join("alpha/conductor");
     fs::remove_dir_all(&store).unwrap();

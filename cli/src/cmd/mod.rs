@@ -6,6 +6,8 @@ pub(crate) mod devnet;
 pub(crate) mod genesis;
 pub(crate) mod key;
 pub(crate) mod query;
+pub(crate) mod ready;
+pub(crate) mod signing_state;
 pub(crate) mod tx;
 
 use std::{

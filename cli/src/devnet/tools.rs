@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use eyre::{WrapErr, bail, eyre};
+use eyre::{WrapErr, bail, ensure, eyre};
 use nix::fcntl::{Flock, FlockArg};
 
 /// An external program, pinned.
@@ -30,6 +30,11 @@ enum Source {
     },
     /// Packages of PyPI, each with its digests, and the Python that finds them.
     Python { requirements: &'static str },
+    /// A package of Debian, unpacked and not installed, and the program in it.
+    Debian {
+        package: &'static str,
+        program: &'static str,
+    },
 }
 
 /// Consensus.
@@ -84,7 +89,36 @@ pub const WEB3_PY: Tool = Tool {
     },
 };
 
-/// The oldest Go that builds both.
+/// Charts, for tests.
+pub const HELM: Tool = Tool {
+    name: "helm",
+    version: "v4.2.4",
+    source: Source::Go {
+        package: "helm.sh/helm/v4/cmd/helm",
+        minutes: 4,
+    },
+};
+
+/// A Python that has Kubernetes' schemas, for tests.
+pub const KUBERNETES_VALIDATE: Tool = Tool {
+    name: "kubernetes-validate",
+    version: "1.37.0",
+    source: Source::Python {
+        requirements: include_str!("kubernetes/requirements.txt"),
+    },
+};
+
+/// Checks alerts, for tests. Any version since 2.42 will do.
+pub const PROMTOOL: Tool = Tool {
+    name: "promtool",
+    version: "debian",
+    source: Source::Debian {
+        package: "prometheus",
+        program: "usr/bin/promtool",
+    },
+};
+
+/// The oldest Go that builds all of them.
 const MIN_GO: (u32, u32) = (1, 25);
 /// The oldest Node.js that runs them.
 const MIN_NODE: (u32, u32) = (20, 0);
@@ -115,6 +149,7 @@ impl Tool {
             Source::Go { .. } => home.join(self.name),
             Source::Npm { program, .. } => home.join("node_modules/.bin").join(program),
             Source::Python { .. } => home.join("bin/python"),
+            Source::Debian { program, .. } => home.join(program),
         };
         if program.is_file() {
             return Ok(program);
@@ -196,6 +231,21 @@ impl Tool {
                 install.args(["--require-hashes", "--only-binary", ":all:"]);
                 install.args(["--requirement", "requirements.txt"]);
                 vec![environment, install]
+            }
+            Source::Debian { package, program } => {
+                say(&format!("fetching {name}, once"));
+                let advice = format!(
+                    "`apt-get download {package}` gives no package: run `apt-get update`, or put \
+                     {name} at {}",
+                    home.join(program).display()
+                );
+                let mut download = Command::new("apt-get");
+                download.args(["download", package]).current_dir(&staging);
+                let output = download.output().wrap_err_with(|| advice.clone())?;
+                ensure!(output.status.success(), advice);
+                let mut unpack = Command::new("sh");
+                unpack.args(["-c", "dpkg-deb --extract *.deb . && rm *.deb"]);
+                vec![unpack]
             }
         };
         for mut command in commands {

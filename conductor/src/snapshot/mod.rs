@@ -29,6 +29,7 @@ use alloy_consensus::{
 use alloy_primitives::B256;
 use counterpoint_core::{cursor::ExtraData, light::TrustedState};
 use eyre::{OptionExt, WrapErr, ensure, eyre};
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -87,6 +88,12 @@ pub struct Export {
 pub struct Import {
     /// The file to read.
     file: PathBuf,
+    /// Leave a data directory that has blocks as it is, for what is started again and again.
+    #[arg(long)]
+    if_empty: bool,
+    /// What `sha256sum` gives for the file; another one is not read.
+    #[arg(long, value_name = "HEX")]
+    sha256: Option<B256>,
 }
 
 pub(crate) async fn work(
@@ -98,9 +105,9 @@ pub(crate) async fn work(
         Snapshot::Export(Export { file, blocks }) => {
             tokio::task::block_in_place(|| export(&config, &file, blocks, &shutdown))
         }
-        Snapshot::Import(Import { file }) => {
-            let failed = || format!("failed to import {}", file.display());
-            import(&config, &file, &shutdown)
+        Snapshot::Import(what) => {
+            let failed = || format!("failed to import {}", what.file.display());
+            import(&config, &what, &shutdown)
                 .await
                 .wrap_err_with(failed)
         }
@@ -190,11 +197,18 @@ fn write<W: Write>(
     Ok(writer.finish()?)
 }
 
-async fn import(config: &Config, file: &Path, shutdown: &CancellationToken) -> eyre::Result<()> {
-    let mut reader = Reader::new(BufReader::with_capacity(1 << 20, File::open(file)?))?;
-    let head: Head = reader.next()?.value()?;
+async fn import(config: &Config, what: &Import, shutdown: &CancellationToken) -> eyre::Result<()> {
     let store: Arc<dyn Store> = Arc::new(DiskStore::open(&config.data_dir, config.cache_bytes())?);
+    if what.if_empty && !is_empty(store.as_ref())? {
+        info!("data_dir holds blocks already");
+        return Ok(());
+    }
     check_empty(store.as_ref())?;
+    if let Some(expected) = what.sha256 {
+        tokio::task::block_in_place(|| check_digest(&what.file, expected))?;
+    }
+    let mut reader = Reader::new(BufReader::with_capacity(1 << 20, File::open(&what.file)?))?;
+    let head: Head = reader.next()?.value()?;
     let board = Board::new();
     let meeting = meet(config, &board, store.as_ref());
     let peers = shutdown.run_until_cancelled(meeting).await;
@@ -224,9 +238,26 @@ async fn import(config: &Config, file: &Path, shutdown: &CancellationToken) -> e
     Ok(())
 }
 
+fn is_empty(store: &dyn Store) -> eyre::Result<bool> {
+    Ok(store.get(Table::Blocks, &0_u64.to_be_bytes())?.is_none())
+}
+
 fn check_empty(store: &dyn Store) -> eyre::Result<()> {
-    let used = store.get(Table::Blocks, &0_u64.to_be_bytes())?.is_some();
-    ensure!(!used, "data_dir holds blocks: import into an empty one");
+    ensure!(
+        is_empty(store)?,
+        "data_dir holds blocks: import into an empty one"
+    );
+    Ok(())
+}
+
+fn check_digest(file: &Path, expected: B256) -> eyre::Result<()> {
+    let mut digest = Sha256::new();
+    std::io::copy(&mut File::open(file)?, &mut digest)?;
+    let actual = B256::from_slice(&digest.finalize());
+    ensure!(
+        actual == expected,
+        "its SHA-256 is {actual}, not {expected}: it is damaged, or another file"
+    );
     Ok(())
 }
 

@@ -36,6 +36,18 @@ fn file(rollup: &Rollup, blocks: u64) -> Vec<u8> {
         .1
 }
 
+#[test]
+fn a_file_with_another_digest_is_not_read() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "abc").unwrap();
+    let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let digest: B256 = digest.parse().unwrap();
+    check_digest(file.path(), digest).unwrap();
+    fs::write(file.path(), "abd").unwrap();
+    let error = check_digest(file.path(), digest).unwrap_err().to_string();
+    assert!(error.contains("it is damaged, or another file"), "{error}");
+}
+
 /// What `import` does, without peers.
 fn imported(store: &dyn Store, file: &[u8]) -> eyre::Result<()> {
     let mut reader = Reader::new(file)?;

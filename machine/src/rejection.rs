@@ -254,6 +254,14 @@ pub enum Rejection {
     /// Somebody else submitted it.
     #[error("signer did not submit bundle {0}")]
     NotSubmitter(Hash),
+    /// No block may have it.
+    #[error("{count} transactions of bundles are sealed or revealed, at most {limit} may be")]
+    Recoveries {
+        /// How many it has.
+        count: u64,
+        /// How many a block may have.
+        limit: u64,
+    },
 }
 
 impl Rejection {
@@ -323,6 +331,7 @@ impl Rejection {
             Self::Leg { .. } => 56,
             Self::QueueFull(_) => 57,
             Self::NotSubmitter(_) => 58,
+            Self::Recoveries { .. } => 59,
         }
     }
 }

@@ -133,7 +133,9 @@ fn explain(reason: &AbortReason) -> String {
         } => format!("transaction {tx} of rollup {rollup_id} would fail: {failure:?}"),
         AbortReason::Expired => "its time passed".into(),
         AbortReason::Attempts => "it used all attempts".into(),
-        AbortReason::AttestersOffline => "attesters never agreed in any of its attempts".into(),
+        AbortReason::AttestersOffline => {
+            "attesters never agreed in any of its attempts, or a rollup cannot take its leg".into()
+        }
         AbortReason::Superseded => "bundles with higher tips took its place".into(),
         AbortReason::Cancelled => "its submitter called it off".into(),
     }

@@ -851,6 +851,23 @@ fn a_full_queue_gives_way_to_higher_tips_only() {
 }
 
 #[test]
+fn nobody_waits_in_queues_for_long_before_its_time() {
+    let mut chain = chain();
+    let later = sample(&chain, &["alpha", "beta"], 0, |t| {
+        t.valid_from += 100;
+        t.valid_until += 100;
+    });
+    assert_eq!(code(&mut chain, submit(&later)), 0);
+    assert_eq!(code(&mut chain, reveal(&later)), 60);
+    chain.advance(vec![], 41_000);
+    chain.advance(vec![], 100);
+    assert_eq!(code(&mut chain, reveal(&later)), 0);
+    chain.advance(vec![], 2_000);
+    chain.advance(vec![], 2_000);
+    assert_eq!(status(&chain, &later), BundleStatus::Queued, "not yet");
+}
+
+#[test]
 fn what_expires_or_is_called_off_gets_its_tips_back() {
     let mut chain = chain();
     let before = query::chain(&chain.state).unwrap().locked;
@@ -920,14 +937,17 @@ fn an_attester_that_lies_loses_its_vote() {
     chain.commit(&items, 100);
     assert_eq!(status(&chain, &sample), BundleStatus::Violated);
     assert!(!wants(&chain, 51), "nobody waits for outcomes any more");
-    // One of three has a vote left: the rollup takes no legs until its owner names others.
+    // One of three has a vote left: the rollup takes no legs until its owner names others, and what
+    // waits for it keeps nobody out.
     let next = self::sample(&chain, &["alpha", "beta"], 1, |_| {});
     assert_eq!(code(&mut chain, submit(&next)), 0);
     assert_eq!(code(&mut chain, reveal(&next)), 0);
     for _ in 0..10 {
         chain.advance(vec![], 400);
-        assert_eq!(status(&chain, &next), BundleStatus::Queued);
     }
+    let offline = BundleStatus::Aborted(AbortReason::AttestersOffline);
+    assert_eq!(status(&chain, &next), offline);
+    assert_eq!(sunk(&chain).1, 0, "it took no slot and pays for none");
 }
 
 #[test]

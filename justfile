@@ -36,6 +36,12 @@ simulate:
     COUNTERPOINT_SIMULATION_SEEDS=1000 COUNTERPOINT_SIMULATION_BLOCKS=100 \
         cargo test --release --package counterpoint-app --lib simulation
 
+# A hundred thousand random bundles, with lying and silent attesters, omitting proposers, rounds, restarts
+# and nonce races: none runs in part. It ends with what became of them.
+bundles count="100000":
+    COUNTERPOINT_BUNDLES={{count}} cargo test --release --package counterpoint-machine \
+        --test machine bundles_run_whole_or_never -- --nocapture
+
 # Every fuzz target for so many seconds each; what they find is kept beside the build.
 fuzz seconds="60":
     fuzz/run {{seconds}}

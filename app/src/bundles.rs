@@ -1,27 +1,14 @@
-//! What becomes of atomic bundles, told to whoever listens: each stage as it is committed, and what
-//! attesters are to execute now.
+//! What attesters are to execute now, told to whoever listens. What becomes of bundles is read from the
+//! store.
 
 use std::sync::Arc;
 
-use counterpoint_core::{
-    primitive::{Hash, Height},
-    state::BundleRecord,
-};
+use counterpoint_core::primitive::Height;
 use counterpoint_machine::{ScheduledBundle, scheduled};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
-
-/// Heights with changes that a slow reader may lag behind.
-const MAX_LAG: usize = 256;
-
-/// Bundles that one height took to another stage.
-#[derive(Debug)]
-pub(crate) struct Changed {
-    pub(crate) height: Height,
-    pub(crate) records: Vec<(Hash, BundleRecord)>,
-}
 
 /// What the height after this one may release.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +20,6 @@ pub(crate) struct Scheduled {
 /// Tells of bundles. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Bundles {
-    changed: broadcast::Sender<Arc<Changed>>,
     scheduled: watch::Sender<Scheduled>,
 }
 
@@ -42,25 +28,11 @@ impl Bundles {
     #[must_use]
     pub(crate) fn new() -> Self {
         Self {
-            changed: broadcast::Sender::new(MAX_LAG),
             scheduled: watch::Sender::new(Scheduled::default()),
         }
     }
 
-    /// Tells of what a committed height has changed.
-    pub(crate) fn tell(&self, height: Height, records: Vec<(Hash, BundleRecord)>) {
-        if !records.is_empty() {
-            // Nobody may be listening.
-            let _ = self.changed.send(Arc::new(Changed { height, records }));
-        }
-    }
-
-    /// Every change from now on.
-    pub(crate) fn changes(&self) -> broadcast::Receiver<Arc<Changed>> {
-        self.changed.subscribe()
-    }
-
-    /// What is scheduled, always the newest.
+    /// What is scheduled, always the newest; each committed height is told, unless another follows at once.
     pub(crate) fn scheduled(&self) -> watch::Receiver<Scheduled> {
         self.scheduled.subscribe()
     }

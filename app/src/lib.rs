@@ -151,7 +151,6 @@ async fn work(
         let consensus = Consensus::new(Parts {
             store: store.clone(),
             mempool: Arc::clone(&mempool),
-            bundles: bundles.clone(),
             snapshots: Arc::clone(&snapshots),
             committed,
             retain,

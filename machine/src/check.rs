@@ -10,7 +10,7 @@ use crate::{
     execute::{self, ExecuteError, TxContext},
     fees::{Fee, Prices},
     rejection::{Mismatch, Rejection},
-    room::{Share, parts},
+    room::{MAX_RECOVERIES, Share, parts, recoveries},
     state::{Account, Key, ReadRecords, StateDelta, StateRead},
     validators::{self, ValidatorSet},
 };
@@ -57,6 +57,10 @@ pub fn check_tx<S: StateRead>(
     check_fee(&tx, &account, &prices)?;
     let cost = prices.cost(&tx).ok_or(Rejection::Overflow)?;
     check_shares(state, &tx)?;
+    let (count, limit) = (recoveries(&tx), MAX_RECOVERIES);
+    if count > limit {
+        return Err(Rejection::Recoveries { count, limit }.into());
+    }
     if actual == expected {
         try_out(state, &tx, next, &prices)?;
     }

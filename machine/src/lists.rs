@@ -191,12 +191,15 @@ impl Lists {
 
     /// Puts the lanes together, in the order of rollup identifiers. What is sealed, by this block too,
     /// is in no lane but `L0`.
-    pub(crate) fn close<S: StateRead>(self, state: &S) -> Result<Vec<RollupSlice>, StoreError> {
+    pub(crate) fn close<S: StateRead>(
+        self,
+        delta: &mut StateDelta<'_, S>,
+    ) -> Result<Vec<RollupSlice>, StoreError> {
         let close = |(id, list): (RollupId, List)| {
             let mut items = list.deposits;
             items.extend(list.legs);
             let mut leaves: Vec<Hash> = items.iter().map(RollupItem::leaf).collect();
-            let (plaintext, plain_leaves) = drop_sealed(id, (list.plaintext, list.leaves), state)?;
+            let (plaintext, plain_leaves) = drop_sealed(id, (list.plaintext, list.leaves), delta)?;
             leaves.extend(plain_leaves);
             items.extend(plaintext);
             Ok(RollupSlice {

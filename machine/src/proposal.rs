@@ -23,6 +23,7 @@ use crate::{
     fees::{Income, Prices},
     lists::{Lists, RollupSlice},
     rejection::Rejection,
+    room::{MAX_RECOVERIES, recoveries},
     state::{Changes, Key, LastHeader, ReadRecords, StateDelta, StateRead, StoreError},
     validators::{self, PowerUpdate, ValidatorSet},
 };
@@ -93,6 +94,12 @@ pub enum Refusal {
     /// A rollup would have more items or bytes than its share.
     #[error("transaction at item {index} overfills a rollup's share of the block")]
     Overfull {
+        /// Place in the block.
+        index: usize,
+    },
+    /// The block seals and reveals more transactions of bundles than there is time for.
+    #[error("transaction at item {index} seals or reveals more than a block may")]
+    Recoveries {
         /// Place in the block.
         index: usize,
     },
@@ -188,7 +195,7 @@ pub fn prepare<S: StateRead>(
                 items.push(tx.as_bytes().clone());
             }
             Err(Excluded::Store(fault)) => return Err(fault),
-            Err(Excluded::Rejected(_) | Excluded::Overfull) => {}
+            Err(Excluded::Rejected(_) | Excluded::Overfull | Excluded::Recoveries) => {}
         }
     }
     items.insert(0, executor.close()?.outcome.preamble.encode());
@@ -251,6 +258,7 @@ pub fn process<S: StateRead>(
         executor.include(tx).map_err(|excluded| match excluded {
             Excluded::Rejected(rejection) => Refusal::Transaction { index, rejection }.into(),
             Excluded::Overfull => Refusal::Overfull { index }.into(),
+            Excluded::Recoveries => Refusal::Recoveries { index }.into(),
             Excluded::Store(fault) => ProcessError::Store(fault),
         })?;
     }
@@ -345,6 +353,7 @@ impl Block {
 enum Excluded {
     Rejected(Rejection),
     Overfull,
+    Recoveries,
     Store(StoreError),
 }
 
@@ -385,6 +394,8 @@ struct BlockExecutor<'a, S> {
     income: Income,
     /// Bytes of all transactions.
     bytes: u64,
+    /// Transactions of bundles that they may still seal or reveal.
+    recoveries: u64,
     codes: Vec<(u32, String)>,
 }
 
@@ -412,6 +423,7 @@ impl<'a, S: StateRead> BlockExecutor<'a, S> {
             lists,
             income: Income::default(),
             bytes: 0,
+            recoveries: MAX_RECOVERIES,
             // Item 0 is the preamble.
             codes: vec![(0, String::new())],
         })
@@ -431,6 +443,8 @@ impl<'a, S: StateRead> BlockExecutor<'a, S> {
 
     /// Executes the block's next transaction. On `Excluded` nothing has changed.
     fn include(&mut self, tx: &SignedTransaction) -> Result<(), Excluded> {
+        let left = self.recoveries.checked_sub(recoveries(tx));
+        let unrecovered = left.ok_or(Excluded::Recoveries)?;
         let existed = match self.state.account(tx.signer())? {
             Some(_) => Existed::Yes,
             None => Existed::No,
@@ -469,6 +483,7 @@ impl<'a, S: StateRead> BlockExecutor<'a, S> {
         self.delta.apply(changes);
         self.lists.push(submitted);
         self.codes.push(code);
+        self.recoveries = unrecovered;
         self.bytes = self.bytes.saturating_add(tx.as_bytes().len() as u64);
         Ok(())
     }
@@ -484,7 +499,7 @@ impl<'a, S: StateRead> BlockExecutor<'a, S> {
             self.delta.put(&Key::BaseFee, &base_fee)?;
         }
         let params = consensus::update(self.state, &self.delta)?;
-        let rollups = self.lists.close(&self.delta)?;
+        let rollups = self.lists.close(&mut self.delta)?;
         let leaves: Vec<_> = rollups.iter().map(|slice| slice.leaf.clone()).collect();
         let preamble = Preamble::new(&leaves);
         let changes = self.delta.into_changes();

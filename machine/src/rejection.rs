@@ -254,6 +254,20 @@ pub enum Rejection {
     /// Somebody else submitted it.
     #[error("signer did not submit bundle {0}")]
     NotSubmitter(Hash),
+    /// The bundle would wait in queues for too long before it may run.
+    #[error("bundle may be revealed from {from} on")]
+    RevealEarly {
+        /// Seconds since 1970.
+        from: u64,
+    },
+    /// No block may have it.
+    #[error("{count} transactions of bundles are sealed or revealed, at most {limit} may be")]
+    Recoveries {
+        /// How many it has.
+        count: u64,
+        /// How many a block may have.
+        limit: u64,
+    },
 }
 
 impl Rejection {
@@ -263,7 +277,7 @@ impl Rejection {
     pub fn can_pass(code: u32) -> bool {
         matches!(
             code,
-            4 | 6 | 7 | 8 | 16 | 18 | 19 | 24 | 28 | 37 | 48 | 53 | 54 | 55 | 57
+            4 | 6 | 7 | 8 | 16 | 18 | 19 | 24 | 28 | 37 | 48 | 53 | 54 | 55 | 57 | 60
         )
     }
 
@@ -323,6 +337,8 @@ impl Rejection {
             Self::Leg { .. } => 56,
             Self::QueueFull(_) => 57,
             Self::NotSubmitter(_) => 58,
+            Self::Recoveries { .. } => 59,
+            Self::RevealEarly { .. } => 60,
         }
     }
 }

@@ -2,8 +2,8 @@
 //! slots: can one leg ever run without the others?
 //!
 //! The chain itself is taken for granted: a block is decided once, and validators apply the rules.
-//! Everything else may go wrong. Proposers omit what they could release, attesters crash between
-//! writing and signing or refuse by their own policy, liars sign anything, keys that were retired are
+//! Everything else may go wrong. Proposers omit what they could release, users call bundles off, attesters
+//! crash between writing and signing or refuse by their own policy, liars sign anything, keys that were retired are
 //! sold, and anybody orders a leg alone as soon as its bytes are known. Whether a leg would succeed
 //! changes from slot to slot. Each rule can be taken away, and then the model shows what for it is
 //! there.
@@ -126,6 +126,8 @@ enum Action {
     },
     /// A release at a height that opens nothing.
     ReleaseLate(u8),
+    /// A bundle ends that no slot is taken up by: it is called off, or its time is over.
+    End(u8),
     Rotate,
 }
 
@@ -293,6 +295,9 @@ impl Model for Protocol {
             if !bundle.revealed && (bundle.sealed || !self.rules.seal_before_reveal) {
                 actions.push(Action::Reveal(id));
             }
+            if bundle.stage == Stage::Waiting && !state.scheduled.contains(&id) {
+                actions.push(Action::End(id));
+            }
             let ended = matches!(bundle.stage, Stage::Aborted);
             let is_free = !bundle.sealed || (ended && !self.rules.sealed_for_ever);
             if bundle.revealed && is_free {
@@ -315,9 +320,7 @@ impl Model for Protocol {
                     }
                     _ => {
                         actions.push(Action::Sign(leg, attester));
-                        if !self.rules.write_before_sign {
-                            actions.push(Action::Crash(leg, attester));
-                        }
+                        actions.push(Action::Crash(leg, attester));
                     }
                 }
             }
@@ -355,12 +358,14 @@ impl Model for Protocol {
                 }
             }
             Action::Crash(leg, attester) => {
-                state.records.get_mut(&(state.slot, leg, attester))?.written = None;
+                let record = state.records.get_mut(&(state.slot, leg, attester))?;
+                record.written = record.written.filter(|_| self.rules.write_before_sign);
             }
             Action::ReleaseLate(id) => {
                 self.run(&mut state, id, false);
                 state.scheduled.remove(&id);
             }
+            Action::End(id) => state.bundles[usize::from(id)].stage = Stage::Aborted,
             Action::Rotate => state.rotated = true,
             Action::Open {
                 release,
@@ -450,6 +455,26 @@ fn one_bundle_is_whole_whatever_goes_wrong() {
 fn a_quorum_of_two_honest_attesters_changes_nothing() {
     holds(Protocol {
         honest: 2,
+        ..Protocol::new(Rules::ALL)
+    });
+}
+
+#[test]
+fn a_bundle_of_three_rollups_is_whole() {
+    holds(Protocol {
+        bundles: vec![vec![0, 1, 2]],
+        slots: 3,
+        ..Protocol::new(Rules::ALL)
+    });
+}
+
+#[test]
+fn two_liars_of_five_decide_nothing() {
+    holds(Protocol {
+        honest: 3,
+        liars: 2,
+        threshold: 3,
+        slots: 2,
         ..Protocol::new(Rules::ALL)
     });
 }

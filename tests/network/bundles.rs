@@ -23,19 +23,25 @@ use counterpoint_proto::sequencer::{
 
 use crate::support::{Network, PATIENCE, decide, nodes_agree, registration, say, wait_for};
 
-const ROLLUPS: [(&str, u64); 2] = [("alpha", 1_001), ("beta", 1_002)];
+pub(crate) const ROLLUPS: [(&str, u64); 2] = [("alpha", 1_001), ("beta", 1_002)];
 
-/// The keys of every rollup's three attesters, of which two must agree.
+/// The seeds of every rollup's three attesters, of which two must agree.
+const ATTESTERS: [u8; 3] = [50, 51, 52];
+
+pub(crate) fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed([seed; 32])
+}
+
 fn attesters() -> [SecretKey; 3] {
-    [50, 51, 52].map(|seed| SecretKey::from_seed([seed; 32]))
+    ATTESTERS.map(key)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn votes_from_all_nodes_release_bundles_and_abort_them() {
     let network = Network::start(4, 0).await;
-    register(&network).await;
-    let good = Sample::new(&network, 0).await;
-    let bad = Sample::new(&network, 1).await;
+    register(&network, |_| ATTESTERS).await;
+    let good = Sample::new(&network, 0, |_| {}).await;
+    let bad = Sample::new(&network, 1, |_| {}).await;
 
     say("a bundle is released and executed");
     hand_in(&network, &good).await;
@@ -58,33 +64,41 @@ async fn votes_from_all_nodes_release_bundles_and_abort_them() {
     network.stop().await;
 }
 
-async fn register(network: &Network) {
-    let mut keys: Vec<PublicKey> = attesters().map(|key| key.public_key()).to_vec();
-    keys.sort();
-    let attesters = AttesterKeys::new(keys, 2).unwrap();
+/// Registers both rollups with attesters of these seeds; gives the height of their first lists.
+pub(crate) async fn register(network: &Network, attesters: fn(&str) -> [u8; 3]) -> u64 {
     let first_height = network.reach(0, 1).await + 30;
     let register = |(name, evm_chain_id): (&str, u64)| {
+        let mut keys: Vec<PublicKey> = attesters(name).map(|seed| key(seed).public_key()).to_vec();
+        keys.sort();
         let Action::RegisterRollup(registration) = registration(name, first_height, 100_000) else {
             unreachable!("a registration is one");
         };
         Action::RegisterRollup(RegisterRollup {
             evm_chain_id,
-            attesters: Some(attesters.clone()),
+            attesters: Some(AttesterKeys::new(keys, 2).unwrap()),
             ..registration
         })
     };
     decide(network, ROLLUPS.map(register).to_vec()).await;
     network.reach(0, first_height).await;
+    first_height
 }
 
-struct Sample {
-    chain_id: String,
-    bundle: AtomicBundle,
-    legs: Vec<Vec<Bytes>>,
+/// A bundle with its raw legs, one transaction for each rollup.
+#[derive(Clone)]
+pub(crate) struct Sample {
+    pub(crate) chain_id: String,
+    pub(crate) bundle: AtomicBundle,
+    pub(crate) legs: Vec<Vec<Bytes>>,
 }
 
 impl Sample {
-    async fn new(network: &Network, number: u64) -> Self {
+    /// One that differs from those of other numbers.
+    pub(crate) async fn new(
+        network: &Network,
+        number: u64,
+        change: impl FnOnce(&mut BundleTerms),
+    ) -> Self {
         let info = network.sequencer(0).info().await.unwrap();
         let mut rollups = ROLLUPS.map(|(name, id)| (RollupId::from_name(name), id));
         rollups.sort();
@@ -114,6 +128,7 @@ impl Sample {
             extra_attesters: vec![],
             tip_per_attempt: Amount::new(10),
         };
+        change(&mut terms);
         testing::sign_auths(&mut terms, 1);
         Self {
             chain_id: info.chain_id,
@@ -127,7 +142,7 @@ impl Sample {
     }
 }
 
-async fn hand_in(network: &Network, sample: &Sample) {
+pub(crate) async fn hand_in(network: &Network, sample: &Sample) {
     let bundle = sample.bundle.clone();
     decide(network, vec![Action::SubmitBundle(SubmitBundle { bundle })]).await;
     let reveal = RevealLegs::new(sample.bundle.id(), sample.legs.clone()).unwrap();
@@ -154,7 +169,7 @@ async fn attest(network: &Network, sample: &Sample, says: Says) {
     let mut client = BundlesClient::connect(url(3)).await.unwrap();
     let request = StreamBundlesRequest {
         bundle_ids: vec![sample.id()],
-        rollup_id: Bytes::new(),
+        ..StreamBundlesRequest::default()
     };
     let mut stages = client.stream_bundles(request).await.unwrap().into_inner();
     let decided = tokio::time::timeout(PATIENCE, async {
@@ -209,7 +224,11 @@ async fn vote(network: &Network, sample: &Sample, slot: ScheduledBundle, says: S
 }
 
 /// What a node says of a bundle.
-async fn look(network: &Network, node: usize, sample: &Sample) -> (BundleStage, BundleRecord) {
+pub(crate) async fn look(
+    network: &Network,
+    node: usize,
+    sample: &Sample,
+) -> (BundleStage, BundleRecord) {
     let url = network.info.validators[node].grpc.clone();
     let mut client = BundlesClient::connect(url).await.unwrap();
     let request = GetBundleRequest {

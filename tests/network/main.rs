@@ -1,6 +1,7 @@
 //! Whole networks of real processes: CometBFT, geth and our services, from a wallet to the head.
 #![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
+mod adversary;
 mod batches;
 mod bundles;
 mod composer_kills;

@@ -15,7 +15,7 @@ use counterpoint_proto::sequencer::{
 };
 use counterpoint_service::connection::Peer;
 use tokio::{
-    sync::{broadcast, mpsc, watch},
+    sync::{mpsc, watch},
     time::timeout,
 };
 use tonic::{Request, Response, Status};
@@ -24,7 +24,7 @@ use super::{
     Sequencer, bytes32, encode, internal,
     stream::{self, Buffered, Feed, too_slow},
 };
-use crate::bundles::{Changed, Scheduled};
+use crate::{bundles::Scheduled, store::ChangedBundles};
 
 /// Most bundles, and most rollups, that one reader names.
 const MAX_BUNDLES: usize = 64;
@@ -68,15 +68,21 @@ impl bundles_server::Bundles for Sequencer {
         request: Request<StreamBundlesRequest>,
     ) -> Result<Response<Self::StreamBundlesStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
-        let wanted = Wanted::new(&request.into_inner())?;
-        let reader = self.seat(peer)?;
-        // Before the state is read, so that nothing happens in between.
-        let changes = self.bundles.changes();
+        let request = request.into_inner();
+        let wanted = Wanted::new(&request)?;
         let (state, tip) = self.state()?;
-        let now = present(&state, tip.height, &wanted)?;
-        let patience = self.patience;
+        let (now, next) = if request.from_height == 0 {
+            let next = Height::new(tip.height.get().saturating_add(1));
+            (present(&state, tip.height, &wanted)?, next)
+        } else {
+            let next = Height::new(request.from_height);
+            self.check_within_reach(next, tip.height)?;
+            (Vec::new(), next)
+        };
+        let reader = self.seat(peer)?;
+        let (this, patience) = (self.clone(), self.patience);
         let stream = stream::serve(BUFFER, reader, |sender| {
-            feed_changes(now, wanted, changes, patience, sender)
+            feed_changes(this, now, next, wanted, patience, sender)
         });
         Ok(Response::new(stream))
     }
@@ -127,7 +133,9 @@ fn explain(reason: &AbortReason) -> String {
         } => format!("transaction {tx} of rollup {rollup_id} would fail: {failure:?}"),
         AbortReason::Expired => "its time passed".into(),
         AbortReason::Attempts => "it used all attempts".into(),
-        AbortReason::AttestersOffline => "attesters never agreed in any of its attempts".into(),
+        AbortReason::AttestersOffline => {
+            "attesters never agreed in any of its attempts, or a rollup cannot take its leg".into()
+        }
         AbortReason::Superseded => "bundles with higher tips took its place".into(),
         AbortReason::Cancelled => "its submitter called it off".into(),
     }
@@ -177,40 +185,62 @@ fn check_count(count: usize, least: usize, most: usize, field: &str) -> Result<(
     Err(Status::invalid_argument(reason))
 }
 
-/// Sends what has become of bundles: `now` first, then every change.
+/// Sends what has become of bundles: `now` first, then every change from height `next` on.
 async fn feed_changes(
+    sequencer: Sequencer,
     now: Vec<Bundle>,
+    mut next: Height,
     wanted: Wanted,
-    mut changes: broadcast::Receiver<Arc<Changed>>,
     patience: Duration,
     sender: mpsc::Sender<Buffered<Bundle>>,
 ) -> Status {
-    let slow = || too_slow("ask GetBundle for what was missed");
+    let slow = |from: Height| too_slow(&format!("resume from height {from}"));
     for bundle in now {
         if !send(&sender, bundle, patience).await {
-            return slow();
+            return slow(next);
         }
     }
+    let mut committed = sequencer.bundles.scheduled();
     loop {
-        let changed = match changes.recv().await {
-            Ok(changed) => changed,
-            Err(broadcast::error::RecvError::Lagged(_)) => return slow(),
-            Err(broadcast::error::RecvError::Closed) => {
-                return Status::unavailable("the node stops");
-            }
+        let tip = match committed.wait_for(|tip| tip.height >= next).await {
+            Ok(tip) => tip.height,
+            Err(_) => return Status::unavailable("the node stops"),
         };
-        for (id, record) in &changed.records {
-            if !wanted.matches(id, record) {
-                continue;
+        while let Some(changed) = match sequencer.changed_bundles(next).await {
+            Ok(changed) => changed,
+            Err(status) => return status,
+        } {
+            next = changed.height;
+            for (id, record) in &changed.records {
+                if !wanted.matches(id, record) {
+                    continue;
+                }
+                let bundle = match bundle(id, next, record) {
+                    Ok(bundle) => bundle,
+                    Err(status) => return status,
+                };
+                if !send(&sender, bundle, patience).await {
+                    return slow(next);
+                }
             }
-            let bundle = match bundle(id, changed.height, record) {
-                Ok(bundle) => bundle,
-                Err(status) => return status,
-            };
-            if !send(&sender, bundle, patience).await {
-                return slow();
-            }
+            next = Height::new(next.get().saturating_add(1));
         }
+        // Nothing more up to here, and what was committed meanwhile is looked for again.
+        next = next.max(Height::new(tip.get().saturating_add(1)));
+    }
+}
+
+impl Sequencer {
+    /// The first height from `next` on that took bundles to another stage, with these.
+    async fn changed_bundles(&self, next: Height) -> Result<Option<ChangedBundles>, Status> {
+        self.check_served(next)?;
+        let turn = Arc::clone(&self.working).acquire_owned();
+        let (turn, store) = (turn.await.map_err(internal)?, self.store.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            store.changed_bundles(next)
+        });
+        reading.await.map_err(internal)?.map_err(internal)
     }
 }
 

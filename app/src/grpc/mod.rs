@@ -45,7 +45,7 @@ const MAX_WAITING: usize = 1_024;
 /// Transactions that are on their way to CometBFT's mempool at the same time.
 const MAX_FORWARDED: usize = 64;
 /// Longest key of the state that is looked for, in bytes: the longest there is, and some more.
-const MAX_KEY_BYTES: usize = 64;
+const MAX_KEY_BYTES: usize = 96;
 /// How many blocks ahead the base fee is foretold.
 const FORECASTS: [u32; 6] = [1, 2, 5, 10, 20, 50];
 /// How many rollups one answer lists unless told otherwise, and at the most.
@@ -186,6 +186,16 @@ impl Sequencer {
             places: [of_address, of_all.map_err(crowded)?],
             shutdown: self.shutdown.clone(),
         })
+    }
+
+    /// Refuses heights that no stream begins at.
+    fn check_within_reach(&self, height: Height, tip: Height) -> Result<(), Status> {
+        self.check_served(height)?;
+        if height.get() > tip.get().saturating_add(MAX_AHEAD) {
+            let reason = format!("height {height} is too far ahead, the tip is {tip}");
+            return Err(Status::out_of_range(reason));
+        }
+        Ok(())
     }
 
     /// Refuses heights below the lowest one that is here.
@@ -553,11 +563,7 @@ impl sequencer_server::Sequencer for Sequencer {
         let id = RollupId::new(bytes32("rollup_id", &rollup_id)?);
         let next = Height::new(from_height);
         let (state, tip) = self.state()?;
-        self.check_served(next)?;
-        if next.get() > tip.height.get().saturating_add(MAX_AHEAD) {
-            let reason = format!("height {next} is too far ahead, the tip is {}", tip.height);
-            return Err(Status::out_of_range(reason));
-        }
+        self.check_within_reach(next, tip.height)?;
         query::rollup(&state, id)
             .map_err(internal)?
             .ok_or_else(|| Status::not_found("no such rollup is registered"))?;

@@ -89,7 +89,7 @@ impl Queue {
             match missed {
                 // A full rollup says nothing about the others.
                 NoRoom::Share(_) => selection.missed(lane),
-                NoRoom::Unpaid => {}
+                NoRoom::Unpaid | NoRoom::Recoveries => {}
                 NoRoom::Block if misses < MAX_MISSES => misses += 1,
                 NoRoom::Block => break,
             }

@@ -29,6 +29,9 @@ use crate::{metric, store::StateSnapshot};
 
 /// Most messages that are held: 25 MiB.
 const MAX_HELD: usize = 65_536;
+/// Most of those that are early. Anybody may name keys of its own as extra attesters of bundles, and
+/// would otherwise fill everything with what they say of slots to come.
+const MAX_EARLY: usize = 8_192;
 /// Most of one attester of one rollup: it has one leg to attest in each slot, and outcomes to tell.
 const MAX_OF_ONE: usize = 512;
 /// Most pins of one height: only one is true, and who is ahead of us knows which.
@@ -76,6 +79,15 @@ struct Said {
     second: Option<VerifiedMessage>,
     /// The height after which the last of them came.
     since: Height,
+    due: Due,
+}
+
+/// When a message is of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Now,
+    /// In one of the next heights, for all that we know.
+    Early,
 }
 
 impl Said {
@@ -99,6 +111,8 @@ enum Standing {
 #[derive(Debug, Default)]
 pub(super) struct Votes {
     said: BTreeMap<Subject, Said>,
+    /// How many of them are early.
+    early: usize,
     /// The last committed height.
     tip: Height,
     /// Handed in here and not yet offered to peers.
@@ -123,8 +137,17 @@ impl Votes {
         }
     }
 
+    /// Why there is no room for a message about something new.
+    fn crowded(&self, subject: &Subject, due: Due) -> Option<Look> {
+        let early = due == Due::Early && self.early >= MAX_EARLY;
+        if early || self.said.len() >= MAX_HELD || self.of_one(subject) >= MAX_OF_ONE {
+            return Some(Look::FULL);
+        }
+        (self.pins(subject) >= MAX_PINS).then_some(Look::TAKEN)
+    }
+
     /// Takes a message in; says what became of it.
-    fn insert(&mut self, message: VerifiedMessage) -> Look {
+    fn insert(&mut self, message: VerifiedMessage, due: Due) -> Look {
         let subject = Subject::of(message.message());
         match self.standing(message.message()) {
             Standing::Known => return Look::Known,
@@ -137,17 +160,16 @@ impl Votes {
             }
             Standing::New => {}
         }
-        if self.said.len() >= MAX_HELD || self.of_one(&subject) >= MAX_OF_ONE {
-            return Look::FULL;
-        }
-        if self.pins(&subject) >= MAX_PINS {
-            return Look::TAKEN;
+        if let Some(crowded) = self.crowded(&subject, due) {
+            return crowded;
         }
         let said = Said {
             first: message,
             second: None,
             since: self.tip,
+            due,
         };
+        self.early += usize::from(due == Due::Early);
         self.said.insert(subject, said);
         Look::Accepted
     }
@@ -199,12 +221,29 @@ impl Votes {
         self.said.values().flat_map(Said::messages)
     }
 
-    /// Forgets what is of no use after `tip`.
-    fn advance(&mut self, tip: Height, stale: &[Subject]) {
+    /// What is said of the slot that opens after the last committed height.
+    fn of_next_slot(&self) -> Vec<VerifiedMessage> {
+        let now = |subject: &Subject| subject.pin.is_some_and(|(height, _)| height == self.tip);
+        let said = self.said.iter().filter(|(subject, _)| now(subject));
+        said.flat_map(|(_, said)| said.messages().cloned())
+            .collect()
+    }
+
+    /// Forgets what is of no use after `tip`, and notes what is not early any more.
+    fn advance(&mut self, tip: Height, judged: &[(Subject, Option<Due>)]) {
         self.tip = tip;
-        for subject in stale {
-            self.said.remove(subject);
+        for (subject, due) in judged {
+            match due {
+                None => drop(self.said.remove(subject)),
+                Some(due) => {
+                    if let Some(said) = self.said.get_mut(subject) {
+                        said.due = *due;
+                    }
+                }
+            }
         }
+        let early = self.said.values().filter(|said| said.due == Due::Early);
+        self.early = early.count();
         self.silent.retain(|_, until| *until > tip);
         let said = &self.said;
         self.to_offer
@@ -319,23 +358,31 @@ impl Judge {
         }))
     }
 
-    fn wants(&self, message: &AttesterMessage) -> Result<bool, StoreError> {
-        Ok(is_wanted(&self.state, message, self.tip)? || is_early(&self.state, message, self.tip)?)
+    /// When a message is of use, if it ever is.
+    fn due(&self, message: &AttesterMessage) -> Result<Option<Due>, StoreError> {
+        if is_wanted(&self.state, message, self.tip)? {
+            return Ok(Some(Due::Now));
+        }
+        Ok(is_early(&self.state, message, self.tip)?.then_some(Due::Early))
     }
 
-    /// Whether what was said is of use in the next block or a later one.
-    fn keeps(&self, subject: &Subject, said: &Said) -> Result<bool, StoreError> {
+    /// When what was said is of use, if it still is.
+    fn keeps(&self, subject: &Subject, said: &Said) -> Result<Option<Due>, StoreError> {
         let age = self.tip.get().saturating_sub(said.since.get());
         if said.second.is_some() && age < EVIDENCE_HEIGHTS {
             let next = Height::new(self.tip.get().saturating_add(1));
-            return has_vote(&self.state, subject.rollup_id, &subject.attester, next);
+            let votes = has_vote(&self.state, subject.rollup_id, &subject.attester, next)?;
+            return Ok(votes.then_some(Due::Now));
         }
         let message = said.first.message();
         let bound = match message {
             AttesterMessage::Attestation(attestation) => is_bound(&self.state, attestation)?,
             AttesterMessage::Outcome(_) => false,
         };
-        Ok(bound || self.wants(message)?)
+        if bound {
+            return Ok(Some(Due::Now));
+        }
+        self.due(message)
     }
 }
 
@@ -393,22 +440,30 @@ impl Mempool {
         &self,
         judge: &Judge,
         bytes: &[u8],
-    ) -> Result<Result<VerifiedMessage, Look>, StoreError> {
+    ) -> Result<Result<(VerifiedMessage, Due), Look>, StoreError> {
         let Ok(message) = AttesterMessage::decode(bytes) else {
             return Ok(Err(Look::GARBAGE));
         };
         let standing = self.pool().votes.standing(&message);
-        match standing {
+        let due = match standing {
             Standing::Known => return Ok(Err(Look::Known)),
             Standing::Taken => return Ok(Err(Look::TAKEN)),
-            Standing::Contradicts => {}
+            Standing::Contradicts => Due::Now,
             Standing::New => {
-                if !judge.wants(&message)? {
+                let Some(due) = judge.due(&message)? else {
                     return Ok(Err(Look::UNWANTED));
+                };
+                let subject = Subject::of(&message);
+                if let Some(crowded) = self.pool().votes.crowded(&subject, due) {
+                    return Ok(Err(crowded));
                 }
+                due
             }
-        }
-        Ok(message.verify(&judge.chain_id).map_err(|_| Look::FORGED))
+        };
+        let verified = message.verify(&judge.chain_id);
+        Ok(verified
+            .map(|verified| (verified, due))
+            .map_err(|_| Look::FORGED))
     }
 
     fn look_at_message(
@@ -417,12 +472,12 @@ impl Mempool {
         bytes: &[u8],
         source: Source,
     ) -> Result<Look, StoreError> {
-        let message = match self.verify_message(judge, bytes)? {
-            Ok(message) => message,
+        let (message, due) = match self.verify_message(judge, bytes)? {
+            Ok(verified) => verified,
             Err(look) => return Ok(look),
         };
         let mut pool = self.pool();
-        let look = pool.votes.insert(message.clone());
+        let look = pool.votes.insert(message.clone(), due);
         if look == Look::Accepted {
             if source == Source::Local {
                 pool.votes.to_offer.push(message.message().clone());
@@ -482,14 +537,12 @@ impl Mempool {
             return Ok(());
         };
         let held = self.pool().votes.said.clone();
-        let mut stale = Vec::new();
+        let mut judged = Vec::new();
         for (subject, said) in &held {
-            if !judge.keeps(subject, said)? {
-                stale.push(*subject);
-            }
+            judged.push((*subject, judge.keeps(subject, said)?));
         }
         let mut pool = self.pool();
-        pool.votes.advance(judge.tip, &stale);
+        pool.votes.advance(judge.tip, &judged);
         let held = pool.votes.said.len();
         gauge!(metric::ATTESTER_MESSAGES).set(counterpoint_service::to_f64(held as u64));
         Ok(())
@@ -529,7 +582,8 @@ impl Mempool {
     fn missing_votes(&self) -> Result<BTreeSet<RollupId>, StoreError> {
         let state = self.store.state();
         let tip = state.tip().map_err(into_fault)?.height;
-        let bundles = undecided(&state, &self.attester_messages(), tip)?;
+        let said = self.pool().votes.of_next_slot();
+        let bundles = undecided(&state, &said, tip)?;
         let pool = self.pool();
         let worth = bundles
             .into_iter()

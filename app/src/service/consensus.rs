@@ -31,7 +31,7 @@ use counterpoint_core::{
 };
 use counterpoint_machine::{
     Block, BlockContext, Execution, ParamsUpdate, ProcessError, Room, finalize, init_chain,
-    prepare, process, query,
+    prepare, process,
     tree::{self, Pages},
 };
 use counterpoint_service::to_f64;
@@ -44,7 +44,6 @@ use super::{
     convert::{chain_start, context, hash, params_update, power_update},
 };
 use crate::{
-    bundles::Bundles,
     mempool::{Mempool, verify},
     metric,
     snapshot::Snapshots,
@@ -67,7 +66,6 @@ pub(crate) struct Consensus(Arc<Mutex<State>>);
 pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) mempool: Arc<Mempool>,
-    pub(crate) bundles: Bundles,
     pub(crate) snapshots: Arc<Snapshots>,
     /// Is told of every committed height.
     pub(crate) committed: watch::Sender<Height>,
@@ -391,7 +389,6 @@ impl Parts {
     fn write(&self, decided: Decided, signers: &[Address]) -> Result<(), BoxError> {
         let start = Instant::now();
         let (tip, transactions) = (decided.tip, decided.items.len().saturating_sub(1));
-        let bundles = query::changed_bundles(&self.store.state(), &decided.outcome.changes)?;
         self.store.commit(decided)?;
         let height = tip.height;
         // Nothing else is committed meanwhile, so the state is the one of `height`.
@@ -402,7 +399,6 @@ impl Parts {
         info!(%height, transactions, app_hash = %tip.app_hash, "committed");
         self.mempool.advance(height, signers)?;
         self.committed.send_replace(height);
-        self.bundles.tell(height, bundles);
         // This block is done, only the next one may not be ours to judge.
         self.guard.look(&self.store)?;
         Ok(())

@@ -18,8 +18,9 @@ use counterpoint_core::{
     },
     primitive::{Hash, Height, RollupId},
     slot::HeaderTime,
+    state::BundleRecord,
 };
-use counterpoint_machine::RollupSlice;
+use counterpoint_machine::{Changes, RollupSlice, query};
 use counterpoint_proto::sequencer::RollupBlock;
 use fjall::OwnedWriteBatch;
 
@@ -57,6 +58,13 @@ pub(crate) struct Slice {
     pub(crate) config_hash: Hash,
     /// Height, leaf proof and list.
     pub(crate) block: RollupBlock,
+}
+
+/// Bundles that one height took to another stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ChangedBundles {
+    pub(crate) height: Height,
+    pub(crate) records: Vec<(Hash, BundleRecord)>,
 }
 
 /// The blocks read last, each behind a lock of its own.
@@ -160,6 +168,36 @@ impl Store {
         };
         batch.insert(&self.blocks, block_key(height), borsh::to_vec(&record)?);
         Ok(used)
+    }
+
+    /// Keeps what a block makes of bundles, for those who follow them.
+    pub(super) fn stage_bundles(
+        &self,
+        batch: &mut OwnedWriteBatch,
+        height: Height,
+        changes: &Changes,
+    ) -> anyhow::Result<()> {
+        let changed = query::changed_bundles(&self.state(), changes)?;
+        if !changed.is_empty() {
+            batch.insert(&self.bundles, block_key(height), borsh::to_vec(&changed)?);
+        }
+        Ok(())
+    }
+
+    /// The first height from `from` on that took bundles to another stage, and these.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(crate) fn changed_bundles(&self, from: Height) -> anyhow::Result<Option<ChangedBundles>> {
+        let Some(next) = self.bundles.range(block_key(from)..).next() else {
+            return Ok(None);
+        };
+        let (key, value) = next.into_inner()?;
+        let height = u64::from_be_bytes(key.as_ref().try_into()?);
+        Ok(Some(ChangedBundles {
+            height: Height::new(height),
+            records: borsh::from_slice(&value)?,
+        }))
     }
 
     /// Keeps the configurations that the block before did not use. They stay for ever: they are small,

@@ -19,7 +19,7 @@ use std::{
 };
 
 use anyhow::Context;
-pub(crate) use blocks::Slice;
+pub(crate) use blocks::{ChangedBundles, Slice};
 use blocks::{Configs, Recent};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -47,7 +47,7 @@ const MAX_PROVABLE: usize = 4;
 const LISTS_IN_MEMORY: u64 = 16 << 20;
 
 /// Changes when the layout of the database does.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// The database of one node. Clones share it.
 #[derive(Clone)]
@@ -60,6 +60,7 @@ pub(crate) struct Store {
     lists: Keyspace,
     configs: Keyspace,
     transactions: Keyspace,
+    bundles: Keyspace,
     headers: Keyspace,
     validators: Keyspace,
     recent: Arc<Recent>,
@@ -155,6 +156,7 @@ impl Store {
             lists: database.keyspace("lists", lists)?,
             configs: keyspace("configs")?,
             transactions: keyspace("transactions")?,
+            bundles: keyspace("bundles")?,
             headers: keyspace("headers")?,
             validators: keyspace("validators")?,
             recent: Arc::default(),
@@ -205,6 +207,7 @@ impl Store {
     pub(crate) fn commit(&self, decided: Decided) -> anyhow::Result<()> {
         let height = decided.tip.height;
         let mut batch = self.database.batch();
+        self.stage_bundles(&mut batch, height, &decided.outcome.changes)?;
         self.stage_state(&mut batch, &decided.outcome.changes, &decided.pages);
         batch.insert(&self.meta, TIP, borsh::to_vec(&decided.tip)?);
         let configs = self.stage_block(&mut batch, decided)?;

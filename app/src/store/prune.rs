@@ -73,6 +73,7 @@ impl Store {
         for list in self.lists.prefix(key) {
             batch.remove(&self.lists, list.key()?);
         }
+        batch.remove(&self.bundles, key);
         batch.remove(&self.headers, key);
         batch.remove(&self.blocks, key);
         Ok(())

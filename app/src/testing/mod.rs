@@ -294,7 +294,6 @@ impl Node {
         let consensus = Consensus::new(Parts {
             store: store.clone(),
             mempool: Arc::clone(&mempool),
-            bundles: bundles.clone(),
             snapshots: Arc::clone(&snapshots),
             committed,
             retain: retained,

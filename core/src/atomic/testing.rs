@@ -6,7 +6,7 @@ use alloy_primitives::{B256, TxKind, U256};
 use bytes::Bytes;
 
 use super::{BundleTerms, EvmSignature, auth_digest};
-use crate::primitive::Hash;
+use crate::primitive::{EvmAddress, Hash};
 
 /// A transfer of 5 wei by account `secret`: type 2, and 100,000 gas.
 ///
@@ -27,6 +27,16 @@ pub fn raw_transaction(secret: u8, chain_id: u64, nonce: u64) -> Bytes {
     let signature = sign(secret, &Hash::new(tx.signature_hash().0));
     let tx = TxEnvelope::from(tx.into_signed(signature));
     tx.encoded_2718().into()
+}
+
+/// The address of account `secret`.
+///
+/// # Panics
+/// If `secret` is 0.
+#[must_use]
+#[expect(clippy::unwrap_used, reason = "account 0 has no key")]
+pub fn account(secret: u8) -> EvmAddress {
+    super::sender(&raw_transaction(secret, 1, 0)).unwrap()
 }
 
 /// Signs every auth of a bundle by account `secret`.

@@ -94,7 +94,8 @@ pub enum AbortReason {
     Expired = 1,
     /// It used all attempts, and attesters showed at least once that a leg would fail.
     Attempts = 2,
-    /// It used all attempts, and never did enough attesters agree on anything.
+    /// It used all attempts, and never did enough attesters agree on anything; or a rollup could not
+    /// take its leg when its slot came: too few attesters have a vote, it leaves, or it has less room.
     AttestersOffline = 3,
     /// Bundles with higher tips took its place in a queue.
     Superseded = 4,

@@ -49,7 +49,7 @@ pub enum Key<'a> {
     AtomicRollup(RollupId),
     /// The identifier of the bundle that sealed a transaction of this sender.
     Seal(RollupId, Hash, EvmAddress),
-    /// Nothing: somebody sealed a transaction with this hash.
+    /// [`SealedSender`](super::SealedSender): somebody sealed a transaction with this hash.
     SealedHash(RollupId, Hash),
     /// The identifier of the bundle that has this session.
     Session(Hash),
@@ -89,6 +89,8 @@ pub enum Table {
     Validators = 0x0c,
     /// Proposals on which not enough members of the authority have agreed.
     Approvals = 0x0f,
+    /// Hashes that somebody sealed, by rollup.
+    SealedHashes = 0x16,
     /// Bundles that wait, by rollup.
     QueuedBundles = 0x1b,
 }
@@ -126,7 +128,10 @@ impl Key<'_> {
                 let parts: [&[u8]; 3] = [id.as_bytes(), tx_hash.as_bytes(), sender.as_bytes()];
                 concat(0x15, &parts)
             }
-            Self::SealedHash(id, tx_hash) => concat(0x16, &[id.as_bytes(), tx_hash.as_bytes()]),
+            Self::SealedHash(id, tx_hash) => {
+                let parts: [&[u8]; 2] = [id.as_bytes(), tx_hash.as_bytes()];
+                concat(Table::SealedHashes as u8, &parts)
+            }
             Self::Session(session) => concat(0x17, &[session.as_bytes()]),
             Self::Bundle(bundle) => concat(0x18, &[bundle.as_bytes()]),
             Self::BundleBody(bundle) => concat(0x19, &[bundle.as_bytes()]),

@@ -21,6 +21,7 @@ pub use keys::{Key, Table};
 pub use proof::{StateProof, StateProofError};
 pub use records::{
     Account, Approval, AtomicRollup, AuthorityRecord, Chain, ConsensusRecord, DepositQueue,
-    LastHeader, PendingConfig, QueuedDeposit, RollupRecord, Tombstone, Upgrade, Validator,
+    LastHeader, PendingConfig, QueuedDeposit, RollupRecord, SealedSender, Tombstone, Upgrade,
+    Validator,
 };
 pub use tree::{EMPTY_TREE, Leaf, TreePath, branch_hash, key_hash};

@@ -140,6 +140,20 @@ pub struct AtomicRollup {
     pub queued: u32,
 }
 
+/// Who sent a transaction that somebody sealed, as far as the chain has found out: a signature is
+/// recovered once, however often the transaction is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+pub enum SealedSender {
+    /// It has been in no block.
+    Unseen = 0,
+    /// No rollup could execute it.
+    Nobody = 1,
+    /// This account of the rollup.
+    Account(EvmAddress) = 2,
+}
+
 /// Facts about the chain as a whole. `supply` is always the sum of all balances, `burned` and
 /// `locked`.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

@@ -36,10 +36,11 @@ pub(crate) fn aggregate<S: StateRead>(
             AttesterMessage::Outcome(vote) => outcomes.push(vote),
         }
     }
-    let mut items = faults(&attestations, &outcomes);
+    let (said, told) = (by_leg(&attestations, leg_of), by_leg(&outcomes, told_of));
+    let mut items = faults(&said, &told);
     items.extend(executed(&outcomes, lists, state)?);
     for scheduled in slot.bundles.values() {
-        match decide(slot, scheduled, &attestations, lists, state)? {
+        match decide(slot, scheduled, &said, lists, state)? {
             Decision::Item(item) => items.push(*item),
             Decision::Open(_) | Decision::Never => {}
         }
@@ -47,6 +48,28 @@ pub(crate) fn aggregate<S: StateRead>(
     items.sort_by_key(SystemItem::order_key);
     items.dedup_by_key(|item| item.order_key());
     Ok(items)
+}
+
+/// Messages by the leg that they are about, so that each is looked at for that one alone.
+pub(super) type ByLeg<'a, T> = BTreeMap<(Hash, RollupId), Vec<&'a T>>;
+
+/// Puts messages in order.
+pub(super) fn by_leg<'a, T>(messages: &[&'a T], leg: fn(&T) -> (Hash, RollupId)) -> ByLeg<'a, T> {
+    let mut legs = ByLeg::new();
+    for message in messages {
+        legs.entry(leg(message)).or_default().push(*message);
+    }
+    legs
+}
+
+/// The leg that an attestation is about.
+pub(super) fn leg_of(attestation: &Attestation) -> (Hash, RollupId) {
+    let ballot = &attestation.ballot;
+    (ballot.bundle_id, ballot.rollup_id)
+}
+
+fn told_of(vote: &OutcomeVote) -> (Hash, RollupId) {
+    (vote.executed.bundle_id, vote.executed.rollup_id)
 }
 
 /// What attesters decide about a scheduled bundle.
@@ -64,7 +87,7 @@ pub(super) enum Decision {
 pub(super) fn decide<S: StateRead>(
     slot: &Slot,
     scheduled: &Scheduled,
-    attestations: &[&Attestation],
+    attestations: &ByLeg<'_, Attestation>,
     lists: &Lists,
     state: &S,
 ) -> Result<Decision, StoreError> {
@@ -80,7 +103,8 @@ pub(super) fn decide<S: StateRead>(
         };
         let expected = Expected::of(&scheduled.bundle, leg.rollup_id, set.epoch, slot.pin);
         let (members, threshold) = (rules::voters(config, state)?, set.members.threshold());
-        let said = by_statement(&expected, attestations);
+        let of_leg = attestations.get(&(bundle_id, leg.rollup_id));
+        let said = by_statement(&expected, of_leg.map_or(&[], Vec::as_slice));
         let quorum = |extras: &[PublicKey], wanted: &dyn Fn(&Statement) -> bool| {
             let mut wanted = said.iter().filter(|(statement, _)| wanted(statement));
             wanted.find_map(|(statement, votes)| {
@@ -207,29 +231,31 @@ fn executed<S: StateRead>(
     Ok(items)
 }
 
-/// Attesters whose own messages cannot all be honest.
-fn faults(attestations: &[&Attestation], outcomes: &[&OutcomeVote]) -> Vec<SystemItem> {
-    let mut of: BTreeMap<(PublicKey, RollupId), Vec<&Attestation>> = BTreeMap::new();
-    for attestation in attestations {
-        let key = (attestation.attester, attestation.ballot.rollup_id);
-        of.entry(key).or_default().push(attestation);
-    }
+/// Attesters whose own messages about one leg cannot all be honest.
+fn faults(said: &ByLeg<'_, Attestation>, told: &ByLeg<'_, OutcomeVote>) -> Vec<SystemItem> {
     let mut items = Vec::new();
-    for (key, attestations) in of {
-        let pairs = attestations.iter().enumerate().flat_map(|(place, first)| {
-            let rest = attestations.iter().skip(place.saturating_add(1));
-            rest.map(|second| FaultProof::TwoStatements((*first).clone(), (*second).clone()))
-        });
-        let kept = outcomes
-            .iter()
-            .filter(|vote| (vote.attester, vote.executed.rollup_id) == key);
-        let broken = kept.flat_map(|vote| {
-            let said = attestations.iter();
-            said.map(|first| FaultProof::Contradiction((*first).clone(), (*vote).clone()))
-        });
-        let mut faults = pairs.chain(broken).map(|proof| AttesterFault { proof });
-        let fault = faults.find(AttesterFault::contradicts_itself);
-        items.extend(fault.map(|fault| SystemItem::Fault(Box::new(fault))));
+    for (leg, attestations) in said {
+        let mut of: BTreeMap<PublicKey, Vec<&Attestation>> = BTreeMap::new();
+        for attestation in attestations {
+            of.entry(attestation.attester)
+                .or_default()
+                .push(attestation);
+        }
+        let outcomes = told.get(leg).map_or(&[][..], Vec::as_slice);
+        for (key, attestations) in of {
+            let pairs = attestations.iter().enumerate().flat_map(|(place, first)| {
+                let rest = attestations.iter().skip(place.saturating_add(1));
+                rest.map(|second| FaultProof::TwoStatements((*first).clone(), (*second).clone()))
+            });
+            let kept = outcomes.iter().filter(|vote| vote.attester == key);
+            let broken = kept.flat_map(|vote| {
+                let said = attestations.iter();
+                said.map(|first| FaultProof::Contradiction((*first).clone(), (*vote).clone()))
+            });
+            let mut faults = pairs.chain(broken).map(|proof| AttesterFault { proof });
+            let fault = faults.find(AttesterFault::contradicts_itself);
+            items.extend(fault.map(|fault| SystemItem::Fault(Box::new(fault))));
+        }
     }
     items
 }

@@ -8,7 +8,7 @@ use std::{
 use counterpoint_core::{
     primitive::{Hash, Height, RollupId},
     registry::RollupConfig,
-    state::{BundleRecord, BundleStatus, QueuedBundle, Table},
+    state::{AbortReason, BundleRecord, BundleStatus, QueuedBundle, Table},
 };
 
 use super::{life, rules};
@@ -76,8 +76,12 @@ fn schedule<S: StateRead>(
         if !record.legs.iter().all(|leg| free(&leg.rollup_id)) {
             continue;
         }
-        let in_time = (record.valid_from..=record.valid_until).contains(&now);
-        if !in_time || !all_can(&record, next, &mut configs, delta)? {
+        if !(record.valid_from..=record.valid_until).contains(&now) {
+            continue;
+        }
+        if !all_can(&record, next, &mut configs, delta)? {
+            // It would keep others out of the queues, and never pay for a slot.
+            life::finish(id, record, AbortReason::AttestersOffline, delta)?;
             continue;
         }
         busy.extend(record.legs.iter().map(|leg| leg.rollup_id));

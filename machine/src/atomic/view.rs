@@ -84,8 +84,9 @@ pub fn undecided<S: StateRead>(
         return Ok(undecided);
     };
     let attestations: Vec<&Attestation> = messages.iter().filter_map(attestation).collect();
+    let said = aggregate::by_leg(&attestations, aggregate::leg_of);
     for scheduled in slot.bundles.values() {
-        match aggregate::decide(&slot, scheduled, &attestations, &lists, state)? {
+        match aggregate::decide(&slot, scheduled, &said, &lists, state)? {
             Decision::Item(_) | Decision::Never => {}
             Decision::Open(missing) => undecided.push(missing),
         }

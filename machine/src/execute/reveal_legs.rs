@@ -14,6 +14,10 @@ use crate::{
     state::{Key, ReadRecords, StateDelta, StateRead, StoreError},
 };
 
+/// Longest time before its first second that a bundle waits in queues. It pays for slots, not for its
+/// place there, and would keep others out for nothing.
+const MAX_WAIT_SECS: u64 = 60;
+
 /// Takes the raw transactions of a sealed bundle, which waits for a slot from then on.
 pub(super) fn execute<S: StateRead>(
     ctx: &TxContext<'_>,
@@ -25,6 +29,11 @@ pub(super) fn execute<S: StateRead>(
     let mut record = record.ok_or(Rejection::UnknownBundle(id))?;
     if record.status != BundleStatus::Sealed {
         return Err(Rejection::BundleStatus(id).into());
+    }
+    let now = ctx.previous_time.map_or(0, |time| time.seconds);
+    let from = record.valid_from.saturating_sub(MAX_WAIT_SECS);
+    if now < from {
+        return Err(Rejection::RevealEarly { from }.into());
     }
     let missing = || StoreError::corrupt(format!("the terms of bundle {id} are missing"));
     let bundle: AtomicBundle = delta.read(&Key::BundleBody(id))?.ok_or_else(missing)?;

@@ -1,7 +1,10 @@
 //! Atomic bundles against a model: whatever users, attesters and proposers do, a bundle is in all its
 //! rollups' blocks at one height, or in none ever.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
 use counterpoint_core::{
@@ -16,14 +19,15 @@ use counterpoint_core::{
     key::PublicKey,
     primitive::{Amount, Hash, Height, RollupId},
     registry::RollupConfig,
-    state::{AbortReason, BundleRecord, BundleStatus, ReleaseRecord},
+    state::{AbortReason, BundleRecord, BundleStatus, Key, ReleaseRecord, SealedSender},
 };
 use counterpoint_machine::{
-    ItemRefusal, Outcome, Refusal, ScheduledBundle, ScheduledLeg, is_wanted, query, scheduled,
+    Block, BlockContext, ExecuteError, ItemRefusal, MemState, Outcome, Refusal, ScheduledBundle,
+    ScheduledLeg, StateRead, check_tx, finalize, is_wanted, process, query, scheduled,
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::TestRunner};
 
-use crate::support::{CHAIN_ID, Chain, GENESIS_SECS, key, rollup};
+use crate::support::{CHAIN_ID, Chain, GENESIS_SECS, address, key, rollup};
 
 /// Attesters have the seeds 50, 51 and 52; two make a quorum.
 const ATTESTERS: [u8; 3] = [50, 51, 52];
@@ -364,6 +368,181 @@ fn a_quorum_of_aborts_ends_or_delays_a_bundle() {
     }
 }
 
+/// Value that is no account's: burned, and locked.
+fn sunk(chain: &Chain) -> (u128, u128) {
+    let record = query::chain(&chain.state).unwrap();
+    (record.burned.get(), record.locked.get())
+}
+
+#[test]
+fn a_doomed_bundle_with_a_huge_tip_pays_for_every_slot_that_it_takes() {
+    const TIP: u128 = 10_000_000_000;
+    const ATTEMPTS: u8 = 5;
+    let mut chain = chain();
+    let doomed = sample(&chain, &["alpha", "beta"], 0, |t| {
+        t.tip_per_attempt = Amount::new(TIP);
+        t.max_attempts = ATTEMPTS;
+    });
+    let modest = sample(&chain, &["alpha", "beta"], 1, |t| {
+        t.tip_per_attempt = Amount::new(10);
+    });
+    let account = |chain: &Chain| {
+        let account = query::account(&chain.state, address(2)).unwrap().unwrap();
+        account.balance.get()
+    };
+    for sample in [&doomed, &modest] {
+        assert_eq!(code(&mut chain, submit(sample)), 0);
+        assert_eq!(code(&mut chain, reveal(sample)), 0);
+    }
+    let (mut slots, paid) = (0, account(&chain));
+    let (burned, locked) = sunk(&chain);
+    assert_eq!(locked, TIP * u128::from(ATTEMPTS) + 20);
+    while status(&chain, &modest) == BundleStatus::Queued {
+        if matches!(status(&chain, &doomed), BundleStatus::Scheduled(_)) {
+            let before = sunk(&chain);
+            // Its attesters see it fail, or say nothing, or nobody hears them.
+            chain.messages = match slots % 3 {
+                0 => all_say(&chain, abort),
+                _ => vec![],
+            };
+            slots += 1;
+            chain.advance(vec![], 100);
+            let after = sunk(&chain);
+            assert_eq!((after.0 - before.0, before.1 - after.1), (TIP, TIP));
+        } else {
+            chain.advance(vec![], 400);
+        }
+    }
+    assert_eq!(slots, ATTEMPTS, "and then it is others' turn");
+    let attempts = BundleStatus::Aborted(AbortReason::Attempts);
+    assert_eq!(status(&chain, &doomed), attempts);
+    let total = TIP * u128::from(ATTEMPTS);
+    assert_eq!(sunk(&chain), (burned + total, 20), "all of it is burned");
+    assert_eq!(account(&chain), paid, "and nothing comes back");
+    chain.messages = all_say(&chain, commit);
+    chain.advance(vec![], 100);
+    assert_eq!(status(&chain, &modest), BundleStatus::Released);
+}
+
+#[test]
+fn a_flood_of_doomed_bundles_ends_and_pays() {
+    let mut chain = chain();
+    let flood: Vec<Sample> = (0..12)
+        .map(|nonce| {
+            sample(&chain, &["alpha", "beta"], nonce, |t| {
+                t.tip_per_attempt = Amount::new(1_000_000 + 2 * u128::from(nonce));
+                t.max_attempts = 1;
+                t.on_abort = OnAbort::FailFast;
+            })
+        })
+        .collect();
+    let honest = sample(&chain, &["alpha", "beta"], 100, |_| {});
+    for sample in flood.iter().chain([&honest]) {
+        let txs = [submit(sample), reveal(sample)].into_iter().enumerate();
+        let sign = |(place, action)| chain.sign(2, chain.nonce(2) + place as u64, 0, vec![action]);
+        let txs = txs.map(sign).collect();
+        // All within a second, so that none is scheduled meanwhile.
+        let (_, outcome) = chain.advance(txs, 0);
+        assert!(outcome.codes.iter().all(|(code, _)| *code == 0));
+    }
+    let (burned, locked) = sunk(&chain);
+    for place in 0..flood.len() {
+        let doomed = &flood[flood.len() - 1 - place];
+        wait_for_slot(&mut chain, doomed);
+        assert_eq!(status(&chain, &honest), BundleStatus::Queued);
+        chain.messages = all_say(&chain, abort);
+        chain.advance(vec![], 100);
+        assert!(!status(&chain, doomed).is_live(), "one slot each");
+    }
+    let mut paid = 0;
+    for sample in &flood {
+        paid += sample.bundle.tips().get();
+    }
+    assert_eq!(sunk(&chain), (burned + paid, locked - paid));
+    wait_for_slot(&mut chain, &honest);
+}
+
+/// What wallets see of a rollup's lists: slots, block numbers and plaintext.
+fn seen(outcome: &Outcome) -> Vec<(RollupId, u64, u64, bool, bool, Vec<RollupItem>)> {
+    let slice = |slice: &counterpoint_machine::RollupSlice| {
+        let env = &slice.leaf.env;
+        let slot = (env.slot.get(), env.number, env.opens, env.closes);
+        (
+            slice.leaf.rollup_id,
+            slot.0,
+            slot.1,
+            slot.2,
+            slot.3,
+            slice.items.clone(),
+        )
+    };
+    outcome.rollups.iter().map(slice).collect()
+}
+
+#[test]
+fn a_block_seals_and_reveals_only_so_much() {
+    let mut chain = chain();
+    chain.max_bytes = 4_000_000;
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let mut largest = sample(&chain, &names, 0, |_| {}).bundle.terms().clone();
+    let seal = |number| SealedTx {
+        tx_hash: Hash::new([number; 32]),
+        auth: EvmSignature::EMPTY,
+    };
+    for leg in &mut largest.legs {
+        leg.txs = (0..8).map(seal).collect();
+    }
+    let bundle = AtomicBundle::new(largest).unwrap();
+    let submit = Action::SubmitBundle(SubmitBundle { bundle });
+    let sealing = |count| vec![submit.clone(); count];
+    let next = Height::new(chain.height + 1);
+    let refused = check_tx(&chain.state, chain.sign(2, 0, 0, sealing(65)), next);
+    let Err(ExecuteError::Rejected(rejection)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(rejection.code(), 59);
+    let txs = [2, 3].map(|seed| chain.sign(seed, 0, 0, sealing(33)));
+    let items = chain.propose(txs.to_vec());
+    assert_eq!(items.len(), 2, "one of them fits");
+    chain.judge(&items).unwrap();
+    let [a, b] = txs.map(|tx| tx.as_bytes().clone());
+    let both = [[&a, &b], [&b, &a]]
+        .map(|[first, second]| chain.judge(&[items[0].clone(), first.clone(), second.clone()]));
+    let overfull =
+        |verdict: &Result<(), Refusal>| matches!(verdict, Err(Refusal::Recoveries { index: 2 }));
+    assert!(both.iter().any(overfull), "{both:?}");
+}
+
+#[test]
+fn silent_attesters_never_slow_a_rollup() {
+    let (mut calm, mut silent) = (chain(), chain());
+    for nonce in 0..3 {
+        let sample = sample(&silent, &["alpha", "beta", "gamma"], nonce, |t| {
+            t.max_attempts = 3;
+        });
+        let txs = [submit(&sample), reveal(&sample)].into_iter().enumerate();
+        let sign =
+            |(place, action)| silent.sign(2, silent.nonce(2) + place as u64, 0, vec![action]);
+        let txs = txs.map(sign).collect();
+        silent.advance(txs, 0);
+        calm.advance(vec![], 0);
+    }
+    let mut attempts = 0;
+    for round in 0..120_u64 {
+        attempts += tip(&silent).len();
+        let items: Vec<Bytes> = vec![Bytes::from(round.to_be_bytes().to_vec())];
+        let name = ["alpha", "beta", "gamma"][usize::try_from(round % 3).unwrap()];
+        let data = || Action::SubmitData(SubmitData::new(id(name), items.clone()).unwrap());
+        let [there, here] = [&mut calm, &mut silent].map(|chain| {
+            let tx = chain.sign(1, chain.nonce(1), 0, vec![data()]);
+            seen(&chain.advance(vec![tx], 300).1)
+        });
+        assert_eq!(there, here, "round {round}");
+    }
+    assert_eq!(attempts, 9, "every attempt was made");
+    assert_eq!(sunk(&silent).1, 0, "and paid");
+}
+
 #[test]
 fn submission_names_what_is_wrong() {
     #[track_caller]
@@ -498,6 +677,11 @@ fn a_sealed_transaction_is_in_no_other_lane_from_its_seal_on() {
     let tx = chain.sign(1, chain.nonce(1), 0, vec![data(name, &raw)]);
     let (_, outcome) = chain.advance(vec![tx], 10);
     assert_eq!(plaintext(&outcome), 1);
+    let key = Key::SealedHash(strangers.bundle.terms().legs[0].rollup_id, keccak(&raw));
+    let sender = testing::account(1);
+    let known = borsh::to_vec(&SealedSender::Account(sender)).unwrap();
+    let stored = chain.state.get(&key.encode()).unwrap();
+    assert_eq!(stored, Some(known), "the sender is recovered once for ever");
     let own = sample(&chain, &["alpha", "beta"], 7, |t| {
         t.session_salt = Hash::new([3; 32]);
     });
@@ -667,6 +851,23 @@ fn a_full_queue_gives_way_to_higher_tips_only() {
 }
 
 #[test]
+fn nobody_waits_in_queues_for_long_before_its_time() {
+    let mut chain = chain();
+    let later = sample(&chain, &["alpha", "beta"], 0, |t| {
+        t.valid_from += 100;
+        t.valid_until += 100;
+    });
+    assert_eq!(code(&mut chain, submit(&later)), 0);
+    assert_eq!(code(&mut chain, reveal(&later)), 60);
+    chain.advance(vec![], 41_000);
+    chain.advance(vec![], 100);
+    assert_eq!(code(&mut chain, reveal(&later)), 0);
+    chain.advance(vec![], 2_000);
+    chain.advance(vec![], 2_000);
+    assert_eq!(status(&chain, &later), BundleStatus::Queued, "not yet");
+}
+
+#[test]
 fn what_expires_or_is_called_off_gets_its_tips_back() {
     let mut chain = chain();
     let before = query::chain(&chain.state).unwrap().locked;
@@ -736,14 +937,17 @@ fn an_attester_that_lies_loses_its_vote() {
     chain.commit(&items, 100);
     assert_eq!(status(&chain, &sample), BundleStatus::Violated);
     assert!(!wants(&chain, 51), "nobody waits for outcomes any more");
-    // One of three has a vote left: the rollup takes no legs until its owner names others.
+    // One of three has a vote left: the rollup takes no legs until its owner names others, and what
+    // waits for it keeps nobody out.
     let next = self::sample(&chain, &["alpha", "beta"], 1, |_| {});
     assert_eq!(code(&mut chain, submit(&next)), 0);
     assert_eq!(code(&mut chain, reveal(&next)), 0);
     for _ in 0..10 {
         chain.advance(vec![], 400);
-        assert_eq!(status(&chain, &next), BundleStatus::Queued);
     }
+    let offline = BundleStatus::Aborted(AbortReason::AttestersOffline);
+    assert_eq!(status(&chain, &next), offline);
+    assert_eq!(sunk(&chain).1, 0, "it took no slot and pays for none");
 }
 
 #[test]
@@ -806,7 +1010,13 @@ struct Round {
     cancels: Option<prop::sample::Index>,
     /// A leg that somebody tries to run alone.
     lifts: Option<prop::sample::Index>,
+    /// A bundle whose first leg fails from now on: its sender has used the nonce otherwise.
+    races: Option<prop::sample::Index>,
     votes: Votes,
+    /// Proposals that are accepted and not decided, before the one that is.
+    rounds: usize,
+    /// Whether a node that was away comes back and replays what it missed.
+    restarts: bool,
     millis: u64,
 }
 
@@ -888,23 +1098,33 @@ fn any_bundle_round() -> impl Strategy<Value = Round> {
         index(0.6),
         index(0.1),
         index(0.5),
+        index(0.1),
         any_votes(),
+        prop_oneof![4 => Just(0_usize), 1 => 1_usize..3],
+        prop::bool::weighted(0.1),
         millis,
     )
-        .prop_map(|(submits, reveals, cancels, lifts, votes, millis)| Round {
-            submits,
-            reveals,
-            cancels,
-            lifts,
-            votes,
-            millis,
-        })
+        .prop_map(
+            |(submits, reveals, cancels, lifts, races, votes, rounds, restarts, millis)| Round {
+                submits,
+                reveals,
+                cancels,
+                lifts,
+                races,
+                votes,
+                rounds,
+                restarts,
+                millis,
+            },
+        )
 }
 
 /// What the model knows of a bundle.
 struct Known {
     sample: Sample,
     plan: Plan,
+    /// Whether the nonce of its first leg was used otherwise.
+    raced: bool,
     released: bool,
     last: Option<BundleStatus>,
 }
@@ -912,7 +1132,7 @@ struct Known {
 impl Known {
     /// Whether honest attesters see this leg fail.
     fn fails(&self, leg: usize) -> bool {
-        self.plan.fails == Some(leg)
+        self.plan.fails == Some(leg) || (self.raced && leg == 0)
     }
 }
 
@@ -994,6 +1214,7 @@ impl Model {
         self.known.push(Known {
             sample,
             plan,
+            raced: false,
             released: false,
             last: None,
         });
@@ -1050,10 +1271,8 @@ impl Model {
                 let sealed = terms.legs.iter().zip(&known.sample.legs);
                 let all = sealed.map(|(leg, raws)| (leg.rollup_id, raws.clone()));
                 assert_eq!(legs, all.collect(), "I1: all legs, complete");
-                assert_eq!(
-                    known.plan.fails, None,
-                    "a leg ran that honest attesters saw fail"
-                );
+                let fails = (0..terms.legs.len()).any(|leg| known.fails(leg));
+                assert!(!fails, "a leg ran that honest attesters saw fail");
             }
             let status = query::bundle(&chain.state, id)
                 .unwrap()
@@ -1106,38 +1325,104 @@ fn check_votes(items: &[Bytes], height: u64, pin: Hash) {
     }
 }
 
-fn play(rounds: Vec<Round>) {
+/// A node that is away now and then, and replays what it missed when it comes back.
+struct Replica {
+    state: MemState,
+    missed: Vec<(BlockContext, Vec<Bytes>, Hash)>,
+}
+
+impl Replica {
+    fn restart(&mut self) {
+        for (ctx, items, hash) in self.missed.drain(..) {
+            let block = Block::decode(&items, |_| None).unwrap();
+            let execution = process(&self.state, &ctx, &block).expect("a decided block is valid");
+            self.state.apply(finalize(execution, hash).unwrap().changes);
+        }
+    }
+}
+
+/// What became of the bundles of all cases, so that one can see that the test is not about nothing.
+#[derive(Debug, Default)]
+struct Tally {
+    bundles: AtomicUsize,
+    released: AtomicUsize,
+    attested: AtomicUsize,
+    offline: AtomicUsize,
+    other: AtomicUsize,
+    live: AtomicUsize,
+}
+
+impl Tally {
+    fn count(&self, model: &Model) {
+        let add = |counter: &AtomicUsize| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        };
+        for known in model.known.iter().filter(|known| known.last.is_some()) {
+            add(&self.bundles);
+            add(match known.last {
+                _ if known.released => &self.released,
+                Some(BundleStatus::Aborted(
+                    AbortReason::Attested { .. } | AbortReason::Attempts,
+                )) => &self.attested,
+                Some(BundleStatus::Aborted(AbortReason::AttestersOffline)) => &self.offline,
+                Some(BundleStatus::Aborted(_)) => &self.other,
+                _ => &self.live,
+            });
+        }
+    }
+}
+
+fn play(rounds: Vec<Round>, tally: &Tally) {
     let (mut chain, mut model) = (chain(), Model::default());
+    let mut replica = Replica {
+        state: chain.state.clone(),
+        missed: Vec::new(),
+    };
     for round in rounds {
         let mut actions = Vec::new();
         if let Some(plan) = round.submits {
             actions.push(model.submit(&chain, plan));
         }
         let pick = |index: &prop::sample::Index| {
-            let known = (!model.known.is_empty()).then(|| index.get(&model.known));
-            known.map(|known| known.sample.clone())
+            let known = (!model.known.is_empty()).then(|| index.index(model.known.len()));
+            known.map(|place| (place, model.known[place].sample.clone()))
         };
         let picked = |index: &Option<prop::sample::Index>| index.as_ref().and_then(pick);
-        actions.extend(picked(&round.reveals).map(|sample| reveal(&sample)));
-        actions.extend(picked(&round.cancels).map(|sample| cancel(&sample)));
+        actions.extend(picked(&round.reveals).map(|(_, sample)| reveal(&sample)));
+        actions.extend(picked(&round.cancels).map(|(_, sample)| cancel(&sample)));
+        let (lifted, raced) = (picked(&round.lifts), picked(&round.races));
         let mut txs = Vec::new();
         for (place, action) in actions.into_iter().enumerate() {
             let nonce = chain.nonce(2) + place as u64;
             txs.push(chain.sign(2, nonce, 1, vec![action]));
         }
-        if let Some(sample) = picked(&round.lifts) {
+        if let Some((_, sample)) = lifted {
             let legs = sample.bundle.terms().legs.iter().zip(&sample.legs);
             let lift = |(leg, raws): (&LegSeal, &Vec<Bytes>)| {
                 Action::SubmitData(SubmitData::new(leg.rollup_id, raws.clone()).unwrap())
             };
             txs.push(chain.sign(3, chain.nonce(3), 5, legs.map(lift).collect()));
         }
+        if let Some((place, _)) = raced {
+            let known = &mut model.known[place];
+            known.raced |= !known.released;
+        }
         let (messages, due) = model.vote(&chain, &round.votes);
         let honest = |message: &&VerifiedMessage| matches!(message.message(), AttesterMessage::Attestation(one) if one.commits());
         model.stale = messages.iter().filter(honest).cloned().collect();
+        // Other proposers hear fewer attesters; what they propose is valid, and without effect.
+        for heard in 0..round.rounds {
+            let some = messages.iter().skip(1).step_by(1 + heard);
+            chain.messages = some.cloned().collect();
+            let items = chain.propose(txs.clone());
+            chain
+                .judge(&items)
+                .expect("every honest proposal is accepted");
+        }
         let omitted = round.votes.omitted;
         chain.messages = if omitted { vec![] } else { messages };
-        let (height, pin) = (chain.height + 1, chain.last_hash());
+        let (ctx, pin) = (chain.ctx(), chain.last_hash());
+        let height = ctx.height.get();
         let (items, outcome) = chain.advance(txs, round.millis);
         model.check(&chain, &items, &outcome, height, pin);
         let released: BTreeSet<Hash> = legs(&outcome).iter().map(|(_, id, _)| *id).collect();
@@ -1149,23 +1434,48 @@ fn play(rounds: Vec<Round>) {
                 "what all agree on is released, and nothing else"
             );
         }
+        replica.missed.push((ctx, items, chain.last_hash()));
+        if round.restarts {
+            replica.restart();
+        }
     }
+    replica.restart();
+    assert_eq!(replica.state, chain.state, "a replay is the same");
     assert_eq!(chain.app_hash, chain.root_of_everything());
+    tally.count(&model);
 }
 
-/// More cases by `PROPTEST_CASES`.
-fn cases() -> ProptestConfig {
-    let chosen = std::env::var_os("PROPTEST_CASES").is_some();
-    let default = ProptestConfig::default();
-    let cases = if chosen { default.cases } else { 32 };
-    ProptestConfig { cases, ..default }
+/// At least so many bundles are tried by `COUNTERPOINT_BUNDLES`.
+fn bundles() -> usize {
+    std::env::var("COUNTERPOINT_BUNDLES").map_or(300, |count| count.parse().unwrap())
 }
 
-proptest! {
-    #![proptest_config(cases())]
-
-    #[test]
-    fn bundles_run_whole_or_never(rounds in prop::collection::vec(any_bundle_round(), 10..40)) {
-        play(rounds);
+#[test]
+fn bundles_run_whole_or_never() {
+    let tally = Tally::default();
+    let rounds = prop::collection::vec(any_bundle_round(), 10..40);
+    while tally.bundles.load(Ordering::Relaxed) < bundles() {
+        let config = ProptestConfig {
+            cases: 16,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        };
+        let mut runner = TestRunner::new(config);
+        let played = runner.run(&rounds, |rounds| {
+            play(rounds, &tally);
+            Ok(())
+        });
+        played.unwrap_or_else(|failure| panic!("{failure}"));
     }
+    println!("{tally:?}");
+    let all = [
+        &tally.released,
+        &tally.attested,
+        &tally.offline,
+        &tally.other,
+    ];
+    assert!(
+        all.iter().all(|count| count.load(Ordering::Relaxed) > 0),
+        "{tally:?}"
+    );
 }

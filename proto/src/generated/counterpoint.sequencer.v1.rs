@@ -352,6 +352,10 @@ pub struct StreamBundlesRequest {
     /// Only those that touch this rollup, 32 bytes; any if empty.
     #[prost(bytes = "bytes", tag = "2")]
     pub rollup_id: ::prost::bytes::Bytes,
+    /// The first height to tell of, which must not lie below the lowest that the node serves; 0 for what
+    /// comes next.
+    #[prost(uint64, tag = "3")]
+    pub from_height: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StreamScheduledRequest {
@@ -1790,8 +1794,9 @@ pub mod bundles_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Each stage that bundles reach, from now on, by height; first how far those are that the request
-        /// names. A reader that is too slow is told so by RESOURCE_EXHAUSTED, and asks GetBundle.
+        /// Each stage that bundles reach, by height: from from_height on, or else from now on, after how far
+        /// those are that the request names. A reader that is too slow is told by RESOURCE_EXHAUSTED from
+        /// which height to resume; what it has read of that height comes once more.
         pub async fn stream_bundles(
             &mut self,
             request: impl tonic::IntoRequest<super::StreamBundlesRequest>,
@@ -1883,8 +1888,9 @@ pub mod bundles_server {
             >
             + std::marker::Send
             + 'static;
-        /// Each stage that bundles reach, from now on, by height; first how far those are that the request
-        /// names. A reader that is too slow is told so by RESOURCE_EXHAUSTED, and asks GetBundle.
+        /// Each stage that bundles reach, by height: from from_height on, or else from now on, after how far
+        /// those are that the request names. A reader that is too slow is told by RESOURCE_EXHAUSTED from
+        /// which height to resume; what it has read of that height comes once more.
         async fn stream_bundles(
             &self,
             request: tonic::Request<super::StreamBundlesRequest>,

@@ -1,9 +1,12 @@
 //! Streams of bundles, through a bundle's life.
 
+use std::collections::BTreeSet;
+
 use borsh::BorshDeserialize;
 use counterpoint_core::{
     atomic::{AtomicBundle, Ballot, LegEnv},
-    state::{BundleRecord, BundleStatus},
+    primitive::EvmAddress,
+    state::{BundleRecord, BundleStatus, Key},
 };
 use counterpoint_proto::sequencer::{
     Bundle, BundleStage, GetBundleRequest, ListBundlesRequest, StreamBundlesRequest,
@@ -100,12 +103,21 @@ async fn every_stage_is_told_by_height() {
         BundleStage::Released,
         BundleStage::Executed,
     ];
-    let mut height = 0;
+    let (mut height, mut history) = (0, Vec::new());
     for stage in stages {
         let told = next(&mut stream).await.unwrap();
         assert_eq!((told.bundle_id.clone(), told.stage()), (id(&sample), stage));
         assert!(told.height > height);
         height = told.height;
+        history.push(told);
+    }
+    // Who was away is told the same, from any height on that is still here.
+    for missed in 0..history.len() {
+        let from_height = history[missed].height;
+        let mut again = resume(sequencer, from_height).await.unwrap();
+        for told in &history[missed..] {
+            assert_eq!(next(&mut again).await.unwrap(), *told);
+        }
     }
     assert_eq!(height, node.store.tip().unwrap().height.get());
     let known = sequencer.get_bundle(Request::new(GetBundleRequest {
@@ -117,16 +129,34 @@ async fn every_stage_is_told_by_height() {
     // Who names bundles is told first how far they are; and who names others is told nothing.
     let named = from_peer(StreamBundlesRequest {
         bundle_ids: vec![id(&sample)],
-        rollup_id: Bytes::new(),
+        ..StreamBundlesRequest::default()
     });
     let mut named = sequencer.stream_bundles(named).await.unwrap().into_inner();
     assert_eq!(next(&mut named).await.unwrap(), known);
     let many = from_peer(StreamBundlesRequest {
         bundle_ids: vec![id(&sample); 65],
-        rollup_id: Bytes::new(),
+        ..StreamBundlesRequest::default()
     });
     let refused = sequencer.stream_bundles(many).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
+    let far = resume(sequencer, height + 10_000).await;
+    assert_eq!(far.unwrap_err().code(), Code::OutOfRange);
+    node.store.raise_lowest(Height::new(height)).unwrap();
+    while node.store.prune().unwrap().is_continue() {}
+    assert!(resume(sequencer, height).await.is_ok());
+    let pruned = resume(sequencer, height - 1).await;
+    assert_eq!(pruned.unwrap_err().code(), Code::OutOfRange);
+    let kept = node.store.changed_bundles(Height::new(1)).unwrap();
+    assert_eq!(kept.unwrap().height, Height::new(height), "nothing below");
+}
+
+/// A stream of all bundles from a height on.
+async fn resume(sequencer: &Sequencer, from_height: u64) -> Result<Feed<Bundle>, Status> {
+    let request = from_peer(StreamBundlesRequest {
+        from_height,
+        ..StreamBundlesRequest::default()
+    });
+    Ok(sequencer.stream_bundles(request).await?.into_inner())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,29 +209,54 @@ async fn attesters_are_told_what_to_execute_while_it_is_scheduled() {
     assert_eq!(end.code(), Code::Unavailable);
 }
 
+#[test]
+fn the_longest_key_of_the_state_may_be_asked_for() {
+    let sender = EvmAddress::new([2; 20]);
+    let seal = Key::Seal(RollupId::new([1; 32]), Hash::ZERO, sender);
+    assert!(seal.encode().len() <= MAX_KEY_BYTES);
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_lags_is_told_to_ask() {
+async fn a_reader_that_lags_is_told_where_to_resume() {
+    const BUNDLES: u64 = 70;
     let mut fixture = start().await;
     fixture.sequencer.patience = Duration::from_millis(200);
-    let all = from_peer(StreamBundlesRequest::default());
-    let mut stream = fixture
-        .sequencer
-        .stream_bundles(all)
+    let Fixture {
+        node, sequencer, ..
+    } = &fixture;
+    let mut request = from_peer(StreamBundlesRequest::default());
+    let cut = CancellationToken::new();
+    request.extensions_mut().insert(Peer {
+        cut: cut.clone(),
+        readers: Arc::new(Semaphore::new(1)),
+    });
+    let mut stream = sequencer
+        .stream_bundles(request)
         .await
         .unwrap()
         .into_inner();
-    let sample = Sample::new(0, |_| {});
-    fixture.node.schedule(&sample).await;
-    let record = sample.record(&fixture.node).unwrap();
-    for height in 100..1_000 {
-        let records = vec![(sample.bundle.id(), record.clone())];
-        fixture.node.bundles.tell(Height::new(height), records);
+    let mut ids = BTreeSet::new();
+    for number in 0..BUNDLES {
+        let sample = Sample::new(number, |_| {});
+        let [submit, _] = sample.transactions(2, number);
+        assert_eq!(node.check(&submit).await.0, 0);
+        ids.insert(id(&sample));
     }
+    let height = u64::try_from(node.advance().await.0.height).unwrap();
+    // It does not read, until its connection is cut.
+    timeout(DEADLINE, cut.cancelled()).await.unwrap();
     let end = loop {
         if let Err(end) = next(&mut stream).await {
             break end;
         }
     };
     assert_eq!(end.code(), Code::ResourceExhausted);
-    assert!(end.message().contains("GetBundle"), "{end}");
+    let remedy = format!("resume from height {height}");
+    assert!(end.message().ends_with(&remedy), "{end}");
+    drop(stream);
+    let mut again = resume(sequencer, height).await.unwrap();
+    for _ in 0..BUNDLES {
+        let told = next(&mut again).await.unwrap();
+        assert!(ids.remove(&told.bundle_id), "each once");
+    }
 }

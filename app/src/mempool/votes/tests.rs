@@ -340,23 +340,48 @@ fn say(seed: u8, bundle: u64, pin: u8) -> VerifiedMessage {
 fn one_attester_takes_only_its_own_places() {
     let mut votes = Votes::default();
     let all = (0..MAX_OF_ONE as u64 + 10).map(|bundle| say(1, bundle, 0));
-    let taken = all.filter(|message| votes.insert(message.clone()) == Look::Accepted);
+    let taken = all.filter(|message| votes.insert(message.clone(), Due::Now) == Look::Accepted);
     assert_eq!(taken.count(), MAX_OF_ONE);
     for seed in [0, 2] {
-        assert_eq!(votes.insert(say(seed, 0, 0)), Look::Accepted);
+        assert_eq!(votes.insert(say(seed, 0, 0), Due::Now), Look::Accepted);
     }
-    assert_eq!(votes.insert(say(1, 0, 0)), Look::Known);
+    assert_eq!(votes.insert(say(1, 0, 0), Due::Now), Look::Known);
 }
 
 #[test]
 fn an_attester_names_few_pins_of_one_height() {
     let mut votes = Votes::default();
     let looks: Vec<Look> = [3, 1, 2, 4]
-        .map(|pin| votes.insert(say(1, 0, pin)))
+        .map(|pin| votes.insert(say(1, 0, pin), Due::Now))
         .to_vec();
     let taken = [Look::Accepted, Look::Accepted, Look::TAKEN, Look::TAKEN];
     assert_eq!(looks, taken);
-    assert_eq!(votes.insert(say(1, 1, 1)), Look::Accepted);
+    assert_eq!(votes.insert(say(1, 1, 1), Due::Now), Look::Accepted);
+}
+
+#[test]
+fn what_is_early_leaves_room_for_what_counts_now() {
+    let mut votes = Votes::default();
+    let (keys, each) = (MAX_EARLY / MAX_OF_ONE, MAX_OF_ONE as u64);
+    for seed in 1..=u8::try_from(keys).unwrap() {
+        for bundle in 0..each {
+            let early = say(seed, bundle, 0);
+            assert_eq!(votes.insert(early, Due::Early), Look::Accepted);
+        }
+    }
+    assert_eq!(votes.insert(say(100, 0, 0), Due::Early), Look::FULL);
+    assert_eq!(votes.insert(say(100, 0, 0), Due::Now), Look::Accepted);
+    // Its time comes, or it never does; and then there is room again.
+    let [first, second] = [0, 1].map(|bundle| Subject::of(say(1, bundle, 0).message()));
+    let judged = [(first, Some(Due::Now)), (second, None)];
+    votes.advance(Height::new(1), &judged);
+    for bundle in 1..3 {
+        assert_eq!(
+            votes.insert(say(100, bundle, 0), Due::Early),
+            Look::Accepted
+        );
+    }
+    assert_eq!(votes.insert(say(100, 3, 0), Due::Early), Look::FULL);
 }
 
 /// Longer than any test takes.

@@ -5,6 +5,8 @@
 //! lists   [items][items][items][items]│
 //!           └ opens                └ closes: finish, cursor = first item without room, or (b+1, 0)
 //! ```
+//! Legs of atomic bundles ride at the opening height only, and run before whatever waits.
+//!
 //! Lists that wait for room are kept up to a limit. Beyond it only their places are, and a list is
 //! asked for once more when its turn comes.
 
@@ -25,6 +27,7 @@ use crate::{
     chain_spec::Specification,
     derive::{Rules, SkipReason, inputs, is_last, is_stale},
     evm::{BlockBuilder, BuiltBlock, ExecuteError, Outcome, StateSource},
+    legs::ExecutedLeg,
     progress::Progress,
     receipts::{Event, Place, Receipts, Skip},
 };
@@ -83,6 +86,8 @@ pub struct Closed {
     pub trusted: TrustedState,
     /// The configuration under which the rollup has left with this block.
     pub left: Option<RollupConfig>,
+    /// Legs that were released into it.
+    pub legs: Vec<ExecutedLeg>,
 }
 
 /// Assembles the blocks of one rollup from its lists, in order.
@@ -115,6 +120,7 @@ struct OpenBlock {
     slot: Slot,
     slot_secs: u8,
     full: bool,
+    legs: Vec<ExecutedLeg>,
 }
 
 impl Assembler {
@@ -250,7 +256,7 @@ impl Assembler {
         if env.number != progress.header.number + 1 {
             return wrong("opens a block with a number that does not follow");
         }
-        let builder = BlockBuilder::begin(
+        let mut builder = BlockBuilder::begin(
             Arc::clone(&self.source),
             &self.specification,
             Rules::from(config),
@@ -263,14 +269,55 @@ impl Assembler {
             timestamp: env.slot.get(),
             height,
         });
+        let legs = self.execute_legs(&mut builder, height, list.items())?;
         let slot_secs = config.slot_secs.get();
         self.open = Some(OpenBlock {
             builder,
             slot: env.slot,
             slot_secs,
             full: false,
+            legs,
         });
         Ok(())
+    }
+
+    /// Executes the legs that were released into a block, before anything that waits. The chain has
+    /// seen to it that there is room.
+    fn execute_legs(
+        &self,
+        builder: &mut BlockBuilder,
+        height: Height,
+        items: &[RollupItem],
+    ) -> Result<Vec<ExecutedLeg>, AssemblyError> {
+        let mut legs: Vec<ExecutedLeg> = Vec::new();
+        for (index, item) in (0..).zip(items) {
+            let RollupItem::Leg { bundle_id, raw } = item else {
+                continue;
+            };
+            let executed = builder.execute(raw, [].iter());
+            let outcome = executed.map_err(|source| AssemblyError::Execute { height, source })?;
+            let result = match &outcome {
+                Outcome::Included(receipt) => Ok(receipt.envelope.clone()),
+                Outcome::Skipped(reason) => Err(*reason),
+                Outcome::EndOfBlock => {
+                    let problem = "releases a leg that its block has no room for";
+                    return Err(AssemblyError::Sequence { height, problem });
+                }
+            };
+            let tx = (keccak256(raw), result);
+            match legs.last_mut() {
+                Some(leg) if leg.bundle_id == *bundle_id => leg.txs.push(tx),
+                _ => legs.push(ExecutedLeg {
+                    bundle_id: *bundle_id,
+                    height,
+                    txs: vec![tx],
+                }),
+            }
+            if let Some(event) = event(raw, Place { height, index }, outcome) {
+                self.receipts.record(event);
+            }
+        }
+        Ok(legs)
     }
 
     /// Executes whatever is there and has room.
@@ -305,20 +352,9 @@ impl Assembler {
                     height: list.height,
                     index: self.next_index,
                 };
-                let event = match outcome {
-                    Outcome::Included(receipt) => Event::Included { place, receipt },
-                    Outcome::Skipped(reason) => {
-                        let hash = keccak256(raw);
-                        Event::Skipped(Skip {
-                            hash,
-                            place,
-                            reason,
-                        })
-                    }
-                    Outcome::EndOfBlock => {
-                        open.full = true;
-                        return Ok(());
-                    }
+                let Some(event) = event(raw, place, outcome) else {
+                    open.full = true;
+                    return Ok(());
                 };
                 self.receipts.record(event);
             }
@@ -360,6 +396,7 @@ impl Assembler {
             cursor,
         };
         let extra_data = alloy_primitives::Bytes::copy_from_slice(&extra.encode());
+        let legs = open.legs;
         let built = open.builder.finish(extra_data);
         let built = built.map_err(|source| AssemblyError::Execute { height, source })?;
         let hash = built.hash;
@@ -369,7 +406,21 @@ impl Assembler {
             extra,
             trusted,
             left,
+            legs,
         })
+    }
+}
+
+/// What is told of an item; nothing if its turn has not come.
+fn event(raw: &Bytes, place: Place, outcome: Outcome) -> Option<Event> {
+    match outcome {
+        Outcome::Included(receipt) => Some(Event::Included { place, receipt }),
+        Outcome::Skipped(reason) => Some(Event::Skipped(Skip {
+            hash: keccak256(raw),
+            place,
+            reason,
+        })),
+        Outcome::EndOfBlock => None,
     }
 }
 
@@ -379,7 +430,7 @@ fn size(items: &[RollupItem]) -> usize {
     items.iter().map(item).sum()
 }
 
-/// The transaction that an item asks for; deposits were made at the opening, and legs run first.
+/// The transaction that an item asks for; deposits and legs belong to the opening of a block.
 fn payload(item: &RollupItem) -> Option<&Bytes> {
     match item {
         RollupItem::Transaction(raw) => Some(raw),

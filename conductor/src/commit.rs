@@ -24,6 +24,7 @@ use crate::{
     board::{Board, CLIENT, LATE},
     engine::{BlockId, Driver, DriverError, ExecutionClient},
     evm::{RollupBlock, Store, StoreError},
+    legs::{ExecutedLeg, alarm},
     metric,
     pending::Pending,
     progress::{Progress, read_block},
@@ -42,6 +43,8 @@ pub(crate) struct Executed {
     pub(crate) slot_secs: u8,
     /// When the list that ends it was there, verified.
     pub(crate) arrived: Instant,
+    /// Legs that were released into it.
+    pub(crate) legs: Vec<ExecutedLeg>,
 }
 
 /// Hands blocks to the client and writes those that it takes.
@@ -94,6 +97,7 @@ impl<C: ExecutionClient> Committer<C> {
             progress,
             slot_secs,
             arrived,
+            legs,
         } = executed;
         histogram!(metric::ADDED_SECONDS).record(arrived.elapsed());
         let BlockId { number, hash } = progress.head();
@@ -113,6 +117,8 @@ impl<C: ExecutionClient> Committer<C> {
             None => self.submit(hash, &block).await?,
         }
         histogram!(metric::SUBMIT_SECONDS).record(started.elapsed());
+        // Before it is committed: what is committed is never looked at again.
+        alarm(&self.data_dir, &block, &legs)?;
         let started = Instant::now();
         tokio::task::block_in_place(|| self.pending.commit_oldest())?;
         histogram!(metric::COMMIT_SECONDS).record(started.elapsed());
@@ -122,6 +128,7 @@ impl<C: ExecutionClient> Committer<C> {
         let (cursor_height, cursor_index) = (cursor.height, cursor.index);
         info!(number, %hash, transactions, gas_used, %cursor_height, cursor_index, "executed");
         counter!(metric::TRANSACTIONS).increment(transactions as u64);
+        counter!(metric::LEGS).increment(legs.len() as u64);
         self.board.show(&progress, slot_secs);
         Ok(())
     }

@@ -19,6 +19,7 @@ mod doctor;
 pub mod engine;
 pub mod evm;
 mod exit;
+pub mod legs;
 mod metric;
 mod mode;
 mod node;

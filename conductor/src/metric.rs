@@ -7,6 +7,8 @@ pub(crate) const BLOCK_NUMBER: &str = "conductor_block_number";
 pub(crate) const LAG_SECONDS: &str = "conductor_lag_seconds";
 pub(crate) const TRANSACTIONS: &str = "conductor_transactions_total";
 pub(crate) const SKIPPED: &str = "conductor_skipped_total";
+pub(crate) const LEGS: &str = "conductor_legs_total";
+pub(crate) const BROKEN_LEGS: &str = "conductor_broken_legs_total";
 pub(crate) const SUBMIT_SECONDS: &str = "conductor_submit_seconds";
 pub(crate) const EXECUTE_SECONDS: &str = "conductor_execute_seconds";
 pub(crate) const CLOSE_SECONDS: &str = "conductor_close_seconds";
@@ -36,6 +38,11 @@ pub const ALL: Metrics = Metrics {
         (TRANSACTIONS, "transactions in blocks"),
         (SKIPPED, "items that are in no block, by reason"),
         (SLOW_READERS, "readers of early receipts that were too slow"),
+        (LEGS, "legs of atomic bundles in blocks"),
+        (
+            BROKEN_LEGS,
+            "released legs that failed: a quorum of attesters has lied",
+        ),
     ],
     histograms: &[
         (
@@ -67,6 +74,8 @@ mod tests {
             "conductor_transactions_total",
             "conductor_skipped_total",
             "conductor_slow_readers_total",
+            "conductor_legs_total",
+            "conductor_broken_legs_total",
             "conductor_submit_seconds",
             "conductor_execute_seconds",
             "conductor_close_seconds",

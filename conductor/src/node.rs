@@ -1,6 +1,6 @@
 //! The loop of one conductor.
 
-use std::{sync::Arc, time::Instant};
+use std::{mem, sync::Arc, time::Instant};
 
 use counterpoint_service::{probes, sequencer::METRICS};
 use eyre::{OptionExt, WrapErr};
@@ -209,7 +209,13 @@ impl Pipeline {
     }
 
     /// Makes the block the tip: what comes next is executed on top of it.
-    fn stage(&mut self, closed: Closed, slot_secs: u8, arrived: Instant) -> eyre::Result<Executed> {
+    fn stage(
+        &mut self,
+        mut closed: Closed,
+        slot_secs: u8,
+        arrived: Instant,
+    ) -> eyre::Result<Executed> {
+        let legs = mem::take(&mut closed.legs);
         let (progress, block, batch) = Progress::after(closed, &self.source.specification)?;
         self.pending.push(Arc::new(batch));
         self.tip = progress.clone();
@@ -218,6 +224,7 @@ impl Pipeline {
             progress,
             slot_secs,
             arrived,
+            legs,
         })
     }
 }

@@ -201,6 +201,7 @@ impl Progress {
             extra,
             trusted,
             left,
+            ..
         } = closed;
         let BuiltBlock {
             hash,

@@ -217,6 +217,7 @@ fn closed(built: BuiltBlock, genesis: &TrustedState) -> eyre::Result<Closed> {
         extra,
         trusted: genesis.clone(),
         left: None,
+        legs: Vec::new(),
     })
 }
 

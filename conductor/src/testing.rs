@@ -101,6 +101,23 @@ pub(crate) fn paid(seed: u8, nonce: u64) -> RollupItem {
     RollupItem::Transaction(sign(seed, transfer(nonce)))
 }
 
+/// A list item with a leg's transaction.
+pub(crate) fn leg(raw: Bytes) -> RollupItem {
+    let bundle_id = Hash::new([0xb0; 32]);
+    RollupItem::Leg { bundle_id, raw }
+}
+
+/// A call that fails: the precompile is given no point of its curve.
+pub(crate) fn failing(nonce: u64) -> TxEip1559 {
+    TxEip1559 {
+        to: TxKind::Call(Address::with_last_byte(6)),
+        value: U256::ZERO,
+        input: vec![1].into(),
+        gas_limit: 25_000,
+        ..transfer(nonce)
+    }
+}
+
 pub(crate) fn trusted() -> TrustedState {
     TrustedState::unchecked("test".parse().unwrap(), Height::new(1))
 }

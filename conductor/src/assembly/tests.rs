@@ -8,7 +8,10 @@ use counterpoint_core::{primitive::EvmAddress, registry::RollupStatus};
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{Rollup, SlicePlan, paid, sign, transfer, whole};
+use crate::{
+    receipts::Told,
+    testing::{Rollup, SlicePlan, failing, leg, paid, sign, transfer, whole},
+};
 
 fn item(raw: Bytes) -> RollupItem {
     RollupItem::Transaction(raw)
@@ -153,6 +156,87 @@ fn deposits_are_withdrawals_and_no_transactions() {
     assert_eq!(balance, U256::from(50_000_000_000_u64));
 }
 
+/// The places of a block's transactions in the sequencer's order, as they were told.
+fn places(rollup: &Rollup, number: u64) -> Vec<(u64, u32)> {
+    let place = |told: Told| match told.event.as_ref() {
+        Event::Included { place, .. } if told.block.number == number => {
+            Some((place.height.get(), place.index))
+        }
+        _ => None,
+    };
+    rollup.told().into_iter().filter_map(place).collect()
+}
+
+#[test]
+fn legs_run_before_what_waits_and_do_not_move_the_cursor() {
+    let mut rollup = Rollup::new();
+    let items = (0..6).map(|nonce| paid(1, nonce)).collect();
+    rollup.push(whole(items)).unwrap();
+    let legs = [0, 1].map(|nonce| leg(sign(2, transfer(nonce))));
+    let items = [&[deposit(0, 1)], &legs[..], &[paid(1, 6)]].concat();
+    let second = rollup.push(whole(items)).unwrap().unwrap();
+    assert_eq!(places(&rollup, 2), [(3, 1), (3, 2), (2, 4), (2, 5)]);
+    let left = Cursor {
+        height: Height::new(3),
+        index: 3,
+    };
+    assert_eq!(second.extra.cursor, left);
+    let [executed] = &second.legs[..] else {
+        panic!("one leg: {:?}", second.legs);
+    };
+    assert!(executed.succeeds() && executed.txs.len() == 2 && executed.height == Height::new(3));
+    let third = rollup.push(whole(vec![])).unwrap().unwrap();
+    assert_eq!(places(&rollup, 3), [(3, 3)]);
+    assert!(third.legs.is_empty());
+}
+
+#[test]
+fn a_leg_is_executed_at_the_opening_height_or_never() {
+    let mut rollup = Rollup::new();
+    let late = vec![leg(sign(2, transfer(0))), paid(1, 0)];
+    rollup.push(part(true, false, vec![])).unwrap();
+    let closed = rollup.push(part(false, true, late)).unwrap().unwrap();
+    assert_eq!(places(&rollup, 1), [(3, 1)]);
+    assert!(closed.legs.is_empty());
+}
+
+#[test]
+fn a_leg_that_fails_is_taken_as_it_is() {
+    let mut rollup = Rollup::new();
+    let items = vec![
+        leg(sign(2, transfer(0))),
+        leg(sign(2, failing(1))),
+        leg(sign(2, transfer(7))),
+        paid(2, 2),
+    ];
+    let closed = rollup.push(whole(items)).unwrap().unwrap();
+    assert_eq!(places(&rollup, 1), [(2, 0), (2, 1), (2, 3)]);
+    let [executed] = &closed.legs[..] else {
+        panic!("one leg: {:?}", closed.legs);
+    };
+    let came: Vec<_> = executed
+        .txs
+        .iter()
+        .map(|(_, result)| result.clone())
+        .collect();
+    let status = |at: usize| came[at].as_ref().map(|receipt| receipt.status());
+    assert_eq!(status(0), Ok(true));
+    assert_eq!(status(1), Ok(false));
+    assert_eq!(status(2), Err(&SkipReason::Nonce));
+    assert!(!executed.succeeds());
+}
+
+#[test]
+fn a_leg_without_room_is_no_block_of_this_chain() {
+    let mut rollup = Rollup::new();
+    let items = (0..5).map(|nonce| leg(sign(1, transfer(nonce)))).collect();
+    let error = rollup.push(whole(items)).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "height 2 releases a leg that its block has no room for"
+    );
+}
+
 #[test]
 fn what_waited_too_long_is_skipped() {
     let mut rollup = Rollup::new();
@@ -248,19 +332,26 @@ fn the_last_block_is_the_one_before_the_opening_at_which_a_rollup_leaves() {
     assert_eq!(rollup.progress.left, Some(rollup.config.clone()));
 }
 
-/// Heights of a random history: slots of one to three heights, some with more than fits.
+/// Heights of a random history: slots of one to three heights, some with more than fits, some with
+/// legs, which need not succeed.
 fn any_history() -> impl Strategy<Value = Vec<(u64, SlicePlan)>> {
     let slot = (
         1_usize..4,
         1_u64..300,
         prop::collection::vec((1_u8..4, 0_u64..6), 0..14),
+        prop::collection::vec((1_u8..4, 0_u64..6), 0..3),
     );
     prop::collection::vec(slot, 1..7).prop_map(|slots| {
         let mut heights = Vec::new();
-        for (length, secs, txs) in slots {
+        for (length, secs, txs, legs) in slots {
+            let legs = legs
+                .iter()
+                .map(|(seed, nonce)| leg(sign(*seed, transfer(*nonce))));
+            let mut legs = legs.collect::<Vec<_>>();
             for at in 0..length {
                 let mine = txs.iter().skip(at).step_by(length);
-                let items = mine.map(|(seed, nonce)| paid(*seed, *nonce)).collect();
+                let mut items = std::mem::take(&mut legs);
+                items.extend(mine.map(|(seed, nonce)| paid(*seed, *nonce)));
                 heights.push((secs, part(at == 0, at + 1 == length, items)));
             }
         }

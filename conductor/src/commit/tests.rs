@@ -52,6 +52,7 @@ impl Fixture {
             progress,
             slot_secs: 1,
             arrived: Instant::now(),
+            legs: Vec::new(),
         }
     }
 

@@ -42,6 +42,8 @@ enum Command {
     Key(cmd::key::KeyCommand),
     /// Sign a transaction, send it and wait until a block holds it.
     Tx(cmd::tx::TxArgs),
+    /// Make, sign, send and follow atomic bundles: transactions on several rollups, all or none.
+    Bundle(cmd::bundle::BundleArgs),
     /// Read from a sequencer node.
     Query(cmd::query::QueryArgs),
     /// Write genesis files.
@@ -68,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Devnet(args) => block_on(cmd::devnet::run(args)),
         Command::Key(command) => cmd::key::run(command),
         Command::Tx(args) => block_on(cmd::tx::run(args)),
+        Command::Bundle(args) => block_on(cmd::bundle::run(args)),
         Command::Query(args) => block_on(cmd::query::run(args)),
         Command::Genesis(command) => cmd::genesis::run(command),
         Command::Ready(args) => block_on(cmd::ready::run(args)),

@@ -4,7 +4,7 @@ use clap::Parser;
 use counterpoint_service::{LogFormat, Settings};
 use serde::{Deserialize, Serialize};
 
-use crate::rpc::Limits;
+use crate::{atomic::BundleSettings, rpc::Limits};
 
 /// A wallet's way into the sequencer: JSON-RPC in, durable batches out.
 ///
@@ -108,6 +108,9 @@ pub struct Config {
     /// What callers may take.
     #[serde(default)]
     pub limits: Limits,
+    /// Atomic bundles, which are taken in only if this is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundles: Option<BundleSettings>,
     /// The rollups served.
     pub rollups: Vec<RollupSettings>,
 }

@@ -11,6 +11,7 @@
 //! ```
 
 mod admission;
+mod atomic;
 mod bundle;
 mod chain;
 mod config;
@@ -33,6 +34,7 @@ use std::{
     time::Duration,
 };
 
+pub use atomic::BundleSettings;
 pub use config::{Args, Config, RollupSettings};
 use counterpoint_core::{key::SecretKey, primitive::RollupId};
 use counterpoint_service::{
@@ -41,7 +43,7 @@ use counterpoint_service::{
 };
 use futures::{
     FutureExt,
-    future::{join_all, try_join_all},
+    future::{join_all, pending, try_join_all},
 };
 pub use metric::ALL as METRICS;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -51,6 +53,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Admission,
+    atomic::{Bundles, Site},
     chain::Watcher,
     early::{Early, Follower},
     queue::Queue,
@@ -130,7 +133,7 @@ async fn serve(
     let watcher = Watcher::start(client.clone(), trust.state(), payer, &names).await?;
     let (chain, watching) = watcher.run();
     let view = chain.view();
-    let mut rollups = BTreeMap::new();
+    let (mut rollups, mut sites) = (BTreeMap::new(), BTreeMap::new());
     let (mut trackers, mut followers) = (Vec::new(), Vec::new());
     for settings in &config.rollups {
         let id = RollupId::from_name(&settings.name);
@@ -153,6 +156,12 @@ async fn serve(
             Duration::from_secs(config.retry_secs),
         );
         trackers.push(Tracker::new(shared, rules, upstream.clone(), told, retry).run());
+        let site = Site {
+            name: settings.name.clone(),
+            upstream: upstream.clone(),
+            early: Arc::clone(&early),
+        };
+        sites.insert(id, site);
         let (conductor, max_price) = (settings.conductor_url.clone(), config.max_price);
         let (registered, shared) = (Arc::clone(terms.config()), Arc::clone(&queue));
         let known = Arc::clone(&registered);
@@ -169,17 +178,32 @@ async fn serve(
             "default_rollup {default} is not among the rollups listed"
         );
     }
+    let max_price = config.max_price;
+    let (bundles, keeping) = match &config.bundles {
+        None => (None, pending().left_future()),
+        Some(settings) => {
+            let key = files::read_key(&settings.key_file)?;
+            eyre::ensure!(
+                key.public_key().address() != payer,
+                "bundles: key_file is that of batches: give bundles an account of their own"
+            );
+            let (settings, client) = (settings.clone(), client.clone());
+            let (data_dir, chain) = (&config.data_dir, chain.clone());
+            let opened = Bundles::open(settings, key, data_dir, client, chain, max_price, sites)?;
+            (Some(opened.0), opened.1.right_future())
+        }
+    };
     let served = Arc::new(Served {
         rollups,
         default: config.default_rollup.clone(),
         gate: Arc::new(Gate::new(config.limits.clone())?),
+        bundles,
         shutdown: shutdown.clone(),
     });
-    let max_price = config.max_price;
     let sender = Arc::clone(&queue);
     let submitter = Submitter::new(sender, client, chain, trust, key, max_price, readiness);
     let sent = async {
-        tokio::try_join!(submitter.run(), try_join_all(trackers))?;
+        tokio::try_join!(submitter.run(), try_join_all(trackers), keeping)?;
         Ok(())
     };
     tokio::try_join!(

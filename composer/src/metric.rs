@@ -19,6 +19,9 @@ pub(crate) const WEBSOCKETS: &str = "composer_websockets";
 pub(crate) const SUBSCRIPTIONS: &str = "composer_subscriptions";
 pub(crate) const CALLS: &str = "composer_calls_total";
 pub(crate) const REFUSED: &str = "composer_refused_total";
+pub(crate) const BUNDLES: &str = "composer_bundles";
+pub(crate) const BUNDLES_BALANCE: &str = "composer_bundles_balance_units";
+pub(crate) const BUNDLES_OVER: &str = "composer_bundles_over_total";
 pub(crate) const ACKNOWLEDGE_SECONDS: &str = "composer_acknowledge_seconds";
 pub(crate) const INCLUSION_SECONDS: &str = "composer_inclusion_seconds";
 
@@ -39,6 +42,11 @@ pub const ALL: Metrics = Metrics {
         (FREE_BYTES, "free bytes of the disk that data_dir is on"),
         (CONNECTIONS, "connections of callers"),
         (WEBSOCKETS, "connections that are WebSockets"),
+        (BUNDLES, "atomic bundles that are not over"),
+        (
+            BUNDLES_BALANCE,
+            "what the account for bundles holds, in base units",
+        ),
         (SUBSCRIPTIONS, "subscriptions that have not ended"),
     ],
     counters: &[
@@ -49,6 +57,10 @@ pub const ALL: Metrics = Metrics {
             "batches that are provably in no block, so that their items wait again",
         ),
         (SEQUENCED, "transactions in verified lists"),
+        (
+            BUNDLES_OVER,
+            "atomic bundles that are over, by outcome: over, refused",
+        ),
         (EXECUTED, "transactions with a receipt"),
         (SKIPPED, "transactions in a list and in no block"),
         (

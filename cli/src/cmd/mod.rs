@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 pub(crate) mod bench;
+pub(crate) mod bundle;
 pub(crate) mod child;
 pub(crate) mod devnet;
 pub(crate) mod genesis;

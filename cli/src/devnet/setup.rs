@@ -132,6 +132,12 @@ impl Layout {
         self.dir.join("composer.key")
     }
 
+    /// The composer's sequencer account for atomic bundles.
+    #[must_use]
+    pub fn bundles_key(&self) -> PathBuf {
+        self.dir.join("bundles.key")
+    }
+
     /// A sequencer account with money, for people.
     #[must_use]
     pub fn faucet_key(&self) -> PathBuf {
@@ -164,13 +170,14 @@ pub fn write(plan: &Plan, layout: &Layout, geth: &Path, detours: &Detours) -> ey
         .wrap_err_with(|| format!("failed to create {}", layout.dir.display()))?;
     let faucet = keys::create(&layout.faucet_key())?;
     let composer = keys::create(&layout.composer_key())?;
+    let bundles = keys::create(&layout.bundles_key())?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let rollups = plan
         .rollups
         .iter()
         .map(|rollup| write_rollup(rollup, layout, geth, now, &faucet))
         .collect::<eyre::Result<_>>()?;
-    let funded = [&faucet, &composer].map(|key| GenesisAccount {
+    let funded = [&faucet, &composer, &bundles].map(|key| GenesisAccount {
         address: key.public_key().address(),
         balance: Amount::new(SEQUENCER_BALANCE),
     });
@@ -538,6 +545,13 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
         "default_rollup": default_rollup.name,
         // Everybody is at one address here, load generators too.
         "limits": { "calls_per_second": 0, "max_connections_per_address": 1024 },
+        // Keys, tips and budgets are for a composer that strangers can reach.
+        "bundles": {
+            "key_file": layout.bundles_key(),
+            "public": true,
+            "max_units_per_hour": 1_000_000_000_000_u64,
+            "max_tips": 1_000_000_000,
+        },
         "rollups": rollups,
     });
     write_config(layout, "composer", &composer)?;

@@ -14,10 +14,10 @@ use super::{
     methods::{argument, check_params},
     pending,
     session::Subscriptions,
-    subscribe::Begun,
-    table::{self, Answered, Here, Method, Subscribed},
+    subscribe::{Begun, subscribe_bundle},
+    table::{self, Answered, Atomic, Here, Method, Subscribed},
 };
-use crate::metric;
+use crate::{atomic::Bundles, metric};
 
 /// How long a request is worked on: a little more than the longest wait for a receipt.
 const DEADLINE: Duration = Duration::from_secs(65);
@@ -29,6 +29,7 @@ const CONCURRENCY: usize = 16;
 pub(crate) struct Context {
     pub(crate) rollup: Arc<Rollup>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) bundles: Option<Arc<Bundles>>,
     pub(crate) caller: Caller,
     /// Where notifications can be sent.
     pub(crate) subscriptions: Option<Arc<Subscriptions>>,
@@ -209,6 +210,17 @@ impl Context {
                 let answer = self.rollup.call(here, params, self.caller.payer()).await?;
                 Ok((answer, None))
             }
+            Answered::Atomic(atomic) => {
+                check_params(method, &params)?;
+                let (bundles, caller) = (self.bundles()?, self.caller.payer());
+                let answer = match atomic {
+                    Atomic::Get => bundles.get(&params).await?,
+                    Atomic::Reveal => bundles.reveal(&params, caller).await?,
+                    Atomic::Send => bundles.send(&params, caller).await?,
+                    Atomic::Simulate => bundles.simulate(&params).await?,
+                };
+                Ok((answer, None))
+            }
             Answered::Subscribed(subscribed) => {
                 let subscriptions = self.subscriptions.as_ref();
                 let subscriptions = subscriptions.ok_or_else(RpcError::no_notifications)?;
@@ -217,6 +229,10 @@ impl Context {
                     Subscribed::Status => {
                         check_params(method, &params)?;
                         self.rollup.subscribe_status(&params)?
+                    }
+                    Subscribed::Bundle => {
+                        check_params(method, &params)?;
+                        subscribe_bundle(self.bundles()?, argument(&params, 0)?)?
                     }
                     Subscribed::End => {
                         check_params(method, &params)?;
@@ -229,6 +245,16 @@ impl Context {
                 Ok((Value::String(id.clone()), Some((id, begun))))
             }
         }
+    }
+}
+
+impl Context {
+    fn bundles(&self) -> Result<&Arc<Bundles>, RpcError> {
+        self.bundles.as_ref().ok_or_else(|| {
+            RpcError::transaction(
+                "this composer takes no atomic bundles: its operator pays for none",
+            )
+        })
     }
 }
 

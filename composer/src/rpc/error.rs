@@ -80,6 +80,14 @@ impl RpcError {
         Self::new(-32_005, reason)
     }
 
+    /// The same with what programs read.
+    pub(crate) fn with_data(mut self, data: Value) -> Self {
+        if !data.is_null() {
+            self.0["data"] = data;
+        }
+        self
+    }
+
     /// The same of one transaction of a bundle.
     pub(crate) fn of(mut self, index: usize) -> Self {
         let message = self.0["message"].as_str().unwrap_or_default();

@@ -122,6 +122,7 @@ async fn answer(
     let context = Context {
         rollup: Arc::clone(rollup),
         gate: Arc::clone(&served.gate),
+        bundles: served.bundles.clone(),
         caller,
         subscriptions: None,
     };

@@ -30,11 +30,15 @@ mod table;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub(crate) use error::RpcError;
-pub(crate) use limits::Gate;
 pub use limits::Limits;
+pub(crate) use limits::{Gate, Payer};
 pub(crate) use methods::Rollup;
 pub(crate) use server::serve;
+#[cfg(test)]
+pub(crate) use subscribe::subscribe_bundle;
 use tokio_util::sync::CancellationToken;
+
+use crate::atomic::Bundles;
 
 /// All rollups that are served, by name, and to whom.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub(crate) struct Served {
     pub(crate) rollups: BTreeMap<String, Arc<Rollup>>,
     pub(crate) default: Option<String>,
     pub(crate) gate: Arc<Gate>,
+    /// Atomic bundles, if the operator pays for them.
+    pub(crate) bundles: Option<Arc<Bundles>>,
     /// Ends connections that would last.
     pub(crate) shutdown: CancellationToken,
 }

@@ -56,7 +56,7 @@ mod tests {
         for method in METHODS {
             let who = match method.answered {
                 Answered::ByClient => "the execution client",
-                Answered::Here(_) | Answered::Subscribed(_) => "the composer",
+                Answered::Atomic(_) | Answered::Here(_) | Answered::Subscribed(_) => "the composer",
             };
             let param = |param: &Param| {
                 let optional = if param.is_required { "" } else { "?" };

@@ -11,6 +11,8 @@ pub(crate) enum Schema {
     Array,
     Block,
     Bool,
+    Bundle,
+    BundleState,
     Bytes,
     Call,
     Hash,
@@ -20,6 +22,7 @@ pub(crate) enum Schema {
     NullableQuantity,
     Object,
     Quantity,
+    RawLegs,
     Status,
     Subscription,
     Text,
@@ -27,13 +30,15 @@ pub(crate) enum Schema {
 
 impl Schema {
     /// All kinds.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Address,
         Self::Addresses,
         Self::Any,
         Self::Array,
         Self::Block,
         Self::Bool,
+        Self::Bundle,
+        Self::BundleState,
         Self::Bytes,
         Self::Call,
         Self::Hash,
@@ -43,6 +48,7 @@ impl Schema {
         Self::NullableQuantity,
         Self::Object,
         Self::Quantity,
+        Self::RawLegs,
         Self::Status,
         Self::Subscription,
         Self::Text,
@@ -72,6 +78,52 @@ impl Schema {
                 ],
             }),
             Self::Bool => json!({ "type": "boolean" }),
+            Self::Bundle => json!({
+                "description": "docs/composer.md, section Atomic bundles; a rollup is a name, or 0x and its identifier",
+                "type": "object",
+                "required": ["chainId", "sessionSalt", "legs", "validFrom", "validUntil"],
+                "properties": {
+                    "chainId": { "type": "string" }, "sessionSalt": reference(Self::Hash),
+                    "legs": { "type": "array", "items": {
+                        "type": "object",
+                        "required": ["rollup", "transactions"],
+                        "properties": {
+                            "rollup": { "type": "string" },
+                            "transactions": { "type": "array", "items": {
+                                "type": "object",
+                                "required": ["hash"],
+                                "properties": {
+                                    "hash": reference(Self::Hash), "auth": reference(Self::Bytes),
+                                },
+                            } },
+                        },
+                    } },
+                    "callers": { "type": "array" }, "messages": { "type": "array" },
+                    "validFrom": { "type": "integer" }, "validUntil": { "type": "integer" },
+                    "onAbort": { "enum": ["failFast", "retry"] },
+                    "maxAttempts": { "type": "integer" },
+                    "extraAttesters": { "type": "array" },
+                    "tipPerAttempt": { "type": "string" },
+                },
+            }),
+            Self::BundleState => json!({
+                "type": ["object", "null"],
+                "required": ["bundleId", "stage", "legs"],
+                "properties": {
+                    "bundleId": reference(Self::Hash),
+                    "stage": { "enum": [
+                        "accepted", "sealed", "queued", "scheduled", "released", "executed",
+                        "unconfirmed", "violated", "aborted", "refused",
+                    ] },
+                    "reason": { "type": "string" }, "trouble": { "type": "string" },
+                    "failure": { "type": "object" }, "revealed": { "type": "boolean" },
+                    "asOf": { "type": "integer" }, "sealedAt": { "type": "integer" },
+                    "scheduledFor": { "type": "integer" }, "releasedAt": { "type": "integer" },
+                    "attemptsLeft": { "type": "integer" },
+                    "stages": { "type": "array" }, "legs": { "type": "array" },
+                    "proof": { "type": "object" },
+                },
+            }),
             Self::Bytes => text("^0x([0-9a-fA-F]{2})*$"),
             Self::Call => json!({
                 "type": "object",
@@ -102,6 +154,11 @@ impl Schema {
             }),
             Self::Object => json!({ "type": "object" }),
             Self::Quantity => text("^0x(0|[1-9a-fA-F][0-9a-fA-F]*)$"),
+            Self::RawLegs => json!({
+                "description": "Raw transactions by leg, in the order of the bundle",
+                "type": "array",
+                "items": { "type": "array", "items": reference(Self::Bytes) },
+            }),
             Self::Status => json!({
                 "type": "object",
                 "required": ["hash", "status"],

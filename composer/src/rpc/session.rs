@@ -219,7 +219,7 @@ impl Session {
                 counter!(metric::REFUSED, "reason" => "slow").increment(1);
                 let code = match broken {
                     Broken::Slow => close_code::POLICY,
-                    Broken::NoLogs | Broken::NoStatus => close_code::ERROR,
+                    Broken::NoBundle | Broken::NoLogs | Broken::NoStatus => close_code::ERROR,
                 };
                 Err(ending(code, broken))
             }

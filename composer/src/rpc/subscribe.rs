@@ -1,8 +1,9 @@
 //! Subscriptions: each is a stream of what it tells.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use alloy_primitives::B256;
+use counterpoint_core::primitive::Hash;
 use futures::{FutureExt, Stream, StreamExt, future, stream};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use super::{
     log_filter::LogFilter,
     methods::{Rollup, argument},
 };
+use crate::atomic::{Bundles, is_over};
 
 /// What a subscription tells, until it ends or its connection must be closed.
 pub(crate) type Told = Pin<Box<dyn Stream<Item = Result<String, Broken>> + Send>>;
@@ -27,6 +29,8 @@ pub(crate) enum Broken {
     NoLogs,
     #[error("the execution client does not say what became of the transaction")]
     NoStatus,
+    #[error("no sequencer node proves what became of the bundle")]
+    NoBundle,
 }
 
 /// A subscription that is answered with its id, and begins with that answer.
@@ -36,6 +40,8 @@ pub(crate) struct Begun {
     pub(crate) told: Told,
 }
 
+/// Longest pause between two looks at a bundle.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The method of geth's notifications.
 const ETH: &str = "eth_subscription";
 /// The method of ours.
@@ -119,6 +125,63 @@ impl Rollup {
         let method = COUNTERPOINT;
         Ok(Begun { method, told })
     }
+}
+
+/// `counterpoint_subscribeBundle`: how far a bundle is now, and whenever that changes. Stages that pass
+/// faster than they can be told are in `stages` of the next one.
+pub(crate) fn subscribe_bundle(bundles: &Arc<Bundles>, id: Hash) -> Result<Begun, RpcError> {
+    let changed = bundles.follow(id);
+    let following = FollowingBundle {
+        bundles: Arc::clone(bundles),
+        id,
+        changed: changed.ok_or_else(|| RpcError::not_found("bundle"))?,
+        last: Value::Null,
+    };
+    let told = stream::unfold(Some(following), |following| async {
+        let mut following = following?;
+        let shown = match following.next().await {
+            Ok(shown) => shown,
+            Err(error) => return Some((Err(error), None)),
+        };
+        let (told, is_over) = (shown.to_string(), is_over(&shown));
+        following.last = shown;
+        Some((Ok(told), (!is_over).then_some(following)))
+    });
+    let (method, told) = (COUNTERPOINT, told.boxed());
+    Ok(Begun { method, told })
+}
+
+/// One bundle that is followed.
+struct FollowingBundle {
+    bundles: Arc<Bundles>,
+    id: Hash,
+    changed: watch::Receiver<()>,
+    last: Value,
+}
+
+impl FollowingBundle {
+    /// What is shown next that is not what was shown last, but for the state that it was read from.
+    async fn next(&mut self) -> Result<Value, Broken> {
+        loop {
+            self.changed.mark_unchanged();
+            let shown = self.bundles.shown(self.id).await;
+            let shown = shown.map_err(|_| Broken::NoBundle)?;
+            if without_height(&self.last) != without_height(&shown) {
+                return Ok(shown);
+            }
+            // One that is forgotten meanwhile is over, and nobody tells of it any more.
+            let _ = tokio::time::timeout(LOOK_AGAIN, self.changed.changed()).await;
+        }
+    }
+}
+
+/// A bundle's state but for the height that it was read at.
+fn without_height(shown: &Value) -> Value {
+    let mut shown = shown.clone();
+    if let Some(fields) = shown.as_object_mut() {
+        fields.remove("asOf");
+    }
+    shown
 }
 
 /// One transaction that is followed.

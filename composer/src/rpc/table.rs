@@ -36,10 +36,21 @@ pub(crate) struct Param {
 pub(crate) enum Answered {
     /// The rollup's execution client, whose "pending" is what has been executed.
     ByClient,
+    /// This composer, of atomic bundles.
+    Atomic(Atomic),
     /// This composer.
     Here(Here),
     /// This composer, where notifications can be sent: over WebSocket.
     Subscribed(Subscribed),
+}
+
+/// What is answered of atomic bundles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Atomic {
+    Get,
+    Reveal,
+    Send,
+    Simulate,
 }
 
 /// What is answered here.
@@ -71,6 +82,7 @@ pub(crate) enum Here {
 /// What begins or ends notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subscribed {
+    Bundle,
     Eth,
     Status,
     End,
@@ -116,6 +128,22 @@ const fn here(
     }
 }
 
+const fn atomic(
+    name: &'static str,
+    summary: &'static str,
+    params: &'static [Param],
+    result: Schema,
+    answered: Atomic,
+) -> Method {
+    Method {
+        name,
+        summary,
+        params,
+        result,
+        answered: Answered::Atomic(answered),
+    }
+}
+
 const fn client(
     name: &'static str,
     summary: &'static str,
@@ -148,6 +176,9 @@ const fn subscribed(
 }
 
 const ADDRESS: Param = needs("address", Schema::Address);
+const BUNDLE_ID: Param = needs("bundleId", Schema::Hash);
+const BUNDLE: Param = needs("bundle", Schema::Bundle);
+const LEGS: Param = needs("legs", Schema::RawLegs);
 const BLOCK: Param = needs("block", Schema::Block);
 const BLOCK_HASH: Param = needs("blockHash", Schema::Hash);
 const CALL: Param = needs("call", Schema::Call);
@@ -162,6 +193,13 @@ const RAW: Param = needs("transaction", Schema::Bytes);
 
 /// All methods, in the order of their names.
 pub(crate) const METHODS: &[Method] = &[
+    atomic(
+        "counterpoint_getBundle",
+        "How far an atomic bundle is; `{ proof: true }` adds the state's proof of it",
+        &[BUNDLE_ID, takes("options", Schema::Object)],
+        Schema::BundleState,
+        Atomic::Get,
+    ),
     here(
         "counterpoint_getBundleStatus",
         "Where the transactions of a bundle stand, in its order",
@@ -182,6 +220,34 @@ pub(crate) const METHODS: &[Method] = &[
         &[HASH],
         Schema::Status,
         Here::Status,
+    ),
+    atomic(
+        "counterpoint_revealBundle",
+        "Takes the raw transactions of an atomic bundle in, once its seal is proven; once answered, nothing loses them",
+        &[BUNDLE_ID, LEGS],
+        Schema::Object,
+        Atomic::Reveal,
+    ),
+    atomic(
+        "counterpoint_sendBundle",
+        "Takes an atomic bundle in, to be sealed: hashes and auths; once answered, nothing loses it",
+        &[BUNDLE],
+        Schema::Object,
+        Atomic::Send,
+    ),
+    atomic(
+        "counterpoint_simulateBundle",
+        "What the rollups' clients say of an atomic bundle's legs now: advice, and no promise",
+        &[BUNDLE, LEGS],
+        Schema::Object,
+        Atomic::Simulate,
+    ),
+    subscribed(
+        "counterpoint_subscribeBundle",
+        "How far an atomic bundle is, now and whenever that changes; WebSocket only",
+        &[BUNDLE_ID],
+        Schema::Quantity,
+        Subscribed::Bundle,
     ),
     subscribed(
         "counterpoint_subscribeStatus",

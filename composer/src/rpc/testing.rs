@@ -25,6 +25,7 @@ pub(crate) fn context(rollup: &Arc<Rollup>) -> Context {
         rollup: Arc::clone(rollup),
         caller: gate.caller(peer, &HeaderMap::new(), None).unwrap(),
         gate: Arc::new(gate),
+        bundles: None,
         subscriptions: None,
     }
 }
@@ -199,6 +200,7 @@ impl Server {
             rollups: BTreeMap::from([("alpha".into(), Arc::clone(&rollup))]),
             default: Some("alpha".into()),
             gate: Arc::new(Gate::new(limits).unwrap()),
+            bundles: None,
             shutdown: CancellationToken::new(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

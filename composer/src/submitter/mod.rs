@@ -36,13 +36,13 @@ use counterpoint_service::{
 };
 use eyre::eyre;
 use metrics::{counter, gauge, histogram};
-pub(crate) use price::{Prices, Weight};
+pub(crate) use price::{Prices, Weight, units};
 use tracing::{debug, info, warn};
 
 use self::{
     fate::{Fate, Found, Places, find_run, has_run, list, sealed, search},
     pace::spacing,
-    price::{Spending, units},
+    price::Spending,
 };
 use crate::{
     bundle::{actions, fill},
@@ -636,6 +636,6 @@ impl From<ClientError> for Failure {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use counterpoint_core::{
-    action::Action,
+    action::{Action, SubmitBundle},
+    atomic::AtomicBundle,
     block::{
         ENV_VERSION, LeafProof, Preamble, RollupEnv, RollupItem, RollupLeaf, TransactionProof,
         data_leaf, merkle::Tree,
@@ -16,12 +17,12 @@ use counterpoint_core::{
     fees::FeeParams,
     key::SecretKey,
     light::{encode_signed_header, encode_validators},
-    primitive::{Amount, Hash, Height, Nonce, RollupId},
+    primitive::{Address, Amount, EvmAddress, Hash, Height, Nonce, RollupId},
     registry::RollupConfig,
     slot::{Slot, SlotSecs},
     state::{
-        Account, AtomicRollup, EMPTY_TREE, Key, Leaf, RollupRecord, StateProof, TreePath,
-        branch_hash, key_hash,
+        Account, AtomicRollup, BundleRecord, BundleStatus, EMPTY_TREE, Key, Leaf, LegRecord,
+        RollupRecord, StateProof, TreePath, branch_hash, key_hash,
     },
     transaction::SignedTransaction,
 };
@@ -68,6 +69,10 @@ pub(crate) struct Ledger {
     pub(crate) former: BTreeMap<RollupId, RollupRecord>,
     /// What an atomic bundle has sealed: it gets into no list.
     pub(crate) sealed: BTreeSet<(RollupId, Bytes)>,
+    /// Atomic bundles, as far as they have come.
+    pub(crate) bundles: BTreeMap<Hash, BundleRecord>,
+    /// Who sealed what for which of them.
+    pub(crate) seals: BTreeMap<(RollupId, Hash, EvmAddress), Hash>,
     pool: BTreeMap<u64, SignedTransaction>,
     /// The least tip that gets into a block.
     pub(crate) least_tip: u64,
@@ -189,6 +194,13 @@ impl Ledger {
                 borsh::to_vec(record).unwrap(),
             );
         }
+        for (id, record) in &self.bundles {
+            records.insert(Key::Bundle(*id).encode(), borsh::to_vec(record).unwrap());
+        }
+        for ((rollup, tx_hash, sender), id) in &self.seals {
+            let seal = Key::Seal(*rollup, *tx_hash, *sender).encode();
+            records.insert(seal, borsh::to_vec(id).unwrap());
+        }
         for (id, raw) in &self.sealed {
             let known = AtomicRollup {
                 epochs: 0,
@@ -247,12 +259,23 @@ impl Ledger {
         let (mut items, mut transactions) = (Vec::new(), Vec::new());
         for tx in self.choose(height) {
             self.account.nonce = self.account.nonce.next().unwrap();
-            let known = |action: &Action| matches!(action, Action::SubmitData(data) if lists.contains_key(&data.rollup_id()));
+            let known = |action: &Action| match action {
+                Action::SubmitData(data) => lists.contains_key(&data.rollup_id()),
+                Action::SubmitBundle(submit) => !self.bundles.contains_key(&submit.bundle.id()),
+                Action::RevealLegs(legs) => self
+                    .bundles
+                    .get(&legs.bundle_id())
+                    .is_some_and(|record| record.status == BundleStatus::Sealed),
+                _ => false,
+            };
             let code = if self.failing || !tx.body().actions.iter().all(known) {
                 19
             } else {
                 0
             };
+            if code == 0 {
+                self.execute(&tx, height);
+            }
             for action in &tx.body().actions {
                 if let (0, Action::SubmitData(data)) = (code, action) {
                     let list = &mut lists.get_mut(&data.rollup_id()).unwrap().0;
@@ -308,6 +331,54 @@ impl Ledger {
         self.blocks.insert(height, block);
         let records = self.records();
         self.states.insert(height, records);
+    }
+
+    /// What a transaction does for atomic bundles.
+    fn execute(&mut self, tx: &SignedTransaction, height: u64) {
+        for action in &tx.body().actions {
+            match action {
+                Action::SubmitBundle(SubmitBundle { bundle }) => {
+                    let submitter = tx.body().signer.address();
+                    self.seal(bundle, submitter, height);
+                }
+                Action::RevealLegs(legs) => {
+                    let record = self.bundles.get_mut(&legs.bundle_id()).unwrap();
+                    record.status = BundleStatus::Queued;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn seal(&mut self, bundle: &AtomicBundle, submitter: Address, height: u64) {
+        let (id, terms) = (bundle.id(), bundle.terms());
+        let mut legs = Vec::new();
+        for leg in &terms.legs {
+            for tx in &leg.txs {
+                let signer = bundle.signer(&tx.tx_hash, &tx.auth).unwrap();
+                self.seals.insert((leg.rollup_id, tx.tx_hash, signer), id);
+            }
+            legs.push(LegRecord {
+                rollup_id: leg.rollup_id,
+                txs: leg.txs.len().try_into().unwrap(),
+                bytes: 0,
+                gas: 0,
+                max_gas: 0,
+            });
+        }
+        let record = BundleRecord {
+            submitter,
+            height: Height::new(height),
+            valid_from: terms.valid_from,
+            valid_until: terms.valid_until,
+            tip_per_attempt: terms.tip_per_attempt,
+            attempts_left: terms.max_attempts,
+            answered: false,
+            legs,
+            status: BundleStatus::Sealed,
+            release: None,
+        };
+        self.bundles.insert(id, record);
     }
 
     fn submit(&mut self, bytes: &Bytes) -> (u32, &'static str) {

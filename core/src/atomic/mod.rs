@@ -18,10 +18,12 @@ mod attesters;
 mod auth;
 mod bundle;
 mod caller;
+mod document;
 mod env;
 mod fault;
 mod item;
 mod message;
+mod opening;
 mod outcome;
 mod quorum;
 mod raw;
@@ -35,10 +37,15 @@ pub use attesters::{AttesterKeys, AttesterKeysError, AttesterSet, Attesters};
 pub use auth::{EvmSignature, auth_digest};
 pub use bundle::{AtomicBundle, BundleError, BundleTerms, MAX_SPAN_SECS, OnAbort};
 pub use caller::{Caller, session_id, ticket};
+pub use document::{
+    BundleDocument, CallerDocument, DocumentError, LegDocument, MessageDocument, OnAbortDocument,
+    SealedDocument, rollup_id,
+};
 pub use env::{LegEnv, deposits_hash};
 pub use fault::{AttesterFault, FaultProof};
 pub use item::{AtomicAbort, AtomicOutcome, AtomicRelease, SystemItem};
 pub use message::{Message, inbox_hash, outbox_hash};
+pub use opening::next_opening;
 pub use outcome::{Executed, OutcomeVote};
 pub use quorum::{Quorum, QuorumError, Vote, Votes};
 pub use raw::{LegTransaction, LegTransactionError, keccak, sender};

@@ -26,7 +26,7 @@ pub use items::ItemRefusal;
 pub(crate) use items::{ItemError, Slot};
 pub(crate) use life::{cancel, enqueue, note_end, queue};
 pub(crate) use rules::fits;
-pub(crate) use schedule::{close, next_opening};
+pub(crate) use schedule::close;
 pub(crate) use seals::{drop_sealed, seal};
 pub use view::{
     ScheduledBundle, ScheduledLeg, has_vote, is_bound, is_early, is_wanted, scheduled, undecided,

@@ -1,12 +1,12 @@
 use counterpoint_core::{
     action::SubmitBundle,
-    atomic::{AtomicBundle, LegSeal, MAX_SPAN_SECS},
+    atomic::{AtomicBundle, LegSeal, MAX_SPAN_SECS, next_opening},
     state::{BundleRecord, BundleStatus, LegRecord},
 };
 
 use super::{ExecuteError, TxContext, active_rollup, lock};
 use crate::{
-    atomic::{next_opening, note_end, seal},
+    atomic::{note_end, seal},
     rejection::Rejection,
     state::{Key, ReadRecords, StateDelta, StateRead},
 };

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use counterpoint_core::{
     action::{Action, Deposit, ExitRollup, RegisterRollup, SubmitData, Transfer, UpdateRollup},
-    key::SecretKey,
-    primitive::{Address, Amount, EvmAddress, Height, Nonce, RollupId},
+    atomic::AttesterKeys,
+    key::{PublicKey, SecretKey},
+    primitive::{Address, Amount, EvmAddress, Hash, Height, Nonce, RollupId},
     registry::RollupConfig,
     slot::SlotSecs,
     transaction::{SignedTransaction, TransactionBody},
 };
-use counterpoint_proto::sequencer::get_transaction_response::Status;
+use counterpoint_proto::sequencer::get_transaction_response::{Included, Status};
 use counterpoint_service::{files::read_key, sequencer::Client};
 use eyre::{WrapErr, bail, eyre};
 use serde_json::json;
@@ -78,6 +79,8 @@ enum TxCommand {
         /// Receives the fees of its transactions.
         #[arg(long, default_value = "0xfefefefefefefefefefefefefefefefefefefefe")]
         fee_recipient: EvmAddress,
+        #[command(flatten)]
+        attesters: AttesterArgs,
     },
     /// Change a rollup that the signer owns; what is not given stays. Takes effect 601 heights later.
     #[command(after_help = "Example:\n  counterpoint tx update-rollup alpha --min-tip-wei 5")]
@@ -133,11 +136,45 @@ struct UpdateArgs {
     /// Base units of rent to pay in advance, at once.
     #[arg(long, value_name = "UNITS", default_value = "0")]
     rent: Amount,
+    #[command(flatten)]
+    attesters: AttesterArgs,
+    /// Name no attesters any more: the rollup takes no legs of atomic bundles from then on.
+    #[arg(long, conflicts_with = "attester")]
+    no_attesters: bool,
+}
+
+/// Who executes legs of atomic bundles and signs for them.
+#[derive(Debug, Args)]
+struct AttesterArgs {
+    /// Public key of an attester, 64 hexadecimal digits; given once for each, they replace all before.
+    #[arg(long, value_name = "KEY")]
+    attester: Vec<PublicKey>,
+    /// How many of them must agree; more than half unless given.
+    #[arg(long, value_name = "NUMBER", requires = "attester")]
+    attester_threshold: Option<u8>,
+}
+
+impl AttesterArgs {
+    /// The keys and how many must agree, if any is given.
+    fn keys(self) -> eyre::Result<Option<AttesterKeys>> {
+        let mut keys = self.attester;
+        if keys.is_empty() {
+            return Ok(None);
+        }
+        keys.sort();
+        let majority = u8::try_from(keys.len() / 2 + 1)?;
+        let threshold = self.attester_threshold.unwrap_or(majority);
+        Ok(Some(AttesterKeys::new(keys, threshold)?))
+    }
 }
 
 impl UpdateArgs {
-    fn action(self, config: &RollupConfig) -> UpdateRollup {
-        UpdateRollup {
+    fn action(self, config: &RollupConfig) -> eyre::Result<UpdateRollup> {
+        let attesters = match self.attesters.keys()? {
+            None if !self.no_attesters => UpdateRollup::of(config).attesters,
+            named => named,
+        };
+        Ok(UpdateRollup {
             rollup_id: config.rollup_id,
             chain_spec_hash: config.chain_spec_hash,
             max_tx_gas: self.max_tx_gas.unwrap_or(config.max_tx_gas),
@@ -152,9 +189,9 @@ impl UpdateArgs {
             max_items_per_block: self
                 .max_items_per_block
                 .unwrap_or(config.max_items_per_block),
-            attesters: UpdateRollup::of(config).attesters,
+            attesters,
             rent: self.rent,
-        }
+        })
     }
 }
 
@@ -166,7 +203,43 @@ pub(crate) async fn run(args: TxArgs) -> eyre::Result<()> {
     };
     let key = read_key(&file)?;
     let actions = actions(args.action, &client).await?;
-    let tx = sign(&client, &key, args.tip, actions).await?;
+    let (hash, included) = send(&client, &key, args.tip, actions).await?;
+    let result = json!({
+        "tx_hash": hash,
+        "height": included.height,
+        "code": included.code,
+        "log": included.log,
+    });
+    show(&result, args.output)?;
+    succeeded(&included)
+}
+
+/// Sends what an account does, and waits until it is done.
+pub(super) async fn include(
+    client: &Client,
+    key: &SecretKey,
+    tip: u64,
+    actions: Vec<Action>,
+) -> eyre::Result<Included> {
+    let (_, included) = send(client, key, tip, actions).await?;
+    succeeded(&included)?;
+    Ok(included)
+}
+
+fn succeeded(included: &Included) -> eyre::Result<()> {
+    let (code, log) = (included.code, &included.log);
+    eyre::ensure!(code == 0, "failed with code {code}: {log}");
+    Ok(())
+}
+
+/// Signs, sends and waits for a block.
+async fn send(
+    client: &Client,
+    key: &SecretKey,
+    tip: u64,
+    actions: Vec<Action>,
+) -> eyre::Result<(Hash, Included)> {
+    let tx = sign(client, key, tip, actions).await?;
     let submitted = client.submit(tx.as_bytes().clone()).await?;
     if submitted.code != 0 {
         bail!("refused with code {}: {}", submitted.code, submitted.log);
@@ -174,20 +247,7 @@ pub(crate) async fn run(args: TxArgs) -> eyre::Result<()> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Status::Included(included) = client.transaction(&tx.hash()).await? {
-            let result = json!({
-                "tx_hash": tx.hash(),
-                "height": included.height,
-                "code": included.code,
-                "log": included.log,
-            });
-            show(&result, args.output)?;
-            eyre::ensure!(
-                included.code == 0,
-                "failed with code {}: {}",
-                included.code,
-                included.log
-            );
-            return Ok(());
+            return Ok((tx.hash(), included));
         }
         if tokio::time::Instant::now() > deadline {
             bail!(
@@ -218,7 +278,7 @@ async fn actions(command: TxCommand, client: &Client) -> eyre::Result<Vec<Action
         }
         TxCommand::UpdateRollup(update) => {
             let config = client.rollup(&update.name).await?;
-            Action::UpdateRollup(update.action(&config))
+            Action::UpdateRollup(update.action(&config)?)
         }
         TxCommand::ExitRollup { name } => Action::ExitRollup(ExitRollup {
             rollup_id: RollupId::from_name(&name),
@@ -228,6 +288,7 @@ async fn actions(command: TxCommand, client: &Client) -> eyre::Result<Vec<Action
             genesis,
             slot_secs,
             fee_recipient,
+            attesters,
         } => {
             let specification = super::genesis::specification(&genesis)?;
             let header = specification.genesis_header();
@@ -248,7 +309,7 @@ async fn actions(command: TxCommand, client: &Client) -> eyre::Result<Vec<Action
                 tip_share_bps: 0,
                 max_bytes_per_block: 2 << 20,
                 max_items_per_block: 20_000,
-                attesters: None,
+                attesters: attesters.keys()?,
             })
         }
     };

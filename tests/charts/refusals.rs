@@ -122,6 +122,12 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     (
         "composer",
         "default",
+        "config.bundles={\"max_tips\":1}",
+        "at '/bundlesKey/existingSecret'",
+    ),
+    (
+        "composer",
+        "default",
         "config.key_file=\"/a\"",
         "additional properties 'key_file'",
     ),

@@ -23,6 +23,10 @@ ci:
 generate:
     UPDATE_GENERATED=1 cargo test -p counterpoint-proto -p counterpoint-abci --test codegen
 
+# Rewrite the references of commands, configuration and metrics.
+reference:
+    UPDATE_GENERATED=1 cargo test --workspace --test reference
+
 # Rewrite the contracts' byte code from their sources, with the pinned compiler.
 contracts:
     UPDATE_GENERATED=1 cargo test --workspace --test network solidity

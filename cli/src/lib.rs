@@ -9,7 +9,7 @@ pub mod keys;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Exit code for a command that cannot be carried out.
 const EXIT_FAILURE: u8 = 1;
@@ -55,9 +55,19 @@ enum Command {
     SigningState(cmd::signing_state::SigningStateArgs),
     /// Measure a running network.
     Bench(cmd::bench::BenchArgs),
+    /// Write completions for a shell.
+    Completions(cmd::help::CompletionsArgs),
+    /// Write a page of the manual for every command.
+    Man(cmd::help::ManArgs),
     /// Become a part of a development network.
     #[command(hide = true)]
     Child(cmd::child::ChildArgs),
+}
+
+/// The command line, for whoever describes it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Parses the command line and carries it out.
@@ -76,6 +86,11 @@ pub fn main() -> ExitCode {
         Command::Ready(args) => block_on(cmd::ready::run(args)),
         Command::SigningState(args) => cmd::signing_state::run(&args),
         Command::Bench(args) => block_on(cmd::bench::run(args)),
+        Command::Completions(args) => {
+            cmd::help::completions(&args, command());
+            Ok(())
+        }
+        Command::Man(args) => cmd::help::man(&args, command()),
         Command::Child(args) => cmd::child::run(args),
     };
     match result {

@@ -50,8 +50,10 @@ pub(crate) struct DevnetArgs {
 #[derive(Debug, Subcommand)]
 enum DevnetCommand {
     /// Say which parts run.
+    #[command(after_help = "Example:\n  counterpoint devnet status")]
     Status,
     /// Show a part's log.
+    #[command(after_help = "Example:\n  counterpoint devnet logs alpha-conductor --follow")]
     Logs {
         /// Its name, as `status` shows it.
         name: String,
@@ -60,16 +62,19 @@ enum DevnetCommand {
         follow: bool,
     },
     /// End a part at once, as a crash would.
+    #[command(after_help = "Example:\n  counterpoint devnet kill val-0-app")]
     Kill {
         /// Its name.
         name: String,
     },
     /// Start a part again.
+    #[command(after_help = "Example:\n  counterpoint devnet start val-0-app")]
     Start {
         /// Its name.
         name: String,
     },
     /// Forget the network: removes its directory.
+    #[command(after_help = "Example:\n  counterpoint devnet reset")]
     Reset,
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod bundle;
 pub(crate) mod child;
 pub(crate) mod devnet;
 pub(crate) mod genesis;
+pub(crate) mod help;
 pub(crate) mod key;
 pub(crate) mod query;
 pub(crate) mod ready;

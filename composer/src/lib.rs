@@ -45,6 +45,8 @@ use futures::{
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 pub use rpc::Limits;
+#[cfg(feature = "test-utils")]
+pub use rpc::read_body;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 

@@ -64,43 +64,42 @@ impl Share {
 
 /// A single transaction, or a bundle, of which all or nothing rides.
 struct Group<'a> {
-    /// Place in the line of all that waits.
+    /// Place in its rollup's line.
     at: usize,
     items: Vec<&'a Item>,
     bytes: usize,
 }
 
-/// Chooses a batch from what waits, given oldest first: rollups get equal parts of it, and what one
-/// does not use goes to the others; a sender with much is behind those with little. A sender's
-/// transactions are taken in their order. Rollups without a share wait.
+/// Chooses a batch from what waits of each rollup, given oldest first: rollups get equal parts of it,
+/// and what one does not use goes to the others; a sender with much is behind those with little. A
+/// sender's transactions are taken in their order. Rollups without a share wait.
 ///
-/// It looks no further than it must: where every rollup has more than a batch holds, at about a batch
-/// of each.
+/// It looks no further than it must: at about a batch of each rollup.
 #[must_use]
-pub(crate) fn fill<'a>(waiting: impl Iterator<Item = Vec<&'a Item>>, shares: &Shares) -> Vec<Item> {
-    let mut lines: BTreeMap<RollupId, Line<'a>> = BTreeMap::new();
-    let mut open = shares.len().min(MAX_ACTIONS);
-    for (at, items) in waiting.enumerate() {
-        let Some(rollup) = items.first().map(|item| item.rollup) else {
-            continue;
-        };
-        let Some(share) = shares.get(&rollup) else {
-            continue;
-        };
-        if lines.len() == MAX_ACTIONS && !lines.contains_key(&rollup) {
-            continue;
+pub(crate) fn fill<'a, L>(
+    waiting: impl IntoIterator<Item = (RollupId, L)>,
+    shares: &Shares,
+) -> Vec<Item>
+where
+    L: IntoIterator<Item = Vec<&'a Item>>,
+{
+    let served = waiting
+        .into_iter()
+        .filter_map(|(rollup, waiting)| Some((waiting, *shares.get(&rollup)?)));
+    let mut lines = Vec::new();
+    for (waiting, share) in served.take(MAX_ACTIONS) {
+        let mut line = Line::new(share);
+        for (at, items) in waiting.into_iter().enumerate() {
+            let bytes = items.iter().map(|item| item.raw.len()).sum();
+            line.offer(Group { at, items, bytes });
+            if !line.is_open() {
+                break;
+            }
         }
-        let line = lines.entry(rollup).or_insert(Line::new(*share));
-        let was_open = line.is_open();
-        let bytes = items.iter().map(|item| item.raw.len()).sum();
-        line.offer(Group { at, items, bytes });
-        open -= usize::from(was_open && !line.is_open());
-        if open == 0 {
-            break;
-        }
+        lines.push(line.into_groups());
     }
-    let mut batch = share_out(lines.into_values().map(Line::into_groups).collect());
-    batch.sort_unstable_by_key(|group| group.at);
+    let mut batch = share_out(lines);
+    batch.sort_by_key(|group| group.at);
     let items = batch.into_iter().flat_map(|group| group.items);
     items.cloned().collect()
 }
@@ -142,9 +141,6 @@ impl<'a> Line<'a> {
     }
 
     fn offer(&mut self, group: Group<'a>) {
-        if !self.is_open() {
-            return;
-        }
         // A bundle comes as late as the last of its senders, and holds the others back.
         let mut over = false;
         for item in &group.items {
@@ -213,15 +209,23 @@ pub(crate) fn actions(items: &[Item]) -> Result<Vec<Action>, SubmitDataError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
+    use std::{
+        cell::Cell,
+        sync::{Arc, LazyLock},
+    };
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::queue::testing::item;
+    use crate::queue::{Checked, testing::item};
 
-    fn alone(items: &[Item]) -> impl Iterator<Item = Vec<&Item>> {
-        items.iter().map(|item| vec![item])
+    /// What waits of each rollup, without bundles.
+    fn alone(items: &[Item]) -> BTreeMap<RollupId, Vec<Vec<&Item>>> {
+        let mut waiting = BTreeMap::<_, Vec<_>>::new();
+        for item in items {
+            waiting.entry(item.rollup).or_default().push(vec![item]);
+        }
+        waiting
     }
 
     fn share(bytes: usize, items: usize) -> Share {
@@ -238,7 +242,8 @@ mod tests {
             .map(|(seq, rollup)| item(seq, RollupId::from_name(rollup)))
             .collect();
         let batch = fill(alone(&items), &shares);
-        let seqs: Vec<u64> = batch.iter().map(|item| item.seq).collect();
+        let mut seqs: Vec<u64> = batch.iter().map(|item| item.seq).collect();
+        seqs.sort_unstable();
         assert_eq!(seqs, expect);
         assert!(actions(&batch).is_ok());
     }
@@ -261,11 +266,15 @@ mod tests {
     fn sized(seq: u64, rollup: RollupId, sender: u8, bytes: usize) -> Item {
         // Signing is slow, and nothing here looks at what was signed.
         static SIGNED: LazyLock<Item> = LazyLock::new(|| item(0, RollupId::from_name("a")));
-        Item {
-            seq,
+        let checked = Checked {
             rollup,
             raw: Bytes::from(vec![1; bytes]),
             sender: Address::repeat_byte(sender),
+            ..Checked::clone(&SIGNED.checked)
+        };
+        Item {
+            seq,
+            checked: Arc::new(checked),
             ..SIGNED.clone()
         }
     }
@@ -312,9 +321,18 @@ mod tests {
             .map(|seq| sized(seq, a, (seq % 200) as u8, 1_000))
             .collect();
         let shares = Shares::from([(a, share(MAX_BATCH_BYTES, usize::MAX))]);
-        let mut looked = 0;
-        let batch = fill(alone(&waiting).inspect(|_| looked += 1), &shares);
-        assert_eq!((batch.len(), looked), (900, 900));
+        let (b, few) = (names()[1], [sized(2_000, names()[1], 1, 1_000)]);
+        let shares = shares
+            .into_iter()
+            .chain([(b, share(MAX_BATCH_BYTES, 9))])
+            .collect();
+        let looked = Cell::new(0);
+        let lines = [(b, &few[..]), (a, &waiting[..])].map(|(rollup, waiting)| {
+            let count = |_: &&Item| looked.set(looked.get() + 1);
+            (rollup, waiting.iter().inspect(count).map(|item| vec![item]))
+        });
+        let batch = fill(lines, &shares);
+        assert_eq!((batch.len(), looked.get()), (900, 901));
     }
 
     proptest! {
@@ -334,10 +352,10 @@ mod tests {
                 .collect();
             let batch = fill(alone(&waiting), &shares);
             let taken: BTreeSet<u64> = batch.iter().map(|item| item.seq).collect();
-            prop_assert!(batch.is_sorted_by_key(|item| item.seq));
             prop_assert!(bytes(&batch) <= MAX_BATCH_BYTES);
             for (id, share) in &shares {
                 let mine = || batch.iter().filter(|item| item.rollup == *id);
+                prop_assert!(mine().is_sorted_by_key(|item| item.seq));
                 prop_assert!(bytes(mine()) <= share.bytes && mine().count() <= share.items);
                 for sender in 0..6 {
                     // A sender's transactions are taken from the first one on, without a gap.
@@ -365,7 +383,7 @@ mod tests {
         let served = share(usize::MAX, usize::MAX);
         let rollup = RollupId::from_name("a");
         let mut large = item(0, rollup);
-        large.raw = Bytes::from(vec![1; SubmitData::MAX_ITEM_BYTES]);
+        Arc::make_mut(&mut large.checked).raw = vec![1; SubmitData::MAX_ITEM_BYTES].into();
         let waiting = vec![large; 20];
         let batch = fill(alone(&waiting), &Shares::from([(rollup, served)]));
         assert_eq!(batch.len(), MAX_BATCH_BYTES / SubmitData::MAX_ITEM_BYTES);

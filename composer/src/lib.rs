@@ -48,6 +48,8 @@ use futures::{
 pub use metric::ALL as METRICS;
 use metrics_exporter_prometheus::PrometheusHandle;
 pub use rpc::Limits;
+#[cfg(feature = "test-utils")]
+pub use rpc::read_body;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 

@@ -7,6 +7,7 @@
 
 mod atomic;
 mod block;
+mod body;
 mod execution;
 mod follower;
 mod frame;
@@ -45,6 +46,7 @@ macro_rules! targets {
 const TARGETS: &[Target] = targets!(
     atomic,
     block,
+    body,
     execution,
     follower,
     frame,

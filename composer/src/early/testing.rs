@@ -22,7 +22,7 @@ use counterpoint_proto::conductor::{
 };
 use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
 use crate::queue::Place;
@@ -110,6 +110,8 @@ struct Known {
     /// Requests, and accounts asked for.
     asked: Mutex<(usize, Vec<Address>)>,
     away: AtomicBool,
+    /// Whether accounts are not told.
+    silent: watch::Sender<bool>,
 }
 
 impl Client {
@@ -121,6 +123,7 @@ impl Client {
             accounts: Mutex::default(),
             asked: Mutex::default(),
             away: AtomicBool::new(false),
+            silent: watch::Sender::new(false),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -151,6 +154,18 @@ impl Client {
         self.known.away.store(away, Ordering::SeqCst);
     }
 
+    /// Whether it keeps everybody waiting who asks for accounts.
+    pub(crate) fn set_silent(&self, silent: bool) {
+        self.known.silent.send_replace(silent);
+    }
+
+    /// Waits until so many requests for accounts have come.
+    pub(crate) async fn until_asked(&self, requests: usize) {
+        while self.asked().0 < requests {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// How many requests for accounts there were, and each account asked for.
     pub(crate) fn asked(&self) -> (usize, Vec<Address>) {
         self.known.asked.lock().unwrap().clone()
@@ -168,6 +183,7 @@ async fn answer(
         return Ok(Json(answer_one(&known, &request)));
     };
     known.asked.lock().unwrap().0 += 1;
+    let _ = known.silent.subscribe().wait_for(|silent| !silent).await;
     let answers = calls.iter().map(|call| answer_one(&known, call));
     // In any order, as the specification lets it.
     Ok(Json(Value::Array(answers.rev().collect())))

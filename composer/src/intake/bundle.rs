@@ -77,13 +77,16 @@ impl Intake {
         &self,
         bundle: B256,
         hashes: &[B256],
-        transactions: Vec<Checked>,
+        transactions: Vec<Arc<Checked>>,
     ) -> Result<(), RpcError> {
         let senders: BTreeSet<_> = transactions.iter().map(|checked| checked.sender).collect();
         for _ in 0..ATTEMPTS {
-            self.accounts.read(&senders).await?;
+            self.upstream.read_accounts(&senders).await?;
             let judge = |queue: &State, checked: &Checked| {
-                let account = self.accounts.get(checked.sender).ok_or(Refusal::Passing)?;
+                let account = self
+                    .upstream
+                    .account(checked.sender)
+                    .ok_or(Refusal::Passing)?;
                 let at = hashes.iter().position(|hash| hash == checked.tx.tx_hash());
                 let judged = judge_bundled(queue, checked, account);
                 judged.map_err(|refusal| refusal.of(at.unwrap_or_default()))
@@ -104,18 +107,22 @@ impl Intake {
 }
 
 /// Decodes all and applies what does not need an account.
-fn check_all(raws: &[Bytes], head: &Head, rules: &RollupConfig) -> Result<Vec<Checked>, RpcError> {
+fn check_all(
+    raws: &[Bytes],
+    head: &Head,
+    rules: &RollupConfig,
+) -> Result<Vec<Arc<Checked>>, RpcError> {
     check_lag(head, rules)?;
     let check = |raw: &Bytes| {
         let tx = decode(raw, rules)?;
         let sender = recover(&tx)?;
         check_fees(&tx, sender, head.next_base_fee, rules)?;
-        Ok(Checked {
+        Ok(Arc::new(Checked {
             rollup: rules.rollup_id,
             raw: raw.0.clone(),
             tx,
             sender,
-        })
+        }))
     };
     let named = |(at, raw)| check(raw).map_err(|error: RpcError| error.of(at));
     raws.iter().enumerate().map(named).collect()
@@ -140,7 +147,7 @@ fn check_size(raws: &[Bytes], rules: &RollupConfig) -> Result<(), RpcError> {
 }
 
 /// Whether a bundle can be in one block.
-fn check_gas(transactions: &[Checked], limit: u64) -> Result<(), RpcError> {
+fn check_gas(transactions: &[Arc<Checked>], limit: u64) -> Result<(), RpcError> {
     let gas = transactions.iter().map(|checked| checked.tx.gas_limit());
     let gas = gas.fold(0, u64::saturating_add);
     if gas > limit {

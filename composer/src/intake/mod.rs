@@ -8,7 +8,6 @@
 //! What is cheap comes first, so that a flood of garbage costs little. The calls of one JSON-RPC batch
 //! are a group: its signatures are one job, its accounts one question, its records one append.
 
-mod accounts;
 mod bundle;
 mod validate;
 
@@ -16,7 +15,6 @@ use std::{
     collections::BTreeSet, num::NonZero, sync::Arc, thread::available_parallelism, time::Instant,
 };
 
-use accounts::Accounts;
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 use counterpoint_core::{primitive::RollupId, registry::RollupConfig};
 use metrics::{counter, histogram};
@@ -24,7 +22,8 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
 };
-use validate::{Refusal, check_envelope, check_fees, check_lag, decode, judge, recover};
+use validate::{Refusal, check_fees, check_lag, judge, recover};
+pub(crate) use validate::{check_envelope, decode};
 
 use crate::{
     admission::Admission,
@@ -49,7 +48,6 @@ pub(crate) struct Intake {
     admission: Admission,
     queue: Arc<Queue>,
     upstream: Upstream,
-    accounts: Accounts,
     seats: Arc<Semaphore>,
     /// Jobs that recover signatures at the same time: one for each core.
     jobs: Semaphore,
@@ -75,13 +73,13 @@ enum Inspected {
     /// It was taken in before, or is being written.
     Known(B256),
     /// It follows the rules.
-    New(Box<Checked>),
+    New(Arc<Checked>),
 }
 
 /// A transaction that waits for a verdict.
 struct Candidate {
     at: usize,
-    checked: Checked,
+    checked: Arc<Checked>,
     _seat: OwnedSemaphorePermit,
 }
 
@@ -98,7 +96,6 @@ impl Intake {
             rollup,
             admission,
             queue,
-            accounts: Accounts::new(upstream.clone()),
             upstream,
             seats: Arc::new(Semaphore::new(SEATS)),
             jobs: Semaphore::new(available_parallelism().map_or(1, NonZero::get)),
@@ -128,15 +125,11 @@ impl Intake {
             let panicked = RpcError::internal(panic);
             vec![Err(panicked); count]
         });
-        for answer in &answers {
-            let outcome = if answer.is_ok() {
-                "accepted"
-            } else {
-                "refused"
-            };
-            counter!(metric::RECEIVED, "outcome" => outcome).increment(1);
-            histogram!(metric::ACKNOWLEDGE_SECONDS).record(started.elapsed());
+        let accepted = answers.iter().flatten().count();
+        for (outcome, count) in [("accepted", accepted), ("refused", count - accepted)] {
+            counter!(metric::RECEIVED, "outcome" => outcome).increment(count as u64);
         }
+        histogram!(metric::ACKNOWLEDGE_SECONDS).record_many(started.elapsed(), count);
         answers
     }
 
@@ -146,13 +139,10 @@ impl Intake {
     /// [`RpcError`] if the execution client does not answer.
     pub(crate) async fn pending_nonce(&self, sender: Address) -> Result<u64, RpcError> {
         loop {
-            let known = self.upstream.known_head();
-            let accounts = self.upstream.accounts(&[sender]).await?;
-            let nonce = accounts.first().map_or(0, |account| account.nonce);
-            // What was finished while the client was asked may have been executed after it answered.
+            self.upstream.read_accounts(&[sender].into()).await?;
             let pending = self.queue.look(|queue| {
-                let is_recent = self.upstream.known_head() == known;
-                is_recent.then(|| queue.pending_nonce(self.rollup, sender, nonce))
+                let account = self.upstream.account(sender)?;
+                Some(queue.pending_nonce(self.rollup, sender, account.nonce))
             });
             if let Some(pending) = pending {
                 return Ok(pending);
@@ -216,7 +206,7 @@ impl Intake {
                 Ok(Inspected::Known(hash)) => known.push((at, hash)),
                 Ok(Inspected::New(checked)) => candidates.push(Candidate {
                     at,
-                    checked: *checked,
+                    checked,
                     _seat: seat,
                 }),
                 Err(error) => answers[at] = Err(error),
@@ -238,7 +228,7 @@ impl Intake {
         check_lag(head, rules)?;
         let sender = recover(&tx)?;
         check_fees(&tx, sender, head.next_base_fee, rules)?;
-        Ok(Inspected::New(Box::new(Checked {
+        Ok(Inspected::New(Arc::new(Checked {
             rollup: self.rollup,
             raw: raw.0.clone(),
             tx,
@@ -271,19 +261,22 @@ impl Intake {
             }
             let senders: BTreeSet<Address> =
                 candidates.iter().map(|one| one.checked.sender).collect();
-            if let Err(error) = self.accounts.read(&senders).await {
+            if let Err(error) = self.upstream.read_accounts(&senders).await {
                 let error = RpcError::from(error);
                 for Candidate { at, .. } in candidates {
                     answers[at] = Err(error.clone());
                 }
                 return;
             }
-            let checked = candidates.iter().map(|one| one.checked.clone()).collect();
+            let checked = candidates.iter().map(|one| Arc::clone(&one.checked));
             let judge = |queue: &_, checked: &Checked| {
-                let account = self.accounts.get(checked.sender).ok_or(Refusal::Passing)?;
+                let account = self
+                    .upstream
+                    .account(checked.sender)
+                    .ok_or(Refusal::Passing)?;
                 judge(queue, checked, account)
             };
-            let verdicts = self.queue.accept(checked, judge).await;
+            let verdicts = self.queue.accept(checked.collect(), judge).await;
             let mut again = Vec::new();
             for (candidate, verdict) in candidates.into_iter().zip(verdicts) {
                 match verdict {

@@ -104,14 +104,55 @@ async fn an_account_is_read_once_for_each_head() {
     accounts.dedup();
     assert_eq!(accounts.len(), 3);
     assert_eq!(fixture.client.asked().1.len(), 3);
-    fixture.client.advance(address(9), 0, 0);
+    assert_eq!(fixture.send(&[(1, 11), (2, 10)]).await, ["ok", "ok"]);
+    fixture.client.advance(address(2), 1, 0);
     fixture.intake.upstream.head().await.unwrap();
-    fixture.send(&[(1, 10)]).await;
+    let asked = fixture.client.asked();
     assert_eq!(
-        fixture.client.asked().1.len(),
-        4,
-        "a new head, a new account"
+        (asked.0, asked.1.len()),
+        (2, 6),
+        "at a new head all are read anew, by one question"
     );
+    let sent = fixture.send(&[(1, 10), (2, 11)]).await;
+    assert_eq!(sent[0], "ok");
+    assert!(sent[1].starts_with("insufficient funds"), "{sent:?}");
+    assert_eq!(fixture.client.asked(), asked, "and by nobody who sends");
+}
+
+#[tokio::test]
+async fn a_head_is_known_when_the_accounts_after_it_are() {
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.send(&[(1, 0)]).await, ["ok"]);
+    fixture.client.advance(address(1), 1, u64::MAX);
+    fixture.client.set_silent(true);
+    let upstream = fixture.intake.upstream.clone();
+    let head = tokio::spawn(async move { upstream.head().await.unwrap().number });
+    fixture.client.until_asked(2).await;
+    assert!(!head.is_finished());
+    assert_eq!(
+        fixture.send(&[(1, 1)]).await,
+        ["ok"],
+        "who sends does not wait for a client that is slow"
+    );
+    fixture.client.set_silent(false);
+    assert_eq!(head.await.unwrap(), 6);
+    let again = vec![Bytes::from(raw(1, 0, 200))];
+    let verdict = verdicts(fixture.intake.send_all(again).await);
+    assert_eq!(verdict, ["nonce too low: next nonce 1, tx nonce 0"]);
+    assert_eq!(fixture.client.asked().0, 2);
+}
+
+#[tokio::test]
+async fn accounts_that_are_not_read_anew_in_time_are_asked_for_again() {
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.send(&[(1, 0)]).await, ["ok"]);
+    fixture.client.advance(address(1), 1, u64::MAX);
+    fixture.client.set_silent(true);
+    assert_eq!(fixture.intake.upstream.head().await.unwrap().number, 6);
+    fixture.client.set_silent(false);
+    let again = vec![Bytes::from(raw(1, 0, 200))];
+    let verdict = verdicts(fixture.intake.send_all(again).await);
+    assert_eq!(verdict, ["nonce too low: next nonce 1, tx nonce 0"]);
 }
 
 #[tokio::test]

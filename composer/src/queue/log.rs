@@ -209,13 +209,7 @@ impl Log {
     ) -> Result<(), LogError> {
         let mut frames = Vec::new();
         for record in records {
-            let payload = borsh::to_vec(record).map_err(|_| self.stopped())?;
-            if payload.len() > MAX_RECORD_BYTES {
-                return Err(self.stopped());
-            }
-            let length = u32::try_from(payload.len()).map_err(|_| self.stopped())?;
-            frames.extend_from_slice(&length.to_le_bytes());
-            frames.extend_from_slice(&payload);
+            frame(record, &mut frames).map_err(|_| self.stopped())?;
         }
         let (done, written) = oneshot::channel();
         self.commands
@@ -224,6 +218,21 @@ impl Log {
             .map_err(|_| self.stopped())?;
         written.await.map_err(|_| self.stopped())
     }
+}
+
+/// Writes a record behind its length.
+fn frame<R: BorshSerialize>(record: &R, frames: &mut Vec<u8>) -> io::Result<()> {
+    let start = frames.len();
+    frames.extend_from_slice(&[0; LENGTH_BYTES]);
+    record.serialize(frames)?;
+    let (_, frame) = frames.split_at_mut(start);
+    let (head, payload) = frame.split_at_mut(LENGTH_BYTES);
+    if payload.len() > MAX_RECORD_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+    head.copy_from_slice(&length.to_le_bytes());
+    Ok(())
 }
 
 /// A group as it is written.

@@ -19,8 +19,9 @@ mod record;
 mod state;
 
 use std::{
+    ops::Deref,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -34,8 +35,7 @@ pub(crate) use log::{Log, LogError};
 use metrics::gauge;
 use record::Record;
 pub(crate) use record::{LastSkip, Skip};
-use state::Line;
-pub(crate) use state::{State, cost};
+pub(crate) use state::{Line, State, cost};
 use tokio::sync::{Notify, RwLock as AsyncRwLock, broadcast, watch};
 
 use self::lane::Standing;
@@ -65,7 +65,7 @@ const COMPACT_BYTES: u64 = if cfg!(feature = "test-utils") {
     128 << 20
 };
 
-/// A transaction as intake has checked it.
+/// A transaction as intake has checked it. It is decoded once, and shared from then on.
 #[derive(Clone, Debug)]
 pub(crate) struct Checked {
     /// Its rollup.
@@ -98,14 +98,8 @@ pub(crate) struct Claim {
 pub(crate) struct Item {
     /// Counts acknowledged transactions.
     pub(crate) seq: u64,
-    /// Its rollup.
-    pub(crate) rollup: RollupId,
-    /// As it was sent.
-    pub(crate) raw: Bytes,
-    /// Decoded.
-    pub(crate) tx: TxEnvelope,
-    /// Who signed.
-    pub(crate) sender: Address,
+    /// What was acknowledged.
+    pub(crate) checked: Arc<Checked>,
     /// When it was acknowledged, in seconds since 1970.
     pub(crate) time: u64,
     /// Where it stands.
@@ -116,6 +110,14 @@ pub(crate) struct Item {
     pub(crate) delayed: bool,
     /// The bundle that it came in.
     pub(crate) bundle: Option<B256>,
+}
+
+impl Deref for Item {
+    type Target = Checked;
+
+    fn deref(&self) -> &Checked {
+        &self.checked
+    }
 }
 
 /// Where a transaction stands.
@@ -175,29 +177,16 @@ impl Stage {
 
 impl Item {
     /// A transaction that waits.
-    fn new(seq: u64, checked: Checked, time: u64, bundle: Option<B256>) -> Self {
-        let Checked {
-            rollup,
-            raw,
-            tx,
-            sender,
-        } = checked;
+    fn new(seq: u64, checked: Arc<Checked>, time: u64, bundle: Option<B256>) -> Self {
         Self {
             seq,
-            rollup,
-            raw,
-            tx,
-            sender,
+            checked,
             time,
             stage: Stage::Queued,
             skip: None,
             delayed: false,
             bundle,
         }
-    }
-
-    fn lane(&self) -> (RollupId, Address) {
-        (self.rollup, self.sender)
     }
 
     /// Whether it goes with its bundle or not at all: what was in a list goes on alone.
@@ -347,7 +336,7 @@ impl Queue {
     /// Once begun this must be run to its end: what is on disk must get into memory.
     pub(crate) async fn accept<E: From<QueueError>>(
         &self,
-        transactions: Vec<Checked>,
+        transactions: Vec<Arc<Checked>>,
         judge: impl Fn(&State, &Checked) -> Result<Claim, E>,
     ) -> Vec<Result<(), E>> {
         let _appending = self.appending.read().await;
@@ -379,7 +368,7 @@ impl Queue {
     pub(crate) async fn accept_bundle<E: From<QueueError>>(
         &self,
         bundle: B256,
-        transactions: Vec<Checked>,
+        transactions: Vec<Arc<Checked>>,
         judge: impl Fn(&State, &Checked) -> Result<Claim, E>,
     ) -> Result<(), E> {
         let _appending = self.appending.read().await;
@@ -449,18 +438,17 @@ impl Queue {
     /// Moves what `fill` chooses into the batch with this nonce. It must be signed next: only then
     /// does a restart know of it.
     ///
-    /// `fill` sees what may be sent, oldest first: single transactions, and bundles, of which it
-    /// takes all or nothing. A sender with transactions in another batch waits for it: should that
+    /// `fill` sees what may be sent of each rollup, oldest first: single transactions, and bundles,
+    /// of which it takes all or nothing. A sender with transactions in another batch waits for it: should that
     /// one fail, the later ones would be ordered before the earlier ones.
     pub(crate) async fn take(
         &self,
         nonce: u64,
-        fill: impl FnOnce(&mut dyn Iterator<Item = Vec<&Item>>) -> Vec<Item>,
+        fill: impl FnOnce(Vec<(RollupId, Line<'_>)>) -> Vec<Item>,
     ) -> Vec<Item> {
         let _alone = self.appending.write().await;
         let mut state = self.state();
-        let mut line: Line<'_> = state.line();
-        let taken = fill(&mut line);
+        let taken = fill(state.lines());
         for item in &taken {
             state.set_stage(item.seq, Stage::Batched(nonce));
         }
@@ -621,7 +609,7 @@ impl Queue {
 
     /// The batches whose inclusion is not verified yet, in the order of their nonces.
     #[must_use]
-    pub(crate) fn open_batches(&self) -> Vec<Batch> {
+    pub(crate) fn open_batches(&self) -> Vec<Arc<Batch>> {
         self.state().open.values().cloned().collect()
     }
 

@@ -1,6 +1,6 @@
 //! The queue against a naive model, over random steps with crashes between any two bytes written.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::U256;
@@ -116,7 +116,7 @@ impl World {
         self.directory.path().join("queue.log")
     }
 
-    fn checked(&self, (sender, nonce): Key, fee: u128) -> Checked {
+    fn checked(&self, (sender, nonce): Key, fee: u128) -> Arc<Checked> {
         checked(alpha(), raw(sender, nonce, fee))
     }
 
@@ -216,10 +216,11 @@ impl World {
     /// Takes so many groups into a batch, and signs it.
     async fn take(&mut self, groups: usize) {
         let nonce = self.next_nonce;
-        let taken = self
-            .queue()
-            .take(nonce, |line| line.take(groups).flatten().cloned().collect());
-        let taken = taken.await;
+        let some = |lines: Vec<(RollupId, Line<'_>)>| {
+            let waiting = lines.into_iter().flat_map(|(_, line)| line);
+            waiting.take(groups).flatten().cloned().collect()
+        };
+        let taken = self.queue().take(nonce, some).await;
         let keys: Vec<Key> = taken.iter().map(|item| self.key(item)).collect();
         self.check_order(&keys);
         self.check_bundles(&taken);

@@ -2,8 +2,10 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque, btree_map},
+    iter::Peekable,
     ops::Bound,
+    sync::Arc,
 };
 
 use alloy_consensus::{Transaction, TxEnvelope, transaction::SignerRecoverable};
@@ -43,8 +45,8 @@ pub(crate) struct State {
     pub(super) items: BTreeMap<u64, Item>,
     by_hash: HashMap<(RollupId, B256), u64>,
     lanes: HashMap<LaneKey, Lane>,
-    /// Lanes whose first waiting transaction may go into a batch, by its number.
-    heads: BTreeMap<u64, LaneKey>,
+    /// Senders of each rollup whose first waiting transaction may go into a batch, by its number.
+    heads: BTreeMap<RollupId, BTreeMap<u64, Address>>,
     /// Lanes with parked transactions, and how many those are in all.
     parked_lanes: BTreeSet<LaneKey>,
     parked: usize,
@@ -53,7 +55,7 @@ pub(crate) struct State {
     /// Skipped, and to be tried again.
     delayed: BTreeSet<(RollupId, u64)>,
     /// Batches whose inclusion is not verified yet, by nonce.
-    pub(super) open: BTreeMap<u64, Batch>,
+    pub(super) open: BTreeMap<u64, Arc<Batch>>,
     /// What the account's nonce is known to be at least.
     pub(super) next_nonce: Option<u64>,
     next_seq: u64,
@@ -76,7 +78,7 @@ pub(crate) struct State {
 /// A transaction that is being written, and the room that it was given.
 #[derive(Debug)]
 struct Writing {
-    checked: Checked,
+    checked: Arc<Checked>,
     time: u64,
     bundle: Option<B256>,
     reserved: Reserved,
@@ -177,7 +179,7 @@ impl State {
     /// Reserves the place of a transaction, which is taken once its record is on disk.
     pub(super) fn admit(
         &mut self,
-        checked: Checked,
+        checked: Arc<Checked>,
         claim: Claim,
         time: u64,
         bundle: Option<B256>,
@@ -316,13 +318,13 @@ impl State {
             } => {
                 if let Some(checked) = decode(rollup, raw) {
                     self.change(checked.lane(), |lane| lane.raise(floor));
-                    self.insert(seq, checked, time, bundle.map(B256::new));
+                    self.insert(seq, Arc::new(checked), time, bundle.map(B256::new));
                 }
             }
             Record::Replaced { seq, raw, time } => {
                 let rollup = self.items.get(&seq).map(|item| item.rollup);
                 if let Some(checked) = rollup.and_then(|rollup| decode(rollup, raw)) {
-                    self.replace(seq, checked, time);
+                    self.replace(seq, Arc::new(checked), time);
                 }
             }
             Record::Signed(batch) => self.open(batch),
@@ -342,7 +344,7 @@ impl State {
                 self.next_nonce = self.next_nonce.max(nonce.checked_add(1));
             }
             Record::Dissolved { nonces, next_nonce } => {
-                let batches: Vec<Batch> = nonces
+                let batches: Vec<Arc<Batch>> = nonces
                     .iter()
                     .filter_map(|nonce| self.open.remove(nonce))
                     .collect();
@@ -380,7 +382,7 @@ impl State {
             self.set_stage(*seq, Stage::Batched(batch.nonce));
         }
         self.next_nonce.get_or_insert(batch.nonce);
-        self.open.insert(batch.nonce, batch);
+        self.open.insert(batch.nonce, Arc::new(batch));
     }
 
     /// Changes a lane, and what is known of all lanes with it.
@@ -393,11 +395,16 @@ impl State {
             self.lanes.remove(&key);
         }
         if head != new_head {
+            let (rollup, sender) = key;
+            let heads = self.heads.entry(rollup).or_default();
             if let Some((_, seq)) = head {
-                self.heads.remove(&seq);
+                heads.remove(&seq);
             }
             if let Some((_, seq)) = new_head {
-                self.heads.insert(seq, key);
+                heads.insert(seq, sender);
+            }
+            if heads.is_empty() {
+                self.heads.remove(&rollup);
             }
         }
         self.parked = self.parked + new_parked - parked;
@@ -408,7 +415,7 @@ impl State {
         }
     }
 
-    fn insert(&mut self, seq: u64, checked: Checked, time: u64, bundle: Option<B256>) {
+    fn insert(&mut self, seq: u64, checked: Arc<Checked>, time: u64, bundle: Option<B256>) {
         self.next_seq = self.next_seq.max(seq + 1);
         if let Some(bundle) = bundle {
             // What is finished was sent before, and the bundle is sent again.
@@ -441,7 +448,7 @@ impl State {
 
     /// Puts another transaction into the place of one that waits: the sender's later ones stay
     /// behind it.
-    fn replace(&mut self, seq: u64, checked: Checked, time: u64) {
+    fn replace(&mut self, seq: u64, checked: Arc<Checked>, time: u64) {
         let Some(old) = self.items.remove(&seq) else {
             return;
         };
@@ -610,15 +617,14 @@ impl State {
         }
     }
 
-    /// What may go into a batch, oldest first: single transactions, and bundles as a whole. One
-    /// sender's are in the order of their nonces, however they came.
-    pub(super) fn line(&self) -> Line<'_> {
-        Line {
-            state: self,
-            heads: self.heads.iter().peekable(),
-            next: BinaryHeap::new(),
-            reached: HashMap::new(),
-        }
+    /// What may go into a batch, of the rollup that has waited longest first.
+    pub(super) fn lines(&self) -> Vec<(RollupId, Line<'_>)> {
+        let mut heads: Vec<_> = self.heads.iter().collect();
+        heads.sort_by_key(|(_, heads)| heads.keys().next());
+        let lines = heads.into_iter();
+        lines
+            .map(|(rollup, heads)| (*rollup, Line::new(self, heads)))
+            .collect()
     }
 
     /// The sequenced transactions of a rollup before a place, in the order of execution.
@@ -750,7 +756,7 @@ impl State {
             _ => None,
         });
         let skipped = live().filter_map(|item| Some((item.seq, item.skip.clone()?, item.delayed)));
-        let mut open = self.open.values().cloned();
+        let mut open = self.open.values().map(|batch| Batch::clone(batch));
         records.push(Record::Kept {
             next_nonce: self.next_nonce,
             open: open.next(),
@@ -762,27 +768,37 @@ impl State {
     }
 }
 
-/// Goes through what waits without looking at what does not: lanes are merged as they are reached.
+/// What may go into a batch of one rollup, oldest first: single transactions, and bundles as a whole.
+/// One sender's are in the order of their nonces, however they came. Nothing is looked at that does not
+/// wait: lanes are merged as they are reached.
 #[derive(Debug)]
-pub(super) struct Line<'a> {
+pub(crate) struct Line<'a> {
     state: &'a State,
-    heads: std::iter::Peekable<std::collections::btree_map::Iter<'a, u64, LaneKey>>,
+    heads: Peekable<btree_map::Keys<'a, u64, Address>>,
     /// The next transactions of lanes whose heads were given.
-    next: BinaryHeap<Reverse<(u64, LaneKey)>>,
+    next: BinaryHeap<Reverse<u64>>,
     /// Members of bundles that nothing waits before, until all of a bundle are.
     reached: HashMap<B256, Vec<u64>>,
 }
 
 impl<'a> Line<'a> {
-    fn pop(&mut self) -> Option<u64> {
-        let fresh = self.heads.peek().map(|(seq, _)| **seq);
-        let next = self.next.peek().map(|Reverse((seq, _))| *seq);
-        match (fresh, next) {
-            (Some(fresh), Some(next)) if next < fresh => self.next.pop(),
-            (None, _) => self.next.pop(),
-            _ => return self.heads.next().map(|(seq, _)| *seq),
+    fn new(state: &'a State, heads: &'a BTreeMap<u64, Address>) -> Self {
+        Self {
+            state,
+            heads: heads.keys().peekable(),
+            next: BinaryHeap::new(),
+            reached: HashMap::new(),
         }
-        .map(|Reverse((seq, _))| seq)
+    }
+
+    fn pop(&mut self) -> Option<u64> {
+        let next = self.next.peek().map(|Reverse(seq)| *seq);
+        let fresh = self.heads.peek().map(|seq| **seq);
+        if next.is_some_and(|next| fresh.is_none_or(|fresh| next < fresh)) {
+            self.next.pop();
+            return next;
+        }
+        self.heads.next().copied()
     }
 
     /// What follows an item in its lane.
@@ -794,7 +810,7 @@ impl<'a> Line<'a> {
 
     fn push_follower(&mut self, item: &Item) {
         if let Some(follower) = self.follower(item) {
-            self.next.push(Reverse((follower.seq, follower.lane())));
+            self.next.push(Reverse(follower.seq));
         }
     }
 

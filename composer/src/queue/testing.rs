@@ -1,5 +1,7 @@
 //! Items for tests.
 
+use std::sync::Arc;
+
 use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_network::TxSignerSync;
@@ -8,7 +10,7 @@ use alloy_signer_local::PrivateKeySigner;
 use bytes::Bytes;
 use counterpoint_core::primitive::{Height, RollupId};
 
-use super::{Checked, Claim, Item, Place, Queue, QueueError, Stage, state::decode};
+use super::{Checked, Claim, Item, Line, Place, Queue, QueueError, Stage, state::decode};
 
 /// A signed transfer that offers `max_fee` per gas.
 pub(crate) fn raw(signer: u8, nonce: u64, max_fee: u128) -> Bytes {
@@ -29,8 +31,8 @@ pub(crate) fn raw(signer: u8, nonce: u64, max_fee: u128) -> Bytes {
 }
 
 /// The same, checked.
-pub(crate) fn checked(rollup: RollupId, raw: Bytes) -> Checked {
-    decode(rollup, raw).unwrap()
+pub(crate) fn checked(rollup: RollupId, raw: Bytes) -> Arc<Checked> {
+    Arc::new(decode(rollup, raw).unwrap())
 }
 
 /// A transaction that waits.
@@ -42,12 +44,21 @@ impl Queue {
     /// Takes one in that somebody else has judged; the sender has executed nothing.
     pub(crate) async fn put(
         &self,
-        checked: Checked,
+        checked: Arc<Checked>,
         replaces: Option<u64>,
     ) -> Result<(), QueueError> {
         let claim = Claim { floor: 0, replaces };
         let mut verdicts = self.accept(vec![checked], |_, _| Ok(claim)).await;
         verdicts.remove(0)
+    }
+
+    /// Takes all that waits into the batch with this nonce.
+    pub(crate) async fn take_all(&self, nonce: u64) -> Vec<Item> {
+        let all = |lines: Vec<(RollupId, Line<'_>)>| {
+            let waiting = lines.into_iter().flat_map(|(_, line)| line.flatten());
+            waiting.cloned().collect()
+        };
+        self.take(nonce, all).await
     }
 
     /// This became of a transaction.

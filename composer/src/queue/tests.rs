@@ -1,3 +1,5 @@
+use std::{path::Path, sync::Arc};
+
 use alloy_primitives::U256;
 
 use super::{
@@ -9,7 +11,7 @@ fn alpha() -> RollupId {
     RollupId::from_name("alpha")
 }
 
-fn tx(signer: u8, nonce: u64, max_fee: u128) -> Checked {
+fn tx(signer: u8, nonce: u64, max_fee: u128) -> Arc<Checked> {
     checked(alpha(), raw(signer, nonce, max_fee))
 }
 
@@ -32,7 +34,7 @@ fn pending_nonce(queue: &Queue, sender: Address) -> u64 {
 #[derive(Debug, PartialEq)]
 struct Essence {
     queued: Vec<u64>,
-    open: Vec<Batch>,
+    open: Vec<Arc<Batch>>,
     next_nonce: Option<u64>,
     sequenced: Vec<(u64, Place)>,
 }
@@ -85,6 +87,88 @@ async fn every_step_survives_a_restart() {
             height: Height::new(9),
             index: 4
         }
+    );
+}
+
+/// What a process finds that died in the middle of a change, at every byte of its write: all of the
+/// change or nothing of it.
+async fn check_deaths(
+    queue: &Queue,
+    directory: &Path,
+    change: impl AsyncFnOnce(&Queue) -> Result<(), LogError>,
+) {
+    let log = || std::fs::read(directory.join("queue.log")).unwrap();
+    let found = |bytes: &[u8]| {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("queue.log"), bytes).unwrap();
+        let queue = Queue::open(directory.path()).unwrap();
+        let mut stages: Vec<_> = queue.look(|state| {
+            let items = state.items.values();
+            items
+                .map(|item| (item.seq, item.stage, item.delayed))
+                .collect()
+        });
+        stages.sort_unstable_by_key(|stage| stage.0);
+        (essence(&queue), stages)
+    };
+    let before = log();
+    change(queue).await.unwrap();
+    let after = log();
+    assert!(after.len() > before.len() && after.starts_with(&before));
+    let (old, new) = (found(&before), found(&after));
+    assert_ne!(old, new);
+    for cut in before.len()..after.len() {
+        assert_eq!(found(&after[..cut]), old, "{cut} of {}", after.len());
+    }
+}
+
+#[tokio::test]
+async fn a_death_in_the_middle_of_a_write_is_a_death_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, queue) = (directory.path(), Queue::open(directory.path()).unwrap());
+    for signer in 1..=5 {
+        queue.put(tx(signer, 0, 10), None).await.unwrap();
+    }
+    let place = |index| Place {
+        height: Height::new(9),
+        index,
+    };
+    let skip = |seq, index, again| Skip {
+        seq,
+        place: place(index),
+        reason: "nonce".into(),
+        again,
+    };
+    let (one, two) = (batch(7, &[0, 1], &["one"]), batch(8, &[2, 3], &["two"]));
+    check_deaths(&queue, path, async |queue| queue.signed(one).await).await;
+    check_deaths(&queue, path, async |queue| queue.signed(two).await).await;
+    let places = vec![(0, Some(0)), (1, Some(1))];
+    let height = Height::new(9);
+    check_deaths(&queue, path, async |queue| {
+        queue.included(7, height, places).await
+    })
+    .await;
+    let skips = vec![skip(0, 0, true), skip(1, 1, false)];
+    check_deaths(&queue, path, async |queue| queue.skipped(skips).await).await;
+    check_deaths(&queue, path, async |queue| {
+        queue.dissolved(vec![8], 8).await
+    })
+    .await;
+    let items = queue.items(&[2, 4]);
+    check_deaths(&queue, path, async |queue| {
+        queue.reject(&items, Rejection::Sealed).await
+    })
+    .await;
+    check_deaths(&queue, path, async |queue| {
+        queue.reject_all(alpha(), Rejection::RollupLeft).await
+    })
+    .await;
+    let stages = queue.items(&[0, 1, 2, 3, 4]).into_iter();
+    let left = Stage::Rejected(Rejection::RollupLeft);
+    let sealed = Stage::Rejected(Rejection::Sealed);
+    assert_eq!(
+        stages.map(|item| item.stage).collect::<Vec<_>>(),
+        [left, Stage::Skipped(place(1)), sealed, left, sealed]
     );
 }
 
@@ -197,7 +281,7 @@ async fn what_fails_on_the_sequencer_is_queued_again_in_its_place() {
 
 /// Takes everything that waits into the batch with this nonce.
 async fn take_all(queue: &Queue, nonce: u64) -> Vec<u64> {
-    let taken = queue.take(nonce, |line| line.flatten().cloned().collect());
+    let taken = queue.take_all(nonce);
     taken.await.iter().map(|item| item.seq).collect()
 }
 
@@ -221,6 +305,30 @@ async fn a_replacement_keeps_the_place_in_line() {
         assert!(queue.get(alpha(), *old.tx.tx_hash()).is_none());
         assert!(queue.was_replaced(old.tx.tx_hash()));
         assert_eq!(queue.live(), 2);
+    };
+    check(&queue);
+    drop(queue);
+    check(&Queue::open(directory.path()).unwrap());
+}
+
+#[tokio::test]
+async fn a_replacement_is_not_rejected_for_the_seal_of_what_it_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let queue = Queue::open(directory.path()).unwrap();
+    for signer in 1..=2 {
+        queue.put(tx(signer, 0, 10), None).await.unwrap();
+    }
+    queue.signed(batch(7, &[0, 1], &["batch"])).await.unwrap();
+    let sealed = queue.items(&[0, 1]);
+    let places = vec![(0, None), (1, None)];
+    queue.included(7, Height::new(9), places).await.unwrap();
+    // Between what the block says and what follows from it, a wallet replaces one.
+    queue.put(tx(1, 0, 20), Some(0)).await.unwrap();
+    queue.reject(&sealed, Rejection::Sealed).await.unwrap();
+    let check = |queue: &Queue| {
+        let stages = queue.items(&[0, 1]).into_iter().map(|item| item.stage);
+        let expect = [Stage::Queued, Stage::Rejected(Rejection::Sealed)];
+        assert_eq!(stages.collect::<Vec<_>>(), expect);
     };
     check(&queue);
     drop(queue);
@@ -252,7 +360,7 @@ async fn a_batch_waits_for_replacements_that_have_begun() {
     let (replaced, taken) = tokio::join!(
         biased;
         queue.put(checked(alpha(), better.clone()), Some(0)),
-        queue.take(0, |line| line.flatten().cloned().collect()),
+        queue.take_all(0),
     );
     replaced.unwrap();
     assert_eq!(taken[0].raw, better);
@@ -309,7 +417,7 @@ async fn one_sender_holds_only_its_share() {
     let directory = tempfile::tempdir().unwrap();
     let queue = Queue::open(directory.path()).unwrap();
     let mut state = queue.state();
-    let mut admit = |tx: Checked, replaces| {
+    let mut admit = |tx: Arc<Checked>, replaces| {
         let claim = Claim { floor: 0, replaces };
         let record = state.admit(tx, claim, 0, None)?;
         state.written(&record);
@@ -347,7 +455,7 @@ fn skip(seq: u64, at: Place, reason: &str, again: bool) -> Skip {
 
 /// Nonces of what would be in the next batch, in its order.
 async fn next_nonces(queue: &Queue) -> Vec<(Address, u64)> {
-    let seen = queue.take(99, |line| line.flatten().cloned().collect());
+    let seen = queue.take_all(99);
     let seen = seen.await;
     let mut state = queue.state();
     for item in &seen {
@@ -440,7 +548,7 @@ async fn what_is_parked_is_replaced() {
     queue.put(tx(1, 1, 10), None).await.unwrap();
     queue.put(tx(1, 1, 20), Some(0)).await.unwrap();
     queue.put(tx(1, 0, 10), None).await.unwrap();
-    let taken = queue.take(0, |line| line.flatten().cloned().collect());
+    let taken = queue.take_all(0);
     let fees = taken
         .await
         .iter()

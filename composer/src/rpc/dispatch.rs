@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use alloy_primitives::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use metrics::counter;
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -91,7 +92,7 @@ impl Context {
         let deadline = Instant::now() + DEADLINE;
         match request {
             Request::One(message) => {
-                let (text, begun) = self.answer_one(&mut Message::read(message), deadline).await;
+                let (text, begun) = self.answer_one(&Message::read(message), deadline).await;
                 Reply {
                     text,
                     begun: begun.into_iter().collect(),
@@ -113,13 +114,13 @@ impl Context {
     /// are taken in together, other calls are answered at the same time.
     async fn answer_all(&self, messages: &[&RawValue], deadline: Instant) -> Reply {
         let most = self.gate.limits.max_batch_answer_bytes;
-        let mut messages: Vec<_> = messages.iter().map(|raw| Message::read(raw)).collect();
+        let messages: Vec<_> = messages.iter().map(|raw| Message::read(raw)).collect();
         let mut answers = Answers::default();
-        for run in messages.chunk_by_mut(|one, next| is_send(one) == is_send(next)) {
+        for run in messages.chunk_by(|one, next| is_send(one) == is_send(next)) {
             if run.first().is_some_and(is_send) {
                 self.send_all(run, deadline, &mut answers).await;
             } else {
-                let calls = run.iter_mut();
+                let calls = run.iter();
                 let calls = calls.map(|call| self.answer_one(call, deadline).boxed());
                 let calls: Vec<BoxFuture<'_, Answer>> = calls.collect();
                 let mut run = stream::iter(calls).buffered(CONCURRENCY);
@@ -146,69 +147,68 @@ impl Context {
     }
 
     /// Answers calls that send transactions.
-    async fn send_all(&self, run: &mut [Read<'_>], deadline: Instant, answers: &mut Answers) {
-        let Some(method) = run
-            .iter()
-            .flatten()
-            .find_map(|call| table::find(&call.method))
-        else {
+    async fn send_all(&self, run: &[Read<'_>], deadline: Instant, answers: &mut Answers) {
+        let calls: Vec<&Message<'_>> = run.iter().flatten().collect();
+        let Some(method) = calls.first().and_then(|call| table::find(&call.method)) else {
             return;
         };
-        let params = run.iter_mut().flatten();
-        let params: Vec<Value> = params.map(|call| call.params.take()).collect();
-        let count = params.len();
-        let sent = timeout_at(deadline, self.rollup.send_all(method, params)).await;
-        let sent = sent.unwrap_or_else(|_| vec![Err(RpcError::request_timeout()); count]);
-        for (call, outcome) in run.iter().flatten().zip(sent) {
-            count_call(method, &outcome);
+        let raws = calls.iter().map(|call| raw_transaction(method, call));
+        let sent = timeout_at(deadline, self.rollup.send_all(raws.collect())).await;
+        let sent = sent.unwrap_or_else(|_| vec![Err(RpcError::request_timeout()); calls.len()]);
+        let accepted = sent.iter().flatten().count();
+        count_calls(method, "ok", accepted);
+        count_calls(method, "error", sent.len() - accepted);
+        for (call, outcome) in calls.into_iter().zip(sent) {
             let text = call.id.map(|id| match outcome {
-                Ok(result) => success(id.get(), &result.to_string()),
+                Ok(hash) => success(id.get(), &format!("\"{hash}\"")),
                 Err(error) => failure(id.get(), &error),
             });
             answers.push((text, None));
         }
     }
 
-    async fn answer_one(&self, message: &mut Read<'_>, deadline: Instant) -> Answer {
-        let Message { id, method, params } = match message {
+    async fn answer_one(&self, message: &Read<'_>, deadline: Instant) -> Answer {
+        let message = match message {
             Ok(message) => message,
-            Err(answer) => return (Some(std::mem::take(answer)), None),
+            Err(answer) => return (Some(answer.clone()), None),
         };
-        let outcome = match table::find(method) {
+        let outcome = match table::find(&message.method) {
             // Nobody would be told the id of what is begun.
-            Some(method) if id.is_none() && method.is_subscribed() => return (None, None),
-            None => Err(RpcError::unknown_method(method)),
+            Some(method) if message.id.is_none() && method.is_subscribed() => return (None, None),
+            None => Err(RpcError::unknown_method(&message.method)),
             Some(method) => {
-                let outcome = timeout_at(deadline, self.call(method, params.take())).await;
+                let outcome = timeout_at(deadline, self.call(method, message)).await;
                 let outcome = outcome.unwrap_or_else(|_| Err(RpcError::request_timeout()));
-                count_call(method, &outcome);
+                count_calls(method, if outcome.is_ok() { "ok" } else { "error" }, 1);
                 outcome
             }
         };
-        let Some(id) = id else {
+        let Some(id) = message.id else {
             return (None, None);
         };
         match outcome {
-            Ok((result, begun)) => (Some(success(id.get(), &result.to_string())), begun),
+            Ok((result, begun)) => (Some(success(id.get(), &result)), begun),
             Err(error) => (Some(failure(id.get(), &error)), None),
         }
     }
 
+    /// Answers a call by JSON, and by what begins with the answer.
     async fn call(
         &self,
         method: &'static Method,
-        params: Value,
-    ) -> Result<(Value, Option<(String, Begun)>), RpcError> {
+        message: &Message<'_>,
+    ) -> Result<(String, Option<(String, Begun)>), RpcError> {
+        let params = message.params()?;
         match method.answered {
             Answered::ByClient => {
                 let params = pending::translate(method.name, params);
                 let answer = self.rollup.pass_on(method.name, &params).await?;
-                Ok((answer, None))
+                Ok((String::from(Box::<str>::from(answer)), None))
             }
             Answered::Here(here) => {
                 check_params(method, &params)?;
                 let answer = self.rollup.call(here, params, self.caller.payer()).await?;
-                Ok((answer, None))
+                Ok((answer.to_string(), None))
             }
             Answered::Atomic(atomic) => {
                 check_params(method, &params)?;
@@ -238,11 +238,11 @@ impl Context {
                         check_params(method, &params)?;
                         let id: String = argument(&params, 0)?;
                         subscriptions.end(&id)?;
-                        return Ok((Value::Bool(true), None));
+                        return Ok(("true".into(), None));
                     }
                 };
                 let id = subscriptions.begin()?;
-                Ok((Value::String(id.clone()), Some((id, begun))))
+                Ok((format!("\"{id}\""), Some((id, begun))))
             }
         }
     }
@@ -275,9 +275,18 @@ fn is_send(message: &Read<'_>) -> bool {
     method.is_some_and(|method| method.answered == Answered::Here(Here::Send))
 }
 
-fn count_call<T>(method: &Method, outcome: &Result<T, RpcError>) {
-    let outcome = if outcome.is_ok() { "ok" } else { "error" };
-    counter!(metric::CALLS, "method" => method.name, "outcome" => outcome).increment(1);
+/// The parameter of a call that sends a transaction.
+pub(super) fn raw_transaction(method: &Method, call: &Message<'_>) -> Result<Bytes, RpcError> {
+    if let Some(raw) = call.only() {
+        return Ok(raw);
+    }
+    let params = call.params()?;
+    check_params(method, &params)?;
+    argument(&params, 0)
+}
+
+fn count_calls(method: &Method, outcome: &'static str, count: usize) {
+    counter!(metric::CALLS, "method" => method.name, "outcome" => outcome).increment(count as u64);
 }
 
 /// An error for a whole batch, as geth tells it: with the id of its first call.

@@ -147,9 +147,7 @@ impl Feed {
 
     /// Tells what the client has beyond the cursor.
     async fn look(&self, cursor: &mut Cursor) -> Result<(), UpstreamError> {
-        let head = self.upstream.call("eth_blockNumber", &json!([])).await?;
-        let head: U64 = read(head)?;
-        let head = head.to::<u64>();
+        let head = self.upstream.head().await?.number;
         // Whoever is not there yet has not missed anything.
         let Some(last) = cursor.last.filter(|_| self.blocks.receiver_count() > 0) else {
             cursor.last = cursor.last.max(Some(head));
@@ -174,7 +172,7 @@ impl Feed {
     ) -> Result<Option<Block>, UpstreamError> {
         let asked = json!([U64::from(number), false]);
         let block = self.upstream.call("eth_getBlockByNumber", &asked).await?;
-        let Value::Object(mut block) = block else {
+        let Some::<Map<String, Value>>(mut block) = block else {
             return Ok(None);
         };
         let logs = match self.logs(&block).await {
@@ -216,8 +214,7 @@ impl Feed {
             return Ok(Vec::new());
         }
         let asked = json!([{ "blockHash": block.get("hash") }]);
-        let logs = self.upstream.call("eth_getLogs", &asked).await?;
-        let logs: Vec<Value> = read(logs)?;
+        let logs: Vec<Value> = self.upstream.call("eth_getLogs", &asked).await?;
         logs.into_iter().map(BlockLog::new).collect()
     }
 

@@ -135,7 +135,7 @@ impl Filters {
                 return Err(RpcError::not_found("filter"));
             }
         };
-        rollup.pass_on("eth_getLogs", &asked).await
+        rollup.ask("eth_getLogs", &asked).await
     }
 
     /// `eth_getFilterChanges`.
@@ -158,7 +158,7 @@ impl Filters {
                     *last = until.max(*last);
                     return Ok(json!([]));
                 };
-                let logs = rollup.pass_on("eth_getLogs", &asked).await?;
+                let logs = rollup.ask("eth_getLogs", &asked).await?;
                 *last = until.max(*last);
                 Ok(logs)
             }
@@ -189,7 +189,7 @@ fn drain(rollup: &Rollup, arrivals: &mut broadcast::Receiver<B256>, full: bool) 
 }
 
 async fn head(rollup: &Rollup) -> Result<u64, RpcError> {
-    let head = rollup.pass_on("eth_blockNumber", &json!([])).await?;
+    let head = rollup.ask("eth_blockNumber", &json!([])).await?;
     let head: U64 = serde_json::from_value(head).map_err(RpcError::internal)?;
     Ok(head.to())
 }
@@ -197,7 +197,7 @@ async fn head(rollup: &Rollup) -> Result<u64, RpcError> {
 async fn hashes(rollup: &Rollup, first: u64, last: u64) -> Result<Vec<Value>, RpcError> {
     let hash = |number| async move {
         let asked = json!([U64::from(number), false]);
-        let mut block = rollup.pass_on("eth_getBlockByNumber", &asked).await?;
+        let mut block = rollup.ask("eth_getBlockByNumber", &asked).await?;
         match block.get_mut("hash").map(Value::take) {
             Some(hash) => Ok(hash),
             None => Err(RpcError::internal("the execution client lost a block")),
@@ -205,4 +205,45 @@ async fn hashes(rollup: &Rollup, first: u64, last: u64) -> Result<Vec<Value>, Rp
     };
     let hashes = stream::iter(first..=last).map(hash);
     hashes.buffered(CONCURRENCY).try_collect().await
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, pause};
+
+    use super::*;
+    use crate::rpc::{Limits, testing::Server};
+
+    #[tokio::test]
+    async fn a_filter_that_nobody_asks_for_is_forgotten() {
+        let server = Server::start(Limits::default()).await;
+        let (rollup, filters) = (&server.rollup, Filters::default());
+        let begin = || filters.new_arrivals(rollup, Payer::Rest, &json!([]));
+        pause();
+        let id = begin().unwrap().as_str().unwrap().to_owned();
+        for _ in 0..3 {
+            advance(AGE - Duration::from_secs(1)).await;
+            let told = filters.changes(rollup, id.clone()).await;
+            assert_eq!(told, Ok(json!([])), "who asks keeps it");
+        }
+        advance(AGE).await;
+        let told = filters.changes(rollup, id.clone()).await;
+        assert_eq!(told, Err(RpcError::not_found("filter")));
+        assert!(!filters.end(id));
+    }
+
+    #[tokio::test]
+    async fn forgotten_filters_leave_room() {
+        let server = Server::start(Limits::default()).await;
+        let filters = Filters::default();
+        let begin = || filters.new_arrivals(&server.rollup, Payer::Rest, &json!([]));
+        pause();
+        for _ in 0..MAX_PER_CALLER {
+            begin().unwrap();
+        }
+        assert_eq!(begin(), Err(RpcError::overloaded("too many filters")));
+        advance(AGE).await;
+        assert!(begin().is_ok());
+        assert_eq!(filters.filters().len(), 1);
+    }
 }

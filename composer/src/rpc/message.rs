@@ -3,14 +3,14 @@
 //! ```text
 //! body ─Request::read─▶ One │ Many ─Message::read─▶ id, method, parameters ─▶ success │ failure
 //! ```
-//! Nothing is copied before it is known to be JSON, and no nesting is followed on the stack beyond
-//! the limit of `serde_json`.
+//! Nothing is copied before it is known to be JSON, parameters are left as they are until somebody
+//! wants them, and no nesting is followed on the stack beyond the limit of `serde_json`.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{IgnoredAny, SeqAccess, Visitor},
+    de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor},
 };
 use serde_json::{Value, value::RawValue};
 
@@ -94,9 +94,13 @@ impl<'de> Visitor<'de> for Messages {
 #[derive(Debug)]
 pub(crate) struct Message<'a> {
     pub(crate) id: Option<&'a RawValue>,
-    pub(crate) method: String,
-    pub(crate) params: Value,
+    pub(crate) method: Cow<'a, str>,
+    params: &'a RawValue,
 }
+
+/// Text that is copied only if it has escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The members of a message, of which none is looked at before it is asked for.
 #[derive(Default, Deserialize)]
@@ -128,7 +132,10 @@ impl<'a> Message<'a> {
         let members = members.unwrap_or_default();
         let id = members.id.filter(|id| !id.get().starts_with(['{', '[']));
         let fail = |error: &RpcError| failure(id.map_or(NULL, RawValue::get), error);
-        let text = |member: Option<&RawValue>| serde_json::from_str::<String>(member?.get()).ok();
+        let text = |member: Option<&'a RawValue>| {
+            let text: Option<Text<'a>> = serde_json::from_str(member?.get()).ok();
+            text.map(|text| text.0)
+        };
         let invalid = || fail(&RpcError::invalid_request("invalid request"));
         if id.is_none() && members.id.is_some() || text(members.jsonrpc).as_deref() != Some("2.0") {
             return Err(invalid());
@@ -142,9 +149,22 @@ impl<'a> Message<'a> {
             );
             return Err(fail(&RpcError::invalid_request(reason)));
         }
-        let params = members.params.map_or(NULL, RawValue::get);
-        let params = serde_json::from_str(params).map_err(|_| fail(&RpcError::parse()))?;
+        let params = members.params.unwrap_or(RawValue::NULL);
         Ok(Self { id, method, params })
+    }
+
+    /// The parameters.
+    ///
+    /// # Errors
+    /// They are nested too deep.
+    pub(crate) fn params(&self) -> Result<Value, RpcError> {
+        serde_json::from_str(self.params.get()).map_err(|_| RpcError::parse())
+    }
+
+    /// The only parameter, if there is one and it is of this kind.
+    pub(crate) fn only<T: DeserializeOwned>(&self) -> Option<T> {
+        let (only,) = serde_json::from_str(self.params.get()).ok()?;
+        Some(only)
     }
 
     /// The id of a message, whatever else it is.
@@ -190,8 +210,9 @@ mod tests {
     fn read(body: &str) -> Result<(Option<String>, String, Value), Value> {
         let raw: &RawValue = serde_json::from_str(body).unwrap();
         match Message::read(raw) {
-            Ok(Message { id, method, params }) => {
-                Ok((id.map(|id| id.get().to_owned()), method, params))
+            Ok(message) => {
+                let id = message.id.map(|id| id.get().to_owned());
+                Ok((id, message.method.to_string(), message.params().unwrap()))
             }
             Err(answer) => Err(serde_json::from_str(&answer).unwrap()),
         }
@@ -262,7 +283,10 @@ mod tests {
             format!(r#"{{"jsonrpc":"2.0","id":7,"method":"m","params":{open}{close}}}"#)
         };
         assert!(read(&nested(100)).is_ok());
-        refused(&nested(1_000_000), json!(7), -32_700, "parse error");
+        let deep = nested(1_000_000);
+        let raw: &RawValue = serde_json::from_str(&deep).unwrap();
+        let params = Message::read(raw).unwrap().params();
+        assert_eq!(params, Err(RpcError::parse()));
     }
 
     #[test]
@@ -283,10 +307,12 @@ mod tests {
         #[test]
         fn nothing_that_is_sent_breaks_it(body: Vec<u8>, text in "[\\[\\]{}\",:0-9a-z\\\\ ]{0,60}") {
             for body in [&body[..], text.as_bytes()] {
-                if let Ok(Request::One(raw)) = Request::read(body, 3)
-                    && let Err(answer) = Message::read(raw)
-                {
-                    assert!(serde_json::from_str::<Value>(&answer).is_ok());
+                let Ok(Request::One(raw)) = Request::read(body, 3) else {
+                    continue;
+                };
+                match Message::read(raw) {
+                    Ok(message) => drop(message.params()),
+                    Err(answer) => assert!(serde_json::from_str::<Value>(&answer).is_ok()),
                 }
             }
         }

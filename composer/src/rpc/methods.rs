@@ -9,8 +9,8 @@ use std::sync::Arc;
 use alloy_primitives::{B256, Bytes};
 use counterpoint_core::registry::RollupConfig;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use serde_json::{Value, json, value::RawValue};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     bundle,
@@ -123,34 +123,36 @@ impl Rollup {
     /// Takes the transactions of several calls in together.
     pub(super) async fn send_all(
         self: &Arc<Self>,
-        method: &Method,
-        calls: Vec<Value>,
-    ) -> Vec<Result<Value, RpcError>> {
-        let read = |params: Value| -> Result<Bytes, RpcError> {
-            check_params(method, &params)?;
-            argument(&params, 0)
-        };
-        let calls: Vec<Result<Bytes, RpcError>> = calls.into_iter().map(read).collect();
+        calls: Vec<Result<Bytes, RpcError>>,
+    ) -> Vec<Result<B256, RpcError>> {
         let raws = calls.iter().flatten().cloned().collect();
-        let mut hashes = self.intake.send_all(raws).await.into_iter();
-        let mut sent = |_| {
-            hashes
-                .next()
-                .map_or(Ok(Value::Null), |sent| Ok(json!(sent?)))
-        };
+        let mut sent = self.intake.send_all(raws).await.into_iter();
+        let mut next = |_| sent.next().unwrap_or(Ok(B256::ZERO));
         calls
             .into_iter()
-            .map(|call| call.and_then(&mut sent))
+            .map(|call| call.and_then(&mut next))
             .collect()
     }
 
-    /// Passes a call on to the execution client.
-    pub(super) async fn pass_on(&self, method: &str, params: &Value) -> Result<Value, RpcError> {
-        let _seat = self
-            .reads
-            .try_acquire()
-            .map_err(|_| RpcError::overloaded("too many calls wait for the execution client"))?;
+    /// Passes a call on to the execution client, and its result back as it is.
+    pub(super) async fn pass_on(
+        &self,
+        method: &str,
+        params: &Value,
+    ) -> Result<Box<RawValue>, RpcError> {
+        let _seat = self.seat()?;
+        Ok(self.upstream.pass_on(method, params).await?)
+    }
+
+    /// Asks the execution client for what is looked at here.
+    pub(super) async fn ask(&self, method: &str, params: &Value) -> Result<Value, RpcError> {
+        let _seat = self.seat()?;
         Ok(self.upstream.call(method, params).await?)
+    }
+
+    fn seat(&self) -> Result<SemaphorePermit<'_>, RpcError> {
+        let seat = self.reads.try_acquire();
+        seat.map_err(|_| RpcError::overloaded("too many calls wait for the execution client"))
     }
 }
 

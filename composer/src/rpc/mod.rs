@@ -13,6 +13,8 @@ mod dispatch;
 mod error;
 mod feed;
 mod filters;
+#[cfg(feature = "test-utils")]
+mod fuzz;
 mod http;
 mod keys;
 mod limits;
@@ -30,6 +32,8 @@ mod table;
 use std::{collections::BTreeMap, sync::Arc};
 
 pub(crate) use error::RpcError;
+#[cfg(feature = "test-utils")]
+pub use fuzz::read_body;
 pub use limits::Limits;
 pub(crate) use limits::{Gate, Payer};
 pub(crate) use methods::Rollup;

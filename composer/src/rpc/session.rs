@@ -251,3 +251,34 @@ fn read(message: Option<Result<Message, axum::Error>>) -> Result<Option<Bytes>, 
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, pause, resume};
+
+    use super::*;
+    use crate::rpc::{Limits, testing::Server};
+
+    /// Time passes up to the next sign of life that is asked for, and it is asked for.
+    async fn next_ping() {
+        pause();
+        advance(PING).await;
+        resume();
+    }
+
+    #[tokio::test]
+    async fn who_gives_no_sign_of_life_loses_the_connection() {
+        let server = Server::start(Limits::default()).await;
+        let (mut alive, mut dead) = (server.connect().await, server.connect().await);
+        for socket in [&mut alive, &mut dead] {
+            socket.call("eth_chainId", serde_json::json!([])).await;
+        }
+        for _ in 0..3 {
+            next_ping().await;
+            // Reading answers a ping; the answer to a call comes after it.
+            let answer = alive.call("eth_chainId", serde_json::json!([])).await;
+            assert_eq!(answer["result"], "0x1");
+        }
+        assert_eq!(dead.next().await, Err(close_code::POLICY));
+    }
+}

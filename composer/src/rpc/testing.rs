@@ -86,13 +86,19 @@ impl Client {
         self.state.lock().unwrap().broken.push(method);
     }
 
-    /// The methods that it was asked for.
+    /// The methods that it was asked for, and [`LATEST`].
     pub(crate) fn asked(&self) -> Vec<String> {
         let state = self.state.lock().unwrap();
-        let name = |call: &Value| call["method"].as_str().unwrap().to_owned();
+        let name = |call: &Value| match call["method"].as_str().unwrap() {
+            "eth_getBlockByNumber" if call["params"][0] == "latest" => LATEST.to_owned(),
+            method => method.to_owned(),
+        };
         state.asked.iter().map(name).collect()
     }
 }
+
+/// The question about the last block, which is asked again and again.
+pub(crate) const LATEST: &str = "the last block";
 
 /// A timestamp with which the client lags behind nobody.
 fn now() -> String {

@@ -21,7 +21,7 @@ async fn every_head_is_told_once_however_many_come() {
     let id = one.subscribe(json!(["newHeads"])).await;
     other.subscribe(json!(["newHeads"])).await;
     // The feed has looked: what comes now is new to it.
-    while !server.client.asked().contains(&"eth_blockNumber".into()) {
+    while !server.client.asked().contains(&LATEST.into()) {
         tokio::task::yield_now().await;
     }
     server.client.head(1);
@@ -668,7 +668,7 @@ async fn what_is_not_listed_reaches_nobody() {
         }
     }
     let asked = server.client.asked();
-    let others = asked.iter().filter(|method| *method != "eth_blockNumber");
+    let others = asked.iter().filter(|method| *method != LATEST);
     assert_eq!(others.collect::<Vec<_>>(), Vec::<&String>::new());
     // What is listed does reach the client.
     server.call("web3_sha3", json!(["0x"])).await;

@@ -446,7 +446,7 @@ impl Submitter {
     /// greater tip.
     async fn send_again(
         &mut self,
-        mut batch: Batch,
+        batch: Arc<Batch>,
         is_oldest: bool,
         view: &View,
     ) -> Result<(), Failure> {
@@ -464,10 +464,12 @@ impl Submitter {
             let until = self.valid_until(view).max(last_height(&batch));
             if self.fits(&items, until, view) {
                 info!(nonce = batch.nonce, tip, "blocks are full, offering more");
-                batch = self.sign(batch, &items, tip, until, view).await?;
+                let batch = Batch::clone(&batch);
+                let batch = self.sign(batch, &items, tip, until, view).await?;
                 if let Some(sent) = self.sent.get_mut(&batch.nonce) {
                     sent.since = view.height;
                 }
+                return self.send(&batch, view).await;
             }
         }
         self.send(&batch, view).await
@@ -475,8 +477,11 @@ impl Submitter {
 
     /// Whether a batch stays within every rollup's share up to a height.
     fn fits(&self, items: &[Item], until: Height, view: &View) -> bool {
-        let alone = items.iter().map(|item| vec![item]);
-        fill(alone, &view.shares(until)).len() == items.len()
+        let mut lines = BTreeMap::<_, Vec<_>>::new();
+        for item in items {
+            lines.entry(item.rollup).or_default().push(vec![item]);
+        }
+        fill(lines, &view.shares(until)).len() == items.len()
     }
 
     /// Where a block holds a version of the batch, and what to trust from there on.

@@ -42,7 +42,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
 use super::fate::seal_key;
-use crate::queue::{Checked, testing::checked};
+use crate::queue::testing::checked;
 
 /// How long a block takes.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -209,8 +209,8 @@ impl Ledger {
             };
             let known = borsh::to_vec(&known).unwrap();
             records.insert(Key::AtomicRollup(*id).encode(), known);
-            let Checked { tx, sender, .. } = checked(*id, raw.clone());
-            let seal = seal_key(*id, &tx, sender).encode();
+            let sealed = checked(*id, raw.clone());
+            let seal = seal_key(*id, &sealed.tx, sealed.sender).encode();
             records.insert(seal, borsh::to_vec(&Hash::ZERO).unwrap());
         }
         records

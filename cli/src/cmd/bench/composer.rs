@@ -389,11 +389,12 @@ async fn load(
     connections: Vec<Vec<Batch>>,
     every: Option<Duration>,
 ) -> eyre::Result<Run> {
-    let (latency, start) = (Latency::new()?, Instant::now());
-    let places = u32::try_from(connections.len())?;
+    // As many connections as tasks ask at the same time.
+    let (http, latency) = (reqwest::Client::new(), Latency::new()?);
+    let (start, places) = (Instant::now(), u32::try_from(connections.len())?);
     let mut tasks = JoinSet::new();
     for (turn, batches) in (0_u32..).zip(connections) {
-        let (http, url, latency) = (reqwest::Client::new(), url.to_owned(), latency.clone());
+        let (http, url, latency) = (http.clone(), url.to_owned(), latency.clone());
         tasks.spawn(async move {
             let mut answers = Vec::new();
             for (round, Batch(body)) in (0_u32..).zip(batches) {

@@ -13,7 +13,7 @@ impl Rollup {
     /// The client's receipt and nobody else's: who has it may read what the transaction has done, and
     /// libraries take no receipt without the hash of its block.
     pub(super) async fn receipt(&self, params: &Value) -> Result<Value, RpcError> {
-        self.pass_on("eth_getTransactionReceipt", params).await
+        self.ask("eth_getTransactionReceipt", params).await
     }
 
     /// The client's receipt; before it has one, what the conductor has told.
@@ -28,7 +28,7 @@ impl Rollup {
 
     pub(super) async fn balance(&self, params: &Value) -> Result<Value, RpcError> {
         if !pending::is_asked(params) {
-            return self.pass_on("eth_getBalance", params).await;
+            return self.ask("eth_getBalance", params).await;
         }
         let (address, rollup) = (argument(params, 0)?, self.config.rollup_id);
         pending::balance(&self.queue, &self.upstream, rollup, address).await
@@ -36,14 +36,14 @@ impl Rollup {
 
     pub(super) async fn block_by_number(&self, params: &Value) -> Result<Value, RpcError> {
         if params.get(0) != Some(&json!("pending")) {
-            return self.pass_on("eth_getBlockByNumber", params).await;
+            return self.ask("eth_getBlockByNumber", params).await;
         }
         pending::block(&self.upstream, self.config.slot_secs.get(), params).await
     }
 
     pub(super) async fn transaction_count(&self, params: &Value) -> Result<Value, RpcError> {
         if !pending::is_asked(params) {
-            return self.pass_on("eth_getTransactionCount", params).await;
+            return self.ask("eth_getTransactionCount", params).await;
         }
         let address: Address = argument(params, 0)?;
         let nonce = self.intake.pending_nonce(address).await?;
@@ -52,7 +52,7 @@ impl Rollup {
 
     pub(super) async fn transaction(&self, params: &Value) -> Result<Value, RpcError> {
         let hash: B256 = argument(params, 0)?;
-        let known = self.pass_on("eth_getTransactionByHash", params).await;
+        let known = self.ask("eth_getTransactionByHash", params).await;
         if is_known(&known) {
             return known;
         }
@@ -65,7 +65,8 @@ impl Rollup {
         if self.is_skipped(&item) {
             return None;
         }
-        let inner = alloy_consensus::transaction::Recovered::new_unchecked(item.tx, item.sender);
+        let inner =
+            alloy_consensus::transaction::Recovered::new_unchecked(item.tx.clone(), item.sender);
         let transaction = alloy_rpc_types_eth::Transaction {
             inner,
             block_hash: None,

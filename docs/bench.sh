@@ -27,6 +27,9 @@ sequencer 1-validator-1mib --block-bytes 4000000 --tx-bytes 1047552
 echo "== blocks" >&2
 cargo bench --package counterpoint-app --bench blocks > "$results/blocks.jsonl"
 
+echo "== bundles" >&2
+cargo bench --package counterpoint-machine --bench bundles > "$results/bundles.jsonl"
+
 echo "== conductor" >&2
 for accounts in 100000 1000000; do
   "$target/counterpoint" bench conductor --accounts "$accounts" > "$results/conductor-$accounts.json"

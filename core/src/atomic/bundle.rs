@@ -117,6 +117,8 @@ pub enum BundleError {
 }
 
 impl AtomicBundle {
+    /// Fewest legs.
+    pub const MIN_LEGS: usize = 2;
     /// Most legs.
     pub const MAX_LEGS: usize = 8;
     /// Most messages.
@@ -224,7 +226,7 @@ fn out_of_order<T: PartialOrd>(values: &[T]) -> Option<usize> {
 }
 
 fn check_legs(legs: &[LegSeal]) -> Result<(), BundleError> {
-    if !(2..=AtomicBundle::MAX_LEGS).contains(&legs.len()) {
+    if !(AtomicBundle::MIN_LEGS..=AtomicBundle::MAX_LEGS).contains(&legs.len()) {
         return Err(BundleError::LegCount(legs.len()));
     }
     let rollups: Vec<RollupId> = legs.iter().map(|leg| leg.rollup_id).collect();

@@ -6,6 +6,7 @@ use std::{
 };
 
 use counterpoint_core::{
+    atomic::AtomicBundle,
     primitive::{Hash, Height, RollupId},
     registry::RollupConfig,
     state::{AbortReason, BundleRecord, BundleStatus, QueuedBundle, Table},
@@ -71,6 +72,9 @@ fn schedule<S: StateRead>(
     let mut busy = BTreeSet::new();
     let mut scheduled = Vec::new();
     for (_, _, id) in candidates(&closing, delta)? {
+        if closing.len().saturating_sub(busy.len()) < AtomicBundle::MIN_LEGS {
+            break; // Nobody's rollups are all free any more.
+        }
         let mut record = delta.bundle(id)?;
         let free = |id: &RollupId| closing.contains(id) && !busy.contains(id);
         if !record.legs.iter().all(|leg| free(&leg.rollup_id)) {

@@ -36,7 +36,7 @@ enum Command {
     /// Run a composer: JSON-RPC in, batches out.
     Composer(counterpoint_composer::Args),
     /// Run a conductor: drives one rollup's execution client.
-    Conductor(counterpoint_conductor::Args),
+    Conductor(Box<counterpoint_conductor::Args>),
     /// Run an attester: executes legs of atomic bundles without an execution client.
     Attester(counterpoint_conductor::attester::Args),
     /// Make and show sequencer account keys.

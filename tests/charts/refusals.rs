@@ -169,6 +169,12 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "conductor",
+        "thin",
+        "attesterKey.existingSecret=\"alpha-attester\"",
+        "at '/attesterKey/existingSecret'",
+    ),
+    (
+        "conductor",
         "external",
         "config.mode=\"thin\"",
         "'not' failed",

@@ -9,6 +9,10 @@
   "http_listen" "0.0.0.0:9093"
   "grpc_listen" "0.0.0.0:9094"
   "rpc_listen" "0.0.0.0:9095" }}
+{{- if .Values.attesterKey.existingSecret }}
+{{- $_ := set $fixed "attester_key_file" "/run/secrets/counterpoint/attester/attester.key" }}
+{{- $_ := set $fixed "votes_dir" "/var/lib/counterpoint/votes" }}
+{{- end }}
 {{- if eq .Values.config.mode "thin" }}
 {{- $_ := set $fixed "testing_ipc" "/run/counterpoint/geth.ipc" }}
 {{- end }}
@@ -91,6 +95,9 @@ NoDial = true
 - { name: sequencer-genesis, mountPath: /etc/counterpoint/sequencer, readOnly: true }
 - { name: rollup-genesis, mountPath: /etc/counterpoint/rollup, readOnly: true }
 - { name: jwt, mountPath: /run/secrets/counterpoint/jwt, readOnly: true }
+{{- if .Values.attesterKey.existingSecret }}
+- { name: attester-key, mountPath: /run/secrets/counterpoint/attester, readOnly: true }
+{{- end }}
 - { name: socket, mountPath: /run/counterpoint }
 - { name: store, mountPath: /var/lib/counterpoint }
 {{- end -}}

@@ -219,7 +219,7 @@ impl Context {
                     Atomic::Send => bundles.send(&params, caller).await?,
                     Atomic::Simulate => bundles.simulate(&params).await?,
                 };
-                Ok((answer, None))
+                Ok((answer.to_string(), None))
             }
             Answered::Subscribed(subscribed) => {
                 let subscriptions = self.subscriptions.as_ref();

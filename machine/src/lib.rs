@@ -41,8 +41,8 @@ mod validators;
 mod version;
 
 pub use atomic::{
-    ItemRefusal, ScheduledBundle, ScheduledLeg, has_vote, is_bound, is_early, is_wanted, scheduled,
-    undecided,
+    Absent, ItemRefusal, ScheduledBundle, ScheduledLeg, has_vote, is_bound, is_early, is_wanted,
+    scheduled, undecided,
 };
 pub use check::{CheckedTx, MAX_VALID_HEIGHTS, check_head, check_tx};
 pub use consensus::{MAX_BLOCK_BYTES, ParamsUpdate};

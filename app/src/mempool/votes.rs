@@ -19,7 +19,9 @@ use counterpoint_core::{
     primitive::{Hash, Height, RollupId},
     transaction::GossipBundle,
 };
-use counterpoint_machine::{StoreError, has_vote, is_bound, is_early, is_wanted, query, undecided};
+use counterpoint_machine::{
+    Absent, StoreError, has_vote, is_bound, is_early, is_wanted, query, undecided,
+};
 use metrics::{counter, gauge, histogram};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
@@ -40,7 +42,7 @@ const MAX_PINS: usize = 2;
 const BATCH: usize = 64;
 /// Heights for which evidence is kept, if no proposer takes it.
 const EVIDENCE_HEIGHTS: u64 = 600;
-/// Heights for which nobody waits for a rollup whose attesters let a proposer wait in vain.
+/// Heights for which nobody waits for those who let a proposer wait in vain.
 const SILENT_HEIGHTS: u64 = 50;
 
 /// What an attester has one thing to say about. The pin is that of an attestation; outcomes have none.
@@ -119,7 +121,7 @@ pub(super) struct Votes {
     to_offer: Vec<AttesterMessage>,
     to_relay: Vec<Bytes>,
     /// Until when nobody waits for these.
-    silent: BTreeMap<RollupId, Height>,
+    silent: BTreeMap<Absent, Height>,
 }
 
 impl Votes {
@@ -250,12 +252,12 @@ impl Votes {
             .retain(|message| said.contains_key(&Subject::of(message)));
     }
 
-    /// Whether a proposer should wait for a bundle that lacks votes of these rollups.
-    fn is_worth_waiting(&self, missing: &[RollupId]) -> bool {
+    /// Whether a proposer should wait for a bundle that lacks the votes of these.
+    fn is_worth_waiting(&self, missing: &[Absent]) -> bool {
         !missing.iter().any(|id| self.silent.contains_key(id))
     }
 
-    fn note_silent(&mut self, missing: impl IntoIterator<Item = RollupId>) {
+    fn note_silent(&mut self, missing: impl IntoIterator<Item = Absent>) {
         let until = Height::new(self.tip.get().saturating_add(SILENT_HEIGHTS));
         self.silent
             .extend(missing.into_iter().map(|id| (id, until)));
@@ -578,8 +580,8 @@ impl Mempool {
         Ok(())
     }
 
-    /// Rollups whose votes are worth waiting for.
-    fn missing_votes(&self) -> Result<BTreeSet<RollupId>, StoreError> {
+    /// Those whose votes are worth waiting for.
+    fn missing_votes(&self) -> Result<BTreeSet<Absent>, StoreError> {
         let state = self.store.state();
         let tip = state.tip().map_err(into_fault)?.height;
         let said = self.pool().votes.of_next_slot();

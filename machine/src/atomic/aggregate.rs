@@ -72,13 +72,23 @@ fn told_of(vote: &OutcomeVote) -> (Hash, RollupId) {
     (vote.executed.bundle_id, vote.executed.rollup_id)
 }
 
+/// Who has not spoken, and so keeps a bundle from being decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Absent {
+    /// Attesters of a rollup.
+    Attesters(RollupId),
+    /// Somebody whom the bundle itself names. Anybody may name keys that never speak, and rollups must
+    /// not be blamed for them.
+    Extras,
+}
+
 /// What attesters decide about a scheduled bundle.
 #[derive(Debug)]
 pub(super) enum Decision {
     /// Its release, or what shows that it would fail.
     Item(Box<SystemItem>),
-    /// Nothing yet; that is up to the attesters of these rollups, not all of which have spoken.
-    Open(Vec<RollupId>),
+    /// Nothing yet; that is up to these, one for each leg that lacks votes.
+    Open(Vec<Absent>),
     /// Nothing, whoever else speaks.
     Never,
 }
@@ -133,7 +143,10 @@ pub(super) fn decide<S: StateRead>(
         }
         let spoke = |key: &PublicKey| said.iter().any(|(_, votes)| votes.contains_key(key));
         split |= members.iter().chain(extras).all(spoke);
-        missing.push(leg.rollup_id);
+        missing.push(match quorum(&[], &commits) {
+            Some(_) => Absent::Extras,
+            None => Absent::Attesters(leg.rollup_id),
+        });
     }
     Ok(if split {
         Decision::Never

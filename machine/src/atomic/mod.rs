@@ -21,6 +21,7 @@ mod schedule;
 mod seals;
 mod view;
 
+pub use aggregate::Absent;
 pub(crate) use aggregate::aggregate;
 pub use items::ItemRefusal;
 pub(crate) use items::{ItemError, Slot};

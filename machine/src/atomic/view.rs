@@ -10,7 +10,7 @@ use counterpoint_core::{
 };
 
 use super::{
-    aggregate::{self, Decision},
+    aggregate::{self, Absent, Decision},
     items::{Scheduled, Slot},
     rules::{self, Expected},
 };
@@ -70,7 +70,7 @@ pub fn scheduled<S: StateRead>(state: &S, tip: Height) -> Result<Vec<ScheduledBu
 }
 
 /// Of each bundle that the height after `tip` may release and that `messages` decide nothing about,
-/// the rollups whose attesters still could.
+/// those who still could.
 ///
 /// # Errors
 /// [`StoreError`] if the store is broken.
@@ -78,7 +78,7 @@ pub fn undecided<S: StateRead>(
     state: &S,
     messages: &[VerifiedMessage],
     tip: Height,
-) -> Result<Vec<Vec<RollupId>>, StoreError> {
+) -> Result<Vec<Vec<Absent>>, StoreError> {
     let mut undecided = Vec::new();
     let Some((slot, lists)) = open(state, tip)? else {
         return Ok(undecided);

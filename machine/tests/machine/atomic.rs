@@ -22,8 +22,9 @@ use counterpoint_core::{
     state::{AbortReason, BundleRecord, BundleStatus, Key, ReleaseRecord, SealedSender},
 };
 use counterpoint_machine::{
-    Block, BlockContext, ExecuteError, ItemRefusal, MemState, Outcome, Refusal, ScheduledBundle,
-    ScheduledLeg, StateRead, check_tx, finalize, is_wanted, process, query, scheduled,
+    Absent, Block, BlockContext, ExecuteError, ItemRefusal, MemState, Outcome, Refusal,
+    ScheduledBundle, ScheduledLeg, StateRead, check_tx, finalize, is_wanted, process, query,
+    scheduled, undecided,
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 
@@ -810,6 +811,8 @@ fn nothing_runs_without_the_word_of_an_extra_attester() {
         AttesterMessage::Attestation(attestation) => attestation.attester != extra,
         AttesterMessage::Outcome(_) => true,
     });
+    let open = undecided(&chain.state, &chain.messages, Height::new(chain.height)).unwrap();
+    assert_eq!(open, [[Absent::Extras; 2]], "no rollup is to blame");
     let (items, outcome) = chain.advance(vec![], 100);
     assert_eq!((items.len(), legs(&outcome).len()), (1, 0));
     assert_eq!(status(&chain, &sample), BundleStatus::Queued);

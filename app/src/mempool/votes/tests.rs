@@ -384,6 +384,21 @@ fn what_is_early_leaves_room_for_what_counts_now() {
     assert_eq!(votes.insert(say(100, 3, 0), Due::Early), Look::FULL);
 }
 
+#[test]
+fn silence_of_extra_attesters_is_not_that_of_rollups() {
+    let mut votes = Votes::default();
+    let [alpha, beta] = ["alpha", "beta"].map(|name| Absent::Attesters(RollupId::from_name(name)));
+    votes.note_silent([Absent::Extras, beta]);
+    assert!(votes.is_worth_waiting(&[alpha]));
+    assert!(!votes.is_worth_waiting(&[alpha, beta]));
+    assert!(!votes.is_worth_waiting(&[alpha, Absent::Extras]));
+    votes.advance(Height::new(SILENT_HEIGHTS), &[]);
+    assert!(
+        votes.is_worth_waiting(&[beta, Absent::Extras]),
+        "for a while only"
+    );
+}
+
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(600);
 

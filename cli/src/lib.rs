@@ -36,7 +36,9 @@ enum Command {
     /// Run a composer: JSON-RPC in, batches out.
     Composer(counterpoint_composer::Args),
     /// Run a conductor: drives one rollup's execution client.
-    Conductor(counterpoint_conductor::Args),
+    Conductor(Box<counterpoint_conductor::Args>),
+    /// Run an attester: executes legs of atomic bundles without an execution client.
+    Attester(counterpoint_conductor::attester::Args),
     /// Make and show sequencer account keys.
     #[command(subcommand)]
     Key(cmd::key::KeyCommand),
@@ -67,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::App(args) => return counterpoint_app::run(&args),
         Command::Composer(args) => return counterpoint_composer::run(&args),
         Command::Conductor(args) => return counterpoint_conductor::run(&args),
+        Command::Attester(args) => return counterpoint_conductor::attester::run(&args),
         Command::Devnet(args) => block_on(cmd::devnet::run(args)),
         Command::Key(command) => cmd::key::run(command),
         Command::Tx(args) => block_on(cmd::tx::run(args)),

@@ -14,6 +14,7 @@ use std::{
 };
 
 use alloy_primitives::B256;
+use counterpoint_core::registry::RollupConfig;
 use counterpoint_service::to_f64;
 use eyre::WrapErr;
 use metrics::{counter, gauge, histogram};
@@ -21,6 +22,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info};
 
 use crate::{
+    attester::Voter,
     board::{Board, CLIENT, LATE},
     engine::{BlockId, Driver, DriverError, ExecutionClient},
     evm::{RollupBlock, Store, StoreError},
@@ -40,7 +42,8 @@ pub(crate) struct Executed {
     pub(crate) block: RollupBlock,
     /// Where the rollup stands with it.
     pub(crate) progress: Progress,
-    pub(crate) slot_secs: u8,
+    /// The configuration under which it ended.
+    pub(crate) config: RollupConfig,
     /// When the list that ends it was there, verified.
     pub(crate) arrived: Instant,
     /// Legs that were released into it.
@@ -58,6 +61,8 @@ pub(crate) struct Committer<C> {
     /// Where evidence is kept.
     pub(crate) data_dir: PathBuf,
     pub(crate) board: Board,
+    /// Says what became of legs, if this conductor is an attester.
+    pub(crate) voter: Option<Voter>,
 }
 
 impl<C: ExecutionClient> Committer<C> {
@@ -95,7 +100,7 @@ impl<C: ExecutionClient> Committer<C> {
         let Executed {
             block,
             progress,
-            slot_secs,
+            config,
             arrived,
             legs,
         } = executed;
@@ -119,6 +124,11 @@ impl<C: ExecutionClient> Committer<C> {
         histogram!(metric::SUBMIT_SECONDS).record(started.elapsed());
         // Before it is committed: what is committed is never looked at again.
         alarm(&self.data_dir, &block, &legs)?;
+        if let Some(voter) = &self.voter {
+            for leg in &legs {
+                voter.confirm(progress.head(), leg, &config).await?;
+            }
+        }
         let started = Instant::now();
         tokio::task::block_in_place(|| self.pending.commit_oldest())?;
         histogram!(metric::COMMIT_SECONDS).record(started.elapsed());
@@ -129,7 +139,7 @@ impl<C: ExecutionClient> Committer<C> {
         info!(number, %hash, transactions, gas_used, %cursor_height, cursor_index, "executed");
         counter!(metric::TRANSACTIONS).increment(transactions as u64);
         counter!(metric::LEGS).increment(legs.len() as u64);
-        self.board.show(&progress, slot_secs);
+        self.board.show(&progress, config.slot_secs.get());
         Ok(())
     }
 

@@ -2,9 +2,14 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 use counterpoint_service::{LogFormat, Settings};
+use eyre::bail;
 use serde::{Deserialize, Serialize};
 
-use crate::{Doctor, Mode, Range, Snapshot};
+use crate::{
+    Doctor, Mode, Range, Snapshot,
+    attester::{self, Voter},
+    derivation::Source,
+};
 
 /// Drives one rollup's execution client from the sequencer's verified blocks.
 ///
@@ -84,6 +89,14 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rpc_listen: Option<SocketAddr>,
+    /// Key file of this conductor as an attester; it is none without one. Needs embedded mode.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attester_key_file: Option<PathBuf>,
+    /// Directory of what was said with that key; it must outlive the key's use.
+    #[arg(long, value_name = "PATH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub votes_dir: Option<PathBuf>,
     /// How log lines look: text or json.
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,6 +173,12 @@ pub struct Config {
     pub grpc_listen: Option<SocketAddr>,
     /// Address where early receipts are served by JSON-RPC.
     pub rpc_listen: Option<SocketAddr>,
+    /// Key file of this conductor as an attester.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attester_key_file: Option<PathBuf>,
+    /// Directory of what was said with that key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub votes_dir: Option<PathBuf>,
     /// How log lines look.
     #[serde(default)]
     pub log_format: LogFormat,
@@ -168,6 +187,23 @@ pub struct Config {
 impl Config {
     pub(crate) fn cache_bytes(&self) -> u64 {
         self.cache_mb.saturating_mul(1 << 20)
+    }
+
+    /// The key and the votes of this conductor as an attester, if it is one.
+    pub(crate) fn voter(&self, source: &Source, chain_id: &str) -> eyre::Result<Option<Voter>> {
+        let (key, votes) = match (&self.attester_key_file, &self.votes_dir) {
+            (None, None) => return Ok(None),
+            (Some(key), Some(votes)) => (key, votes),
+            (Some(_), None) => bail!("votes_dir: must be set beside attester_key_file"),
+            (None, Some(_)) => bail!("attester_key_file: must be set beside votes_dir"),
+        };
+        // The client has the state of another block while a leg must be executed.
+        eyre::ensure!(
+            self.mode == Mode::Embedded,
+            "attester_key_file: an attester needs mode = \"embedded\""
+        );
+        let sequencer = source.sequencer.clone();
+        attester::open(key, votes, chain_id, sequencer).map(Some)
     }
 }
 

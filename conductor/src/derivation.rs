@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Instant};
 
 use counterpoint_core::{
-    block::VerifiedList, light::TrustedState, primitive::Height, registry::RollupConfig,
+    atomic::Pin,
+    block::VerifiedList,
+    light::{TrustedState, VerifiedHeader},
+    primitive::Height,
+    registry::RollupConfig,
 };
 use counterpoint_service::{
     Readiness,
@@ -14,6 +18,7 @@ use metrics::{gauge, histogram};
 
 use crate::{
     assembly::{Assembler, Closed},
+    attester::Tip,
     board::{LATE, SEQUENCER, since},
     chain_spec::Specification,
     evm::StateSource,
@@ -65,6 +70,33 @@ impl Source {
     }
 }
 
+/// A block, and where it leaves the rollup.
+#[derive(Debug)]
+pub(crate) struct Derived {
+    pub(crate) closed: Closed,
+    /// The configuration in force where it ends.
+    pub(crate) config: RollupConfig,
+    /// The sequencer block that ends it.
+    header: VerifiedHeader,
+}
+
+impl Derived {
+    /// What legs of the next block are executed on. `arrived` is when the end was there, verified.
+    pub(crate) fn tip(&self, arrived: Instant) -> Tip {
+        Tip {
+            header: self.closed.built.block.header.clone(),
+            hash: self.closed.built.hash,
+            pin: Pin {
+                height: self.header.height(),
+                hash: self.header.hash(),
+            },
+            time: self.header.time(),
+            config: self.config.clone(),
+            arrived,
+        }
+    }
+}
+
 /// Derives the blocks of one rollup.
 #[derive(Debug)]
 pub(crate) struct Derivation {
@@ -105,8 +137,8 @@ impl Derivation {
         self.arrived
     }
 
-    /// The block after `tip`, and the length of its slot; nothing once the rollup has left.
-    pub(crate) async fn next(&mut self, tip: &Progress) -> eyre::Result<Option<(Closed, u8)>> {
+    /// The block after `tip`; nothing once the rollup has left.
+    pub(crate) async fn next(&mut self, tip: &Progress) -> eyre::Result<Option<Derived>> {
         loop {
             let before = self.follower.trusted().clone();
             let Some(next) = self.source.next(&mut self.follower).await? else {
@@ -136,7 +168,11 @@ impl Derivation {
             let started = Instant::now();
             if let Some(closed) = tokio::task::block_in_place(|| self.assembler.close())? {
                 histogram!(metric::CLOSE_SECONDS).record(started.elapsed());
-                return Ok(Some((closed, config.slot_secs.get())));
+                return Ok(Some(Derived {
+                    closed,
+                    config,
+                    header: list.header().clone(),
+                }));
             }
         }
     }

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod assembly;
+pub mod attester;
 mod board;
 pub mod chain_spec;
 mod commit;

@@ -9,6 +9,10 @@ pub(crate) const TRANSACTIONS: &str = "conductor_transactions_total";
 pub(crate) const SKIPPED: &str = "conductor_skipped_total";
 pub(crate) const LEGS: &str = "conductor_legs_total";
 pub(crate) const BROKEN_LEGS: &str = "conductor_broken_legs_total";
+pub(crate) const ATTESTATIONS: &str = "conductor_attestations_total";
+pub(crate) const SILENCES: &str = "conductor_attester_silences_total";
+pub(crate) const OUTCOME_VOTES: &str = "conductor_outcome_votes_total";
+pub(crate) const ATTESTATION_SECONDS: &str = "conductor_attestation_seconds";
 pub(crate) const SUBMIT_SECONDS: &str = "conductor_submit_seconds";
 pub(crate) const EXECUTE_SECONDS: &str = "conductor_execute_seconds";
 pub(crate) const CLOSE_SECONDS: &str = "conductor_close_seconds";
@@ -43,6 +47,15 @@ pub const ALL: Metrics = Metrics {
             BROKEN_LEGS,
             "released legs that failed: a quorum of attesters has lied",
         ),
+        (
+            ATTESTATIONS,
+            "statements about legs that a node took, by what they say",
+        ),
+        (
+            SILENCES,
+            "legs about which this attester could say nothing certain",
+        ),
+        (OUTCOME_VOTES, "outcomes of released legs that a node took"),
     ],
     histograms: &[
         (
@@ -56,6 +69,10 @@ pub const ALL: Metrics = Metrics {
             "time from the verified end of a block to its submission",
         ),
         (COMMIT_SECONDS, "time to write a block and its state"),
+        (
+            ATTESTATION_SECONDS,
+            "time from the verified end of a slot until a node has the statement",
+        ),
     ],
 };
 
@@ -76,11 +93,15 @@ mod tests {
             "conductor_slow_readers_total",
             "conductor_legs_total",
             "conductor_broken_legs_total",
+            "conductor_attestations_total",
+            "conductor_attester_silences_total",
+            "conductor_outcome_votes_total",
             "conductor_submit_seconds",
             "conductor_execute_seconds",
             "conductor_close_seconds",
             "conductor_added_seconds",
             "conductor_commit_seconds",
+            "conductor_attestation_seconds",
         ];
         assert_eq!(super::ALL.names(), expected);
     }

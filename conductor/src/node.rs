@@ -5,16 +5,16 @@ use std::{mem, sync::Arc, time::Instant};
 use counterpoint_service::{probes, sequencer::METRICS};
 use eyre::{OptionExt, WrapErr};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::info;
 
 use crate::{
     Config,
-    assembly::Closed,
+    attester::{Attester, Hints, Tip, Tips, Voter},
     board::Board,
     commit::{Committer, Executed, WAITING},
-    derivation::{Derivation, Source},
+    derivation::{Derivation, Derived, Source},
     engine::{Driver, EngineClient, ExecutionClient},
     evm::{DiskStore, StateSource, Store},
     exit, metric,
@@ -73,6 +73,7 @@ async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -
             Arc::new(thin)
         }
     };
+    let voter = config.voter(&source, progress.trusted.chain_id())?;
     let mut committer = Committer {
         store,
         pending: Arc::clone(&pending),
@@ -80,11 +81,14 @@ async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -
         client_head: 0,
         data_dir: config.data_dir.clone(),
         board: board.clone(),
+        voter: voter.clone(),
     };
     committer.recover(progress.head()).await?;
     let receipts = Arc::new(Receipts::after(progress.header.number, &progress.extra));
     board.attach(Arc::clone(&receipts));
     let serving = serve(config, Arc::clone(&receipts), shutdown.clone());
+    let (tips, followed) = watch::channel(None);
+    let attesting = attest(voter, &source, &states, &progress, followed);
     let pipeline = Pipeline {
         source,
         mode: config.mode,
@@ -92,6 +96,7 @@ async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -
         pending,
         receipts,
         tip: progress,
+        tips,
     };
     let conducting = async {
         let left = pipeline.run(committer).await?;
@@ -99,8 +104,38 @@ async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -
         shutdown.cancel();
         Ok(())
     };
-    tokio::try_join!(serving, conducting)?;
+    tokio::try_join!(serving, conducting, attesting)?;
     Ok(())
+}
+
+/// Attests the legs of the rollup, if that is asked for, as long as there are tips.
+fn attest(
+    voter: Option<Voter>,
+    source: &Source,
+    states: &Arc<dyn StateSource>,
+    progress: &Progress,
+    tips: Tips,
+) -> impl Future<Output = eyre::Result<()>> + use<> {
+    let rollup_id = source.rollup.rollup_id;
+    let attester = voter.map(|voter| Attester {
+        voter,
+        rollup_id,
+        specification: source.specification.clone(),
+        states: Arc::clone(states),
+        trusted: progress.trusted.clone(),
+    });
+    async move {
+        let Some(attester) = attester else {
+            return Ok(());
+        };
+        info!(attester = %attester.voter.key(), "attesting");
+        attester.voter.tell_again(&rollup_id)?;
+        let mut hints = Hints::follow(attester.voter.sequencer(), &[rollup_id]);
+        match hints.pop() {
+            Some(hints) => attester.run(hints, tips).await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// The client as the one who has the state.
@@ -161,6 +196,8 @@ struct Pipeline {
     receipts: Arc<Receipts>,
     /// Where the last executed block leads; its commitment may still be under way.
     tip: Progress,
+    /// Tells attesters where that is.
+    tips: watch::Sender<Option<Arc<Tip>>>,
 }
 
 impl Pipeline {
@@ -191,12 +228,12 @@ impl Pipeline {
         let receipts = Arc::clone(&self.receipts);
         let mut derivation = Derivation::new(self.source.clone(), states, &self.tip, receipts);
         while self.tip.left.is_none() {
-            let Some((closed, slot_secs)) = derivation.next(&self.tip).await? else {
+            let Some(derived) = derivation.next(&self.tip).await? else {
                 // So short a notice that no block has told of it.
                 self.tip.left = Some(derivation.config().clone());
                 return Ok(());
             };
-            let executed = self.stage(closed, slot_secs, derivation.arrived())?;
+            let executed = self.stage(derived, derivation.arrived())?;
             if blocks.send(executed).await.is_err() {
                 return Ok(());
             }
@@ -209,20 +246,19 @@ impl Pipeline {
     }
 
     /// Makes the block the tip: what comes next is executed on top of it.
-    fn stage(
-        &mut self,
-        mut closed: Closed,
-        slot_secs: u8,
-        arrived: Instant,
-    ) -> eyre::Result<Executed> {
-        let legs = mem::take(&mut closed.legs);
-        let (progress, block, batch) = Progress::after(closed, &self.source.specification)?;
+    fn stage(&mut self, mut derived: Derived, arrived: Instant) -> eyre::Result<Executed> {
+        let legs = mem::take(&mut derived.closed.legs);
+        let (tip, config) = (derived.tip(arrived), derived.config);
+        let specification = &self.source.specification;
+        let (progress, block, batch) = Progress::after(derived.closed, specification)?;
+        self.tips.send_replace(None);
         self.pending.push(Arc::new(batch));
+        self.tips.send_replace(Some(Arc::new(tip)));
         self.tip = progress.clone();
         Ok(Executed {
             block,
             progress,
-            slot_secs,
+            config,
             arrived,
             legs,
         })

@@ -1,6 +1,6 @@
 //! What must hold before the first block: the right sequencer, registration, files and client.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use alloy_primitives::B256;
 use counterpoint_core::{light::TrustedState, primitive::RollupId, registry::RollupConfig};
@@ -35,7 +35,16 @@ pub(crate) struct Peers {
     pub(crate) rollup: RollupConfig,
 }
 
-impl Peers {
+/// What a rollup's blocks are derived from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) specification: Specification,
+    /// What trust in the sequencer starts from.
+    pub(crate) trusted: TrustedState,
+    pub(crate) rollup: RollupConfig,
+}
+
+impl Origin {
     /// Where `store` stands, trusting what is trusted now.
     pub(crate) fn progress(&self, store: &dyn Store) -> eyre::Result<Progress> {
         let first = self.rollup.first_height;
@@ -47,6 +56,18 @@ impl Peers {
         );
         progress.trusted = self.trusted.clone();
         Ok(progress)
+    }
+}
+
+impl Peers {
+    /// Where `store` stands, trusting what is trusted now.
+    pub(crate) fn progress(&self, store: &dyn Store) -> eyre::Result<Progress> {
+        let origin = Origin {
+            specification: self.specification.clone(),
+            trusted: self.trusted.clone(),
+            rollup: self.rollup.clone(),
+        };
+        origin.progress(store)
     }
 
     /// Where blocks come from, and who takes them.
@@ -63,10 +84,6 @@ impl Peers {
 
 /// Waits for all of them, to go on with what is in `store`.
 pub(crate) async fn meet(config: &Config, board: &Board, store: &dyn Store) -> eyre::Result<Peers> {
-    let specification = tokio::task::block_in_place(|| {
-        info!("reading rollup_genesis; the first time its accounts are imported");
-        Specification::load(&config.rollup_genesis, store)
-    })?;
     let root = TrustRoot::read(
         &config.sequencer_genesis,
         config.trust_height,
@@ -77,20 +94,45 @@ pub(crate) async fn meet(config: &Config, board: &Board, store: &dyn Store) -> e
     evidence.refuse_fork()?;
     let sequencer = Client::with_evidence(&config.sequencers, evidence)?;
     board.watch(sequencer.clone());
-    let stored = Progress::trusted(store)?;
-    let trusted = root.start(stored.as_ref(), &sequencer).await?;
-    let rollup = match Progress::left(store)? {
-        // The sequencer may have forgotten it.
-        Some(rollup) => rollup,
-        None => registered(&sequencer, &config.rollup, &trusted).await?,
-    };
-    check_registration(&rollup, &config.rollup, &specification)?;
+    let files = (config.rollup.as_str(), config.rollup_genesis.as_path());
+    let Origin {
+        specification,
+        trusted,
+        rollup,
+    } = origin(files, &root, &sequencer, store).await?;
     check_client(&client, &specification, &board.readiness).await?;
     Ok(Peers {
         specification,
         trusted,
         sequencer,
         client,
+        rollup,
+    })
+}
+
+/// Reads a rollup's genesis file, and waits for the sequencer to prove that it is the one registered
+/// under its name.
+pub(crate) async fn origin(
+    (name, genesis): (&str, &Path),
+    root: &TrustRoot,
+    sequencer: &Client,
+    store: &dyn Store,
+) -> eyre::Result<Origin> {
+    let specification = tokio::task::block_in_place(|| {
+        info!("reading rollup_genesis; the first time its accounts are imported");
+        Specification::load(genesis, store)
+    })?;
+    let stored = Progress::trusted(store)?;
+    let trusted = root.start(stored.as_ref(), sequencer).await?;
+    let rollup = match Progress::left(store)? {
+        // The sequencer may have forgotten it.
+        Some(rollup) => rollup,
+        None => registered(sequencer, name, &trusted).await?,
+    };
+    check_registration(&rollup, name, &specification)?;
+    Ok(Origin {
+        specification,
+        trusted,
         rollup,
     })
 }

@@ -82,8 +82,8 @@ async fn verify(config: &Config, range: Range, store: Arc<dyn Store>) -> eyre::R
             Some(_) => None,
         };
         let left_at = tip.header.number;
-        let (closed, _) = next.ok_or_else(|| eyre!("the rollup has left with block {left_at}"))?;
-        let (progress, block, batch) = Progress::after(closed, &specification)?;
+        let derived = next.ok_or_else(|| eyre!("the rollup has left with block {left_at}"))?;
+        let (progress, block, batch) = Progress::after(derived.closed, &specification)?;
         tokio::task::block_in_place(|| store.commit(batch))?;
         tip = progress;
         if tip.header.number >= range.from {

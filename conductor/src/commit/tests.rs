@@ -25,6 +25,7 @@ impl Fixture {
                 client_head: 0,
                 data_dir: directory.path().to_owned(),
                 board: Board::new(),
+                voter: None,
             },
             rollup: Rollup::new(),
             directory,
@@ -50,7 +51,7 @@ impl Fixture {
         Executed {
             block,
             progress,
-            slot_secs: 1,
+            config: config(),
             arrived: Instant::now(),
             legs: Vec::new(),
         }

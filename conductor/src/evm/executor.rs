@@ -25,7 +25,7 @@ use revm::{
     DatabaseCommit,
     context::{
         BlockEnv, CfgEnv, TxEnv,
-        result::{EVMError, ExecutionResult},
+        result::{EVMError, ExecutionResult, HaltReason},
     },
     context_interface::block::BlobExcessGasAndPrice,
     database::{State, states::bundle_state::BundleRetention},
@@ -118,6 +118,8 @@ pub struct BlockBuilder {
     transactions: Vec<TxEnvelope>,
     receipts: Vec<ReceiptEnvelope>,
     logs: u64,
+    /// Whether the last transaction ran out of gas.
+    out_of_gas: bool,
     /// Items that are to come.
     screened: VecDeque<(bytes::Bytes, Screened)>,
 }
@@ -183,6 +185,7 @@ impl BlockBuilder {
             receipts: Vec::new(),
             screened: VecDeque::new(),
             logs: 0,
+            out_of_gas: false,
             inputs,
         };
         builder.system_call(BEACON_ROOTS_ADDRESS, builder.inputs.beacon_root)?;
@@ -201,6 +204,18 @@ impl BlockBuilder {
         changes.retain(|address, _| *address == contract);
         self.evm.db_mut().commit(changes);
         Ok(())
+    }
+
+    /// What a unit of gas costs at least, in wei.
+    #[must_use]
+    pub fn base_fee(&self) -> u64 {
+        self.base_fee
+    }
+
+    /// Whether the last transaction that was included failed because it ran out of gas.
+    #[must_use]
+    pub fn out_of_gas(&self) -> bool {
+        self.out_of_gas
     }
 
     /// Executes one item, if the rules let it in. `next` are those that will follow.
@@ -273,6 +288,13 @@ impl BlockBuilder {
     ) -> Result<Outcome, ExecuteError> {
         let gas_used = result.tx_gas_used();
         self.gas_used = self.gas_used.saturating_add(gas_used);
+        self.out_of_gas = matches!(
+            result,
+            ExecutionResult::Halt {
+                reason: HaltReason::OutOfGas(_),
+                ..
+            }
+        );
         let (tx, from) = tx.into_parts();
         let receipt = Receipt {
             status: result.is_success().into(),

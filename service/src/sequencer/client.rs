@@ -20,8 +20,9 @@ use counterpoint_proto::sequencer::{
     GetAccountRequest, GetAccountResponse, GetChainRequest, GetChainResponse, GetFeesRequest,
     GetFeesResponse, GetHeaderRequest, GetHeaderResponse, GetInfoRequest, GetInfoResponse,
     GetRollupBlockRequest, GetRollupRequest, GetStateProofRequest, GetStateProofResponse,
-    GetTransactionRequest, ListRollupsRequest, RollupBlock, StreamRollupBlocksRequest,
-    SubmitTransactionRequest, SubmitTransactionResponse, get_rollup_request,
+    GetTransactionRequest, ListRollupsRequest, RollupBlock, ScheduledBundle,
+    StreamRollupBlocksRequest, StreamScheduledRequest, SubmitTransactionRequest,
+    SubmitTransactionResponse, bundles_client::BundlesClient, get_rollup_request,
     get_transaction_response, sequencer_client::SequencerClient,
 };
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
@@ -117,7 +118,7 @@ impl ClientError {
 }
 
 /// One of the nodes, as an answer came from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeId(usize);
 
 /// Asks several sequencer nodes: the one that has served best first, the others if it does not
@@ -136,6 +137,7 @@ struct Shared {
 struct Node {
     url: String,
     client: SequencerClient<Channel>,
+    bundles: BundlesClient<Channel>,
 }
 
 impl Client {
@@ -210,6 +212,15 @@ impl Client {
     /// Hands the same transaction in to every node, in case the one that took it keeps it to itself.
     /// Whoever does not answer soon is passed over.
     pub async fn submit_to_all(&self, transaction: &Bytes) {
+        self.submit_to_each(transaction, |_| {}).await;
+    }
+
+    /// The same; `heard` is told of each answer as it comes.
+    pub async fn submit_to_each(
+        &self,
+        transaction: &Bytes,
+        mut heard: impl FnMut(SubmitTransactionResponse),
+    ) {
         let submit = |node| {
             let request = SubmitTransactionRequest {
                 transaction: transaction.clone(),
@@ -219,7 +230,38 @@ impl Client {
             };
             self.ask_soon(node, ask)
         };
-        let _ = join_all(self.order().into_iter().map(submit)).await;
+        let mut asked: FuturesUnordered<_> = self.order().into_iter().map(submit).collect();
+        while let Some(answer) = asked.next().await {
+            if let Ok(answer) = answer {
+                heard(answer);
+            }
+        }
+    }
+
+    /// All nodes, in the operator's order.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..self.0.nodes.len()).map(NodeId)
+    }
+
+    /// What one node says that attesters of some rollups are to execute now; a hint, no more.
+    ///
+    /// # Errors
+    /// What the node answers, if it does not stream.
+    pub async fn scheduled(
+        &self,
+        node: NodeId,
+        rollups: &[RollupId],
+    ) -> Result<Streaming<ScheduledBundle>, Status> {
+        let Some(Node { bundles, .. }) = self.0.nodes.get(node.0) else {
+            return Err(Status::internal("no such node"));
+        };
+        let id = |id: &RollupId| Bytes::copy_from_slice(id.as_bytes());
+        let rollup_ids = rollups.iter().map(id).collect();
+        let mut client = bundles.clone();
+        let opened = client.stream_scheduled(StreamScheduledRequest { rollup_ids });
+        let late = |_| Status::deadline_exceeded(format!("no answer within {TIMEOUT:?}"));
+        let opened = tokio::time::timeout(TIMEOUT, opened).await.map_err(late)?;
+        Ok(opened?.into_inner())
     }
 
     /// What each node says became of a transaction, of those that need not be left alone and answer
@@ -865,10 +907,12 @@ impl Node {
             .http2_keep_alive_interval(TIMEOUT)
             .keep_alive_timeout(TIMEOUT)
             .connect_lazy();
+        let bundles = BundlesClient::new(channel.clone());
         let client = SequencerClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
         Ok(Self {
             url: url.to_owned(),
             client,
+            bundles,
         })
     }
 }

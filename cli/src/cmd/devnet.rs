@@ -33,6 +33,9 @@ pub(crate) struct DevnetArgs {
     /// Length of a rollup's slot in seconds; 1 unless given.
     #[arg(long)]
     slot_secs: Option<u8>,
+    /// How many attesters each rollup has, its conductor counted, of which most must agree; 1 unless given.
+    #[arg(long)]
+    attesters: Option<usize>,
     /// Pause between sequencer blocks, such as 1s; 200ms unless given.
     #[arg(long, value_parser = interval)]
     block_interval: Option<u64>,
@@ -75,7 +78,8 @@ enum DevnetCommand {
 
 impl DevnetArgs {
     fn shapes_a_network(&self) -> bool {
-        let counts = self.validators.is_some() || self.rollups.is_some();
+        let parts = [self.validators, self.attesters];
+        let counts = parts.iter().any(Option::is_some) || self.rollups.is_some();
         let times = self.slot_secs.is_some() || self.block_interval.is_some();
         counts || times || self.base_port.is_some() || self.json
     }
@@ -143,6 +147,7 @@ async fn up(args: DevnetArgs) -> eyre::Result<()> {
 fn options(args: &DevnetArgs, dir: PathBuf) -> eyre::Result<Options> {
     let plan = Plan::read(&dir)?;
     let slot_secs = |plan: &Plan| plan.rollups.first().map(|rollup| rollup.slot_secs);
+    let attesters = |plan: &Plan| usize::from(plan.attested) + plan.attesters.len();
     let has = plan.as_ref();
     let rollups = args.rollups.map(usize::try_from).transpose()?;
     Ok(Options {
@@ -159,6 +164,7 @@ fn options(args: &DevnetArgs, dir: PathBuf) -> eyre::Result<Options> {
             has.and_then(slot_secs),
             1,
         )?],
+        attesters: pick("attesters", args.attesters, has.map(attesters), 1)?,
         block_interval_ms: pick(
             "block-interval",
             args.block_interval,

@@ -21,6 +21,9 @@ pub struct Info {
     pub composer: ComposerInfo,
     /// Rollups.
     pub rollups: Vec<RollupInfo>,
+    /// Attesters of every rollup beside the conductors.
+    #[serde(default)]
+    pub attesters: Vec<AttesterInfo>,
     /// Keys with money on every rollup.
     pub accounts: Vec<AccountInfo>,
     /// File with a sequencer account that has money.
@@ -76,6 +79,15 @@ pub struct RollupInfo {
     pub conductor_rpc: String,
 }
 
+/// An attester of every rollup.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AttesterInfo {
+    /// Its name.
+    pub name: String,
+    /// Its probes.
+    pub http: String,
+}
+
 /// An account on every rollup.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AccountInfo {
@@ -110,11 +122,16 @@ impl Info {
             address: account.address().to_string(),
             private_key: format!("0x{}", hex::encode(account.to_bytes())),
         });
+        let attesters = plan.attesters.iter().map(|attester| AttesterInfo {
+            name: attester.name.clone(),
+            http: url(attester.http),
+        });
         Self {
             chain_id: plan.chain_id.clone(),
             validators: validators.collect(),
             rollups: rollups.collect(),
             accounts: accounts.collect(),
+            attesters: attesters.collect(),
             composer: ComposerInfo {
                 http: url(plan.composer.http),
                 rpc: composer_rpc,

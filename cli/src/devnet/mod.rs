@@ -149,11 +149,19 @@ impl Devnet {
         for rollup in &plan.rollups {
             self.spawn(&format!("{}-conductor", rollup.name))?;
         }
+        for attester in &plan.attesters {
+            self.spawn(&attester.name)?;
+        }
         self.spawn("composer")?;
         for rollup in &plan.rollups {
             say(&format!("waiting for the first block of {}", rollup.name));
             let name = format!("{}-conductor", rollup.name);
             self.await_ready(&name, &url(rollup.conductor_http)).await?;
+        }
+        for attester in &plan.attesters {
+            say(&format!("waiting for {}", attester.name));
+            self.await_ready(&attester.name, &url(attester.http))
+                .await?;
         }
         say("waiting for the composer");
         self.await_ready("composer", &url(plan.composer.http)).await
@@ -325,7 +333,11 @@ impl Devnet {
     /// # Errors
     /// A process cannot be stopped.
     pub async fn stop(&mut self) -> eyre::Result<()> {
-        for suffix in ["composer", "-conductor", "-geth", "-cometbft", "-app"] {
+        let attesters = self.plan.attesters.iter();
+        let attesters: Vec<String> = attesters.map(|one| one.name.clone()).collect();
+        let attesters = attesters.iter().map(String::as_str);
+        let others = ["composer", "-conductor", "-geth", "-cometbft", "-app"];
+        for suffix in attesters.chain(others) {
             let patience = if suffix == "-cometbft" {
                 COMETBFT_PATIENCE
             } else {
@@ -408,6 +420,14 @@ fn specs(
     let mut specs = vec![service_spec("composer", "composer".into(), layout, program)];
     for node in plan.nodes() {
         specs.extend(node_specs(node, layout, options, cometbft));
+    }
+    for attester in &plan.attesters {
+        specs.push(service_spec(
+            "attester",
+            attester.name.clone(),
+            layout,
+            program,
+        ));
     }
     for rollup in &plan.rollups {
         let name = format!("{}-conductor", rollup.name);

@@ -9,7 +9,7 @@ use std::{
 
 use alloy_primitives::keccak256;
 use alloy_signer_local::PrivateKeySigner;
-use counterpoint_core::fees::FeeParams;
+use counterpoint_core::{atomic::AttesterKeys, fees::FeeParams};
 use eyre::{WrapErr, bail};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,9 @@ pub struct Options {
     pub rollups: usize,
     /// Lengths of slots, for the rollups in turn.
     pub slot_secs: Vec<u8>,
+    /// How many attesters each rollup has: its conductor, and others beside it. None, and it takes no
+    /// legs of bundles.
+    pub attesters: usize,
     /// Pause between sequencer blocks, in milliseconds.
     pub block_interval_ms: u64,
     /// The first of a row of ports; free ones are picked if there is none.
@@ -124,6 +127,21 @@ pub struct Plan {
     pub composer: ComposerPlan,
     /// Rollups.
     pub rollups: Vec<RollupPlan>,
+    /// Whether conductors are attesters of their rollups.
+    #[serde(default)]
+    pub attested: bool,
+    /// Attesters of all rollups beside the conductors.
+    #[serde(default)]
+    pub attesters: Vec<AttesterPlan>,
+}
+
+/// An attester of every rollup that has no client of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttesterPlan {
+    /// `attester-1`, `attester-2`, …
+    pub name: String,
+    /// Its probes.
+    pub http: u16,
 }
 
 /// One validator: CometBFT and our application.
@@ -197,6 +215,9 @@ impl Plan {
         if !(1..=MAX_VALIDATORS).contains(&options.validators) {
             bail!("--validators must lie in 1..={MAX_VALIDATORS}");
         }
+        if options.attesters > AttesterKeys::MAX_KEYS {
+            bail!("--attesters must be at most {}", AttesterKeys::MAX_KEYS);
+        }
         if options.rollups > ROLLUP_NAMES.len() {
             bail!("--rollups must be at most {}", ROLLUP_NAMES.len());
         }
@@ -232,6 +253,18 @@ impl Plan {
             .zip(lengths.iter().copied().cycle())
             .map(|named| rollup(named, &mut ports))
             .collect::<eyre::Result<_>>()?;
+        let beside = |at| {
+            Ok(AttesterPlan {
+                name: format!("attester-{at}"),
+                http: ports.take()?,
+            })
+        };
+        let attesters = match options.rollups {
+            0 => Vec::new(),
+            _ => (1..options.attesters)
+                .map(beside)
+                .collect::<eyre::Result<_>>()?,
+        };
         let chain_id = "counterpoint-devnet".to_owned();
         Ok(Self {
             chain_id,
@@ -243,6 +276,8 @@ impl Plan {
             joined: Vec::new(),
             composer,
             rollups,
+            attested: options.attesters > 0,
+            attesters,
         })
     }
 

@@ -14,7 +14,7 @@ use counterpoint_conductor::{
     evm::MemStore,
 };
 use counterpoint_core::{
-    atomic::Attesters,
+    atomic::{AttesterKeys, AttesterSet, Attesters},
     authority::Authority,
     genesis::{GenesisAccount, SequencerGenesis},
     key::{PublicKey, SecretKey},
@@ -144,6 +144,18 @@ impl Layout {
         self.dir.join("faucet.key")
     }
 
+    /// The key of an attester, which is a rollup's conductor or a part of its own.
+    #[must_use]
+    pub fn attester_key(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}-attester.key"))
+    }
+
+    /// What was said with that key.
+    #[must_use]
+    pub fn votes(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}-votes"))
+    }
+
     /// A process's log.
     #[must_use]
     pub fn log(&self, process: &str) -> PathBuf {
@@ -172,10 +184,21 @@ pub fn write(plan: &Plan, layout: &Layout, geth: &Path, detours: &Detours) -> ey
     let composer = keys::create(&layout.composer_key())?;
     let bundles = keys::create(&layout.bundles_key())?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let others = plan.attesters.iter();
+    let others = others.map(|attester| keys::create(&layout.attester_key(&attester.name)));
+    let others: Vec<PublicKey> = others
+        .map(|key| Ok(key?.public_key()))
+        .collect::<eyre::Result<_>>()?;
     let rollups = plan
         .rollups
         .iter()
-        .map(|rollup| write_rollup(rollup, layout, geth, now, &faucet))
+        .map(|rollup| {
+            let attesters = match plan.attested {
+                true => attesters(rollup, layout, &others)?,
+                false => Attesters::default(),
+            };
+            write_rollup(rollup, layout, geth, now, &faucet, attesters)
+        })
         .collect::<eyre::Result<_>>()?;
     let funded = [&faucet, &composer, &bundles].map(|key| GenesisAccount {
         address: key.public_key().address(),
@@ -191,12 +214,29 @@ pub fn write(plan: &Plan, layout: &Layout, geth: &Path, detours: &Detours) -> ey
     write_services(plan, layout)
 }
 
+/// A rollup's conductor and the others; most of them must agree.
+fn attesters(
+    rollup: &RollupPlan,
+    layout: &Layout,
+    others: &[PublicKey],
+) -> eyre::Result<Attesters> {
+    let conductor = keys::create(&layout.attester_key(&rollup.name))?.public_key();
+    let mut keys = [&[conductor], others].concat();
+    keys.sort();
+    let threshold = u8::try_from(keys.len() / 2 + 1)?;
+    Ok(Attesters(Some(AttesterSet {
+        epoch: 1,
+        members: AttesterKeys::new(keys, threshold)?,
+    })))
+}
+
 fn write_rollup(
     rollup: &RollupPlan,
     layout: &Layout,
     geth: &Path,
     now: Duration,
     owner: &SecretKey,
+    attesters: Attesters,
 ) -> eyre::Result<RollupConfig> {
     fs::create_dir_all(layout.dir.join(&rollup.name))?;
     let timestamp = now.as_secs() - GENESIS_MARGIN_SECS;
@@ -228,7 +268,7 @@ fn write_rollup(
         tip_share_bps: 0,
         max_bytes_per_block: 2 << 20,
         max_items_per_block: 20_000,
-        attesters: Attesters::default(),
+        attesters,
         status: RollupStatus::Active,
     })
 }
@@ -556,7 +596,7 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
     });
     write_config(layout, "composer", &composer)?;
     for rollup in &plan.rollups {
-        let config = json!({
+        let mut config = json!({
             "rollup": rollup.name,
             "sequencers": sequencers,
             "sequencer_genesis": layout.sequencer_genesis(),
@@ -569,7 +609,28 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
             "grpc_listen": address(rollup.conductor_grpc),
             "rpc_listen": address(rollup.conductor_rpc),
         });
+        if plan.attested {
+            config["attester_key_file"] = json!(layout.attester_key(&rollup.name));
+            config["votes_dir"] = json!(layout.votes(&rollup.name));
+        }
         write_config(layout, &format!("{}-conductor", rollup.name), &config)?;
+    }
+    let rollups = plan.rollups.iter();
+    let rollups = rollups.map(
+        |rollup| json!({ "name": rollup.name, "genesis": layout.rollup_genesis(&rollup.name) }),
+    );
+    let rollups: Vec<_> = rollups.collect();
+    for attester in &plan.attesters {
+        let config = json!({
+            "sequencers": sequencers,
+            "sequencer_genesis": layout.sequencer_genesis(),
+            "key_file": layout.attester_key(&attester.name),
+            "votes_dir": layout.votes(&attester.name),
+            "data_dir": layout.dir.join(&attester.name),
+            "http_listen": address(attester.http),
+            "rollups": rollups,
+        });
+        write_config(layout, &attester.name, &config)?;
     }
     Ok(())
 }

@@ -89,6 +89,7 @@ pub(super) async fn run(args: &ComposerArgs) -> eyre::Result<Value> {
         validators: 1,
         rollups: 1,
         slot_secs: vec![1],
+        attesters: 0,
         block_interval_ms: 200,
         base_port: None,
         max_block_bytes: MAX_BLOCK_BYTES,

@@ -321,6 +321,7 @@ impl Network {
             validators: args.validators,
             rollups: 0,
             slot_secs: vec![1],
+            attesters: 0,
             block_interval_ms: 0,
             base_port: None,
             max_block_bytes: args.block_bytes,

@@ -69,6 +69,12 @@ composer-kills kills="100" seed=`date +%s`:
     COUNTERPOINT_KILLS={{kills}} COUNTERPOINT_KILLS_SEED={{seed}} \
         cargo test --workspace --test network composer_kills -- --nocapture
 
+# So many atomic bundles on three rollups with three attesters each, some bound to fail, while nodes,
+# conductors, attesters and clients are killed; a seed repeats its choices.
+bundles count="1000" seed=`date +%s`:
+    COUNTERPOINT_BUNDLES={{count}} COUNTERPOINT_BUNDLES_SEED={{seed}} \
+        cargo test --workspace --test network attesters::storm -- --nocapture
+
 # Load by a tool not written here (viem, autocannon or web3.py) on a running devnet.
 load tool network=".devnet":
     tests/load/run {{tool}} {{network}}

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
 mod adversary;
+mod attesters;
 mod batches;
 mod bundles;
 mod composer_kills;

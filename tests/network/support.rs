@@ -67,6 +67,7 @@ impl Network {
             validators,
             rollups,
             slot_secs: vec![1],
+            attesters: 0,
             block_interval_ms: 200,
             base_port: None,
             max_block_bytes: MAX_BLOCK_BYTES,

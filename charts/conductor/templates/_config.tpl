@@ -12,6 +12,10 @@
 {{- if eq .Values.config.mode "thin" }}
 {{- $_ := set $fixed "testing_ipc" "/run/counterpoint/geth.ipc" }}
 {{- end }}
+{{- if .Values.attester.existingSecret }}
+{{- $_ := set $fixed "attester_key_file" "/run/secrets/counterpoint/attester/attester.key" }}
+{{- $_ := set $fixed "votes_dir" "/var/lib/counterpoint/votes" }}
+{{- end }}
 {{- include "common.toml" (mustMergeOverwrite (deepCopy .Values.config) $fixed) }}
 {{- end -}}
 
@@ -93,6 +97,9 @@ NoDial = true
 - { name: jwt, mountPath: /run/secrets/counterpoint/jwt, readOnly: true }
 - { name: socket, mountPath: /run/counterpoint }
 - { name: store, mountPath: /var/lib/counterpoint }
+{{- if .Values.attester.existingSecret }}
+- { name: attester, mountPath: /run/secrets/counterpoint/attester, readOnly: true }
+{{- end }}
 {{- end -}}
 
 {{- define "conductor.client.mounts" -}}

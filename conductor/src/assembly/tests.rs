@@ -219,7 +219,11 @@ fn a_leg_that_fails_is_taken_as_it_is() {
         .iter()
         .map(|(_, result)| result.clone())
         .collect();
-    let status = |at: usize| came[at].as_ref().map(alloy_consensus::ReceiptEnvelope::status);
+    let status = |at: usize| {
+        came[at]
+            .as_ref()
+            .map(alloy_consensus::ReceiptEnvelope::status)
+    };
     assert_eq!(status(0), Ok(true));
     assert_eq!(status(1), Ok(false));
     assert_eq!(status(2), Err(&SkipReason::Nonce));

@@ -119,6 +119,14 @@ async fn bundles_run_whole_or_never_and_a_lie_is_shown() {
     lie(&network, &doomed, &keys).await;
     let record = doomed.record(&network).await;
     let block = record.release.unwrap().legs[1].block_number;
+    say("the same lie is worth nothing against a user's own attester");
+    let own = SecretKey::from_seed([99; 32]).public_key();
+    let guarded = Transfers::default().attempts(3).extra(own);
+    let guarded = guarded.doomed(&network, account(2)).await;
+    guarded.hand_in(&network).await;
+    lie(&network, &guarded, &keys).await;
+    assert_eq!(guarded.record(&network).await.status, aborted);
+    guarded.never_ran(&network).await;
     let name = bundle::name(&network, ids[1]);
     let directory = network.layout().dir.join(&name).join("conductor/evidence");
     let report = directory.join(format!("leg-{block}/report.txt"));
@@ -166,14 +174,14 @@ async fn take_keys(network: &mut Network) -> Vec<SecretKey> {
     keys
 }
 
-async fn released(network: &Network, sample: &Sample) {
-    wait_for("a release", || async {
-        sample.record(network).await.release.map(drop)
+async fn decided(network: &Network, sample: &Sample) {
+    wait_for("a bundle to be decided", || async {
+        (!sample.record(network).await.status.is_live()).then_some(())
     })
     .await;
 }
 
-/// Signs with all keys that a bundle commits, until it is released.
+/// Signs with all keys that a bundle commits, until it is released or given up.
 async fn lie(network: &Network, sample: &Sample, keys: &[SecretKey]) {
     let url = network.info.validators[0].grpc.clone();
     let mut client = BundlesClient::connect(url).await.unwrap();
@@ -190,7 +198,7 @@ async fn lie(network: &Network, sample: &Sample, keys: &[SecretKey]) {
         loop {
             let slot = tokio::select! {
                 slot = slots.message() => slot.unwrap().unwrap(),
-                () = released(network, sample) => return,
+                () = decided(network, sample) => return,
             };
             for leg in slot.legs {
                 let ballot = Ballot::try_from_slice(&leg.borsh_ballot).unwrap();

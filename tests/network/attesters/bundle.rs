@@ -19,6 +19,7 @@ use counterpoint_core::{
         AtomicBundle, BundleTerms, Caller, EvmSignature, LegSeal, Message, OnAbort, SealedTx,
         auth_digest, keccak, session_id,
     },
+    key::PublicKey,
     primitive::{Amount, EvmAddress, Hash, RollupId},
     state::{AbortReason, BundleRecord, BundleStatus},
 };
@@ -87,6 +88,7 @@ impl Step {
 pub(super) struct Transfers {
     on_abort: OnAbort,
     attempts: u8,
+    extra: Vec<PublicKey>,
 }
 
 impl Default for Transfers {
@@ -94,6 +96,7 @@ impl Default for Transfers {
         Self {
             on_abort: OnAbort::FailFast,
             attempts: 32,
+            extra: Vec::new(),
         }
     }
 }
@@ -105,6 +108,18 @@ impl Transfers {
 
     pub(super) fn attempts(self, attempts: u8) -> Self {
         Self { attempts, ..self }
+    }
+
+    /// Nothing runs without this key's word.
+    pub(super) fn extra(self, key: PublicKey) -> Self {
+        let extra = vec![key];
+        Self { extra, ..self }
+    }
+
+    /// A transfer on one rollup, a call that reverts on the other.
+    pub(super) async fn doomed(&self, network: &Network, who: Who) -> Sample {
+        let legs = [vec![Step::transfer()], vec![Step::call(&closeCall {})]];
+        Draft::new(network, who).finish(network, legs, self).await
     }
 
     /// A transfer on each rollup, by an account.
@@ -228,7 +243,7 @@ impl Draft {
             valid_until: now() + 3_000,
             on_abort: how.on_abort,
             max_attempts: how.attempts,
-            extra_attesters: vec![],
+            extra_attesters: how.extra.clone(),
             tip_per_attempt: Amount::new(10),
         };
         let id = terms.bundle_id();
@@ -304,9 +319,7 @@ pub(super) async fn unread(network: &Network, who: Who) -> Sample {
 
 /// A transfer on the first rollup, and a call that reverts on the second.
 pub(super) async fn reverting(network: &Network, who: Who) -> Sample {
-    let legs = [vec![Step::transfer()], vec![Step::call(&closeCall {})]];
-    let draft = Draft::new(network, who);
-    draft.finish(network, legs, &Transfers::default()).await
+    Transfers::default().doomed(network, who).await
 }
 
 /// Seals and reveals several bundles.

@@ -38,7 +38,8 @@ impl Hops {
         HOPS.into_iter().map(hop).collect()
     }
 
-    fn hop(&self, before: &Self, name: &str) -> Value {
+    /// One hop by the name of its metric.
+    pub(super) fn hop(&self, before: &Self, name: &str) -> Value {
         let more = |key: &str| {
             let was = before.0.get(key).copied().unwrap_or_default();
             self.0.get(key).copied().unwrap_or_default() - was

@@ -3,6 +3,7 @@
 //! `composer` takes transactions in beside geth's own pool; `conductor` makes blocks beside a client that executes the same ones; `catch-up` wipes both and
 //! waits until they are back.
 
+mod bundles;
 mod catch_up;
 mod commits;
 mod composer;
@@ -27,6 +28,8 @@ enum Load {
     Sequencer(sequencer::SequencerArgs),
     /// Transfers by JSON-RPC into a running network, up to the execution client's head.
     Transfers(transfers::TransfersArgs),
+    /// Atomic bundles on a running network: to their release, early receipts and heads.
+    Bundles(bundles::BundlesArgs),
     /// Transactions taken in per second by a network of its own, beside geth's own pool.
     Composer(composer::ComposerArgs),
     /// Blocks on top of many accounts, made by us and executed by geth.
@@ -39,6 +42,7 @@ pub(crate) async fn run(args: BenchArgs) -> eyre::Result<()> {
     let result = match args.load {
         Load::Sequencer(args) => sequencer::run(&args).await?,
         Load::Transfers(args) => transfers::run(&args).await?,
+        Load::Bundles(args) => bundles::run(&args).await?,
         Load::Composer(args) => composer::run(&args).await?,
         Load::Conductor(args) => conductor::run(&args).await?,
         Load::CatchUp(args) => catch_up::run(&args).await?,

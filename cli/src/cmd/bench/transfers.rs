@@ -353,18 +353,18 @@ fn number(value: &Value) -> eyre::Result<u64> {
 
 /// A JSON-RPC endpoint.
 #[derive(Clone)]
-struct Rpc {
+pub(super) struct Rpc {
     http: reqwest::Client,
     url: String,
 }
 
 impl Rpc {
-    fn new(url: &str) -> Self {
+    pub(super) fn new(url: &str) -> Self {
         let (http, url) = (reqwest::Client::new(), url.to_owned());
         Self { http, url }
     }
 
-    async fn call(&self, method: &str, params: Value) -> eyre::Result<Value> {
+    pub(super) async fn call(&self, method: &str, params: Value) -> eyre::Result<Value> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let response = self.http.post(&self.url).json(&request).send().await?;
         let mut answer: Value = response.json().await?;

@@ -79,9 +79,13 @@ bundles count="1000" seed=`date +%s`:
     COUNTERPOINT_BUNDLES={{count}} COUNTERPOINT_BUNDLES_SEED={{seed}} \
         cargo test --workspace --test network attesters::storm -- --nocapture
 
-# Load by a tool not written here (viem, autocannon or web3.py) on a running devnet.
+# Load by a tool not written here (viem, autocannon, wrk or web3.py) on a running devnet.
 load tool network=".devnet":
     tests/load/run {{tool}} {{network}}
+
+# The composer's memory, minute by minute, under a load that lasts; it should stay flat.
+soak-composer minutes="60":
+    cargo run --release -- bench composer --soak-minutes {{minutes}}
 
 # The figures of docs/performance.md.
 bench:

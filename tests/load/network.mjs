@@ -25,8 +25,8 @@ function transfer(account, nonce, to, value) {
   return account.signTransaction({ chainId: chain.id, type: "eip1559", nonce, to, value, ...fees });
 }
 
-/** New wallets with a thousand ether each, paid from the devnet's account with this number. */
-export async function wallets(count, funder) {
+/** New wallets with so much ether each, paid from the devnet's account with this number. */
+export async function wallets(count, funder, ether = "1000") {
   const payer = privateKeyToAccount(network.accounts[funder].private_key);
   let nonce = await client.getTransactionCount({ address: payer.address, blockTag: "pending" });
   const run = Date.now();
@@ -34,7 +34,7 @@ export async function wallets(count, funder) {
   let last;
   for (let at = 0; at < count; at += 1) {
     const wallet = privateKeyToAccount(keccak256(toHex(`load/${run}/${at}`)));
-    const raw = await transfer(payer, nonce++, wallet.address, parseEther("1000"));
+    const raw = await transfer(payer, nonce++, wallet.address, parseEther(ether));
     last = await client.sendRawTransaction({ serializedTransaction: raw });
     made.push(wallet);
   }

@@ -195,13 +195,18 @@ impl Intake {
             head,
         };
         let intake = Arc::clone(self);
-        let inspected = {
+        let inspect = move |seated: Seated| (intake.inspect_one(&seated.raw, &known), seated);
+        let is_alone = seated.len() == 1;
+        let inspect_all = move || seated.into_iter().map(inspect).collect::<Vec<_>>();
+        let inspected = if is_alone {
+            // One signature takes less time than to hand it to another thread and back.
+            inspect_all()
+        } else {
             let _job = self.jobs.acquire().await;
-            let inspect = move |seated: Seated| (intake.inspect_one(&seated.raw, &known), seated);
-            spawn_blocking(|| seated.into_iter().map(inspect).collect::<Vec<_>>()).await
+            spawn_blocking(inspect_all).await.unwrap_or_default()
         };
         let (mut candidates, mut known) = (Vec::new(), Vec::new());
-        for (inspected, Seated { at, seat, .. }) in inspected.unwrap_or_default() {
+        for (inspected, Seated { at, seat, .. }) in inspected {
             match inspected {
                 Ok(Inspected::Known(hash)) => known.push((at, hash)),
                 Ok(Inspected::New(checked)) => candidates.push(Candidate {

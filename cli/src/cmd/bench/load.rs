@@ -10,6 +10,8 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+/// Time before a moment at which a timer is not exact enough any more.
+const TIMER: Duration = Duration::from_millis(2);
 /// Longest latency that is told apart, in microseconds.
 const MAX_MICROS: u64 = 120_000_000;
 
@@ -84,9 +86,19 @@ where
     let mut tasks = JoinSet::new();
     for at in 0..count {
         let due = start + every * u32::try_from(at).unwrap_or(u32::MAX);
-        tokio::time::sleep_until(due.into()).await;
+        until(due).await;
         tasks.spawn(request(at, due));
     }
     let results = tasks.join_all().await;
     results.into_iter().filter_map(Result::err).collect()
+}
+
+/// Waits until a moment, and not a millisecond longer as a timer would.
+async fn until(due: Instant) {
+    if let Some(early) = due.checked_sub(TIMER) {
+        tokio::time::sleep_until(early.into()).await;
+    }
+    while Instant::now() < due {
+        tokio::task::yield_now().await;
+    }
 }

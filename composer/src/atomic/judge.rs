@@ -239,6 +239,8 @@ fn has_room(config: &RollupConfig, txs: usize, bytes: usize, gas: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use counterpoint_core::{registry::RollupStatus, slot::SlotSecs};
+
     use super::*;
     use crate::atomic::testing::{CHAIN, NOW, Sample, rollups};
 
@@ -281,8 +283,7 @@ mod tests {
         );
         check(
             |_, rollups| {
-                config(rollups, 0).status =
-                    counterpoint_core::registry::RollupStatus::Exiting(Height::new(99));
+                config(rollups, 0).status = RollupStatus::Exiting(Height::new(99));
             },
             "leg 0: rollup beta is about to leave",
         );
@@ -296,8 +297,8 @@ mod tests {
         );
         check(
             |sample, rollups| {
-                config(rollups, 0).slot_secs = counterpoint_core::slot::SlotSecs::new(7).unwrap();
-                config(rollups, 1).slot_secs = counterpoint_core::slot::SlotSecs::new(60).unwrap();
+                config(rollups, 0).slot_secs = SlotSecs::new(7).unwrap();
+                config(rollups, 1).slot_secs = SlotSecs::new(60).unwrap();
                 sample.terms.valid_until = NOW + 200;
             },
             "valid_until 1200: all its rollups open a block together at 1260",

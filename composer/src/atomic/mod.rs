@@ -23,15 +23,15 @@ use std::{
     time::Instant,
 };
 
-use alloy_primitives::Bytes;
+use alloy_primitives::{B256, Bytes};
 use counterpoint_core::{
     action::RevealLegs,
     atomic::{AtomicBundle, BundleDocument},
     key::SecretKey,
-    primitive::{Amount, Hash, Height, RollupId},
-    state::{BundleRecord, BundleStatus, Key, RollupRecord},
+    primitive::{Address, Amount, Hash, Height, RollupId},
+    state::{Account, BundleRecord, BundleStatus, Key, RollupRecord},
 };
-use counterpoint_service::sequencer::{Client, proven_record};
+use counterpoint_service::sequencer::{Client, ClientError, proven_record};
 use eyre::WrapErr;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -88,7 +88,7 @@ pub(crate) struct Site {
 #[derive(Debug)]
 pub(crate) struct Bundles {
     settings: BundleSettings,
-    payer: counterpoint_core::primitive::Address,
+    payer: Address,
     /// Most base units per byte.
     max_price: u64,
     store: Arc<Store>,
@@ -146,13 +146,13 @@ impl Bundles {
             same_auths(&known.bundle, &bundle)?;
             return Ok(json!({ "bundleId": show::hex(id) }));
         }
-        let rollups = self.rollups(&bundle).await?;
+        let (rollups, height) = self.rollups(&bundle).await?;
         let view = self.chain.view();
         judge::bundle(
             &bundle,
             view.trusted.chain_id(),
             &rollups,
-            view.height,
+            height,
             unix_secs(),
         )?;
         judge::auths(&bundle)?;
@@ -201,7 +201,7 @@ impl Bundles {
             Some(BundleStatus::Sealed) => {}
             Some(_) => return Err(unrevealed(&entry, "has its legs, or is over")),
         }
-        judge::legs(&entry.bundle, &legs, &self.rollups(&entry.bundle).await?)?;
+        judge::legs(&entry.bundle, &legs, &self.rollups(&entry.bundle).await?.0)?;
         let prices = self.prices();
         let cost = prices.about(prices.reveal(&legs));
         self.affords(cost).await?;
@@ -251,13 +251,13 @@ impl Bundles {
         let _seat = seat(&self.reads)?;
         let bundle = read_bundle(params)?;
         let legs = read_legs(bundle.id(), params, 1)?;
-        let rollups = self.rollups(&bundle).await?;
+        let (rollups, height) = self.rollups(&bundle).await?;
         let view = self.chain.view();
         judge::bundle(
             &bundle,
             view.trusted.chain_id(),
             &rollups,
-            view.height,
+            height,
             unix_secs(),
         )?;
         judge::legs(&bundle, &legs, &rollups)?;
@@ -290,16 +290,18 @@ impl Bundles {
         ))
     }
 
-    /// What the state has of the rollups that a bundle touches.
-    async fn rollups(&self, bundle: &AtomicBundle) -> Result<Rollups, RpcError> {
+    /// What the state has of the rollups that a bundle touches, and how new it is.
+    async fn rollups(&self, bundle: &AtomicBundle) -> Result<(Rollups, Height), RpcError> {
         let mut trusted = self.chain.view().trusted.clone();
-        let mut rollups = Rollups::new();
+        let (mut rollups, mut height) = (Rollups::new(), Height::new(0));
         for id in bundle.rollups() {
             let key = Key::Rollup(id);
             let proven = proven_record::<RollupRecord>(&self.client, &mut trusted, &key).await;
-            rollups.extend(proven.map_err(away)?.record.map(|record| (id, record)));
+            let proven = proven.map_err(away)?;
+            height = height.max(proven.height);
+            rollups.extend(proven.record.map(|record| (id, record)));
         }
-        Ok(rollups)
+        Ok((rollups, height))
     }
 
     /// What the state has of a bundle.
@@ -323,8 +325,7 @@ impl Bundles {
     async fn affords(&self, cost: u128) -> Result<(), RpcError> {
         let mut trusted = self.chain.view().trusted.clone();
         let key = Key::Account(self.payer);
-        let proven =
-            proven_record::<counterpoint_core::state::Account>(&self.client, &mut trusted, &key);
+        let proven = proven_record::<Account>(&self.client, &mut trusted, &key);
         let account = proven.await.map_err(away)?.record.unwrap_or_default();
         let (prices, waiting) = (self.prices(), self.store.to_seal());
         let due = |bundle: &AtomicBundle| prices.about(prices.seal(bundle)) + bundle.tips().get();
@@ -364,7 +365,7 @@ struct Options {
 }
 
 impl Site {
-    async fn receipt(&self, hash: alloy_primitives::B256) -> Value {
+    async fn receipt(&self, hash: B256) -> Value {
         if let Some(told) = self.early.receipt(&hash) {
             return serde_json::to_value(told.receipt).unwrap_or_default();
         }
@@ -425,7 +426,7 @@ fn unrevealed(entry: &Entry, why: &str) -> RpcError {
 }
 
 /// Nothing is wrong with the call.
-fn away(error: counterpoint_service::sequencer::ClientError) -> RpcError {
+fn away(error: ClientError) -> RpcError {
     RpcError::overloaded(format!(
         "no sequencer node proves the state now, try again later: {error}"
     ))

@@ -143,6 +143,15 @@ impl Way {
         }
     }
 
+    /// What the composer's last try came to nothing for.
+    async fn trouble(&self, bundle: &AtomicBundle) -> Option<String> {
+        let Self::Composer(composer) = self else {
+            return None;
+        };
+        let known = get(composer, bundle).await?;
+        known["trouble"].as_str().map(str::to_owned)
+    }
+
     /// Why nothing becomes of the bundle, if the composer knows.
     async fn refusal(&self, bundle: &AtomicBundle) -> Option<String> {
         let Self::Composer(composer) = self else {
@@ -188,7 +197,7 @@ async fn outcome(
     bundle: &AtomicBundle,
     way: &Way,
 ) -> eyre::Result<(BundleRecord, Height)> {
-    let mut last = None;
+    let (mut last, mut trouble) = (None, None);
     loop {
         let Some((record, height)) = verifier.record(bundle.id()).await? else {
             bail!("the chain has forgotten bundle 0x{}", bundle.id());
@@ -205,13 +214,10 @@ async fn outcome(
             Err(_) if is_released => return Ok((record, height)),
             in_time => in_time?,
         }
-        if let Way::Composer(composer) = way
-            && let Some(trouble) = get(composer, bundle)
-                .await
-                .as_ref()
-                .and_then(|it| it["trouble"].as_str())
-        {
-            eprintln!("the composer has trouble: {trouble}");
+        let now = way.trouble(bundle).await;
+        if let Some(now) = now.filter(|now| trouble.as_ref() != Some(now)) {
+            eprintln!("the composer has trouble: {now}");
+            trouble = Some(now);
         }
         tokio::time::sleep(LOOK).await;
     }

@@ -4,6 +4,7 @@
 mod adversary;
 mod attesters;
 mod batches;
+mod bundle_clients;
 mod bundles;
 mod composer_kills;
 mod crashes;

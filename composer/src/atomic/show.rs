@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fmt::Display};
 
 use counterpoint_core::{
-    atomic::Failure,
     primitive::{Hash, Height, RollupId},
     state::{AbortReason, BundleRecord, BundleStatus},
 };
@@ -50,7 +49,8 @@ pub(super) fn entry(entry: &Entry, sites: &Sites) -> Value {
             || entry.legs.is_some()
     );
     let stages = entry.stages.iter();
-    let stages = stages.map(|(status, height)| json!({ "stage": stage(status), "height": height }));
+    let stages =
+        stages.map(|(status, height)| json!({ "stage": status.to_string(), "height": height }));
     shown["stages"] = stages.collect();
     let legs = shown["legs"].as_array_mut().into_iter().flatten();
     for (leg, seal) in legs.zip(&terms.legs) {
@@ -80,7 +80,7 @@ pub(super) fn record(id: Hash, record: &BundleRecord, height: Height, sites: &Si
     });
     let mut shown = json!({
         "bundleId": hex(id),
-        "stage": stage(&record.status),
+        "stage": record.status.to_string(),
         "asOf": height,
         "sealedAt": record.height,
         "submitter": record.submitter,
@@ -93,7 +93,7 @@ pub(super) fn record(id: Hash, record: &BundleRecord, height: Height, sites: &Si
     match record.status {
         BundleStatus::Scheduled(at) => shown["scheduledFor"] = json!(at),
         BundleStatus::Aborted(reason) => {
-            shown["reason"] = json!(why(reason, sites));
+            shown["reason"] = json!(reason.explain(|id| site_name(id, sites)));
             if let AbortReason::Attested {
                 rollup_id,
                 tx,
@@ -104,7 +104,7 @@ pub(super) fn record(id: Hash, record: &BundleRecord, height: Height, sites: &Si
                     .legs
                     .iter()
                     .position(|leg| leg.rollup_id == rollup_id);
-                let failure = failure_name(failure);
+                let failure = failure.to_string();
                 shown["failure"] = json!({ "leg": leg, "transaction": tx, "failure": failure });
             }
         }
@@ -116,6 +116,11 @@ pub(super) fn record(id: Hash, record: &BundleRecord, height: Height, sites: &Si
     shown
 }
 
+fn site_name(id: &RollupId, sites: &Sites) -> String {
+    let site = sites.get(id);
+    site.map_or_else(|| hex(id), |site| site.name.clone())
+}
+
 fn named(id: RollupId, sites: &Sites) -> Value {
     let mut shown = Map::new();
     if let Some(site) = sites.get(&id) {
@@ -123,54 +128,6 @@ fn named(id: RollupId, sites: &Sites) -> Value {
     }
     shown.insert("rollupId".into(), hex(id).into());
     shown.into()
-}
-
-fn stage(status: &BundleStatus) -> &'static str {
-    match status {
-        BundleStatus::Sealed => "sealed",
-        BundleStatus::Queued => "queued",
-        BundleStatus::Scheduled(_) => "scheduled",
-        BundleStatus::Released => "released",
-        BundleStatus::Executed => "executed",
-        BundleStatus::Unconfirmed => "unconfirmed",
-        BundleStatus::Violated => "violated",
-        BundleStatus::Aborted(_) => "aborted",
-    }
-}
-
-fn why(reason: AbortReason, sites: &Sites) -> String {
-    match reason {
-        AbortReason::Attested {
-            rollup_id,
-            tx,
-            failure,
-        } => {
-            let name = sites.get(&rollup_id).map(|site| site.name.clone());
-            let name = name.unwrap_or_else(|| hex(rollup_id));
-            let failure = failure_name(failure);
-            format!("attesters of {name}: transaction {tx} of its leg would fail: {failure}")
-        }
-        AbortReason::Expired => "its time passed".into(),
-        AbortReason::Attempts => "it used all attempts".into(),
-        AbortReason::AttestersOffline => {
-            "it used all attempts, and never did enough attesters agree on anything".into()
-        }
-        AbortReason::Superseded => "bundles with higher tips took its place".into(),
-        AbortReason::Cancelled => "its submitter called it off".into(),
-    }
-}
-
-fn failure_name(failure: Failure) -> &'static str {
-    match failure {
-        Failure::InvalidTx => "invalid transaction",
-        Failure::Revert => "revert",
-        Failure::OutOfGas => "out of gas",
-        Failure::Nonce => "nonce",
-        Failure::Balance => "balance",
-        Failure::FeeTooLow => "fee too low",
-        Failure::MessageMismatch => "messages",
-        Failure::Policy => "policy",
-    }
 }
 
 /// A proof as a node gives it, for whoever verifies it.

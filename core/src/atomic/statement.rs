@@ -1,3 +1,5 @@
+use std::fmt;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 
@@ -60,6 +62,21 @@ pub enum Failure {
     MessageMismatch = 6,
     /// The attester does not sign for it by a rule of its own.
     Policy = 7,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InvalidTx => "invalid transaction",
+            Self::Revert => "revert",
+            Self::OutOfGas => "out of gas",
+            Self::Nonce => "nonce",
+            Self::Balance => "balance",
+            Self::FeeTooLow => "fee too low",
+            Self::MessageMismatch => "messages",
+            Self::Policy => "policy",
+        })
+    }
 }
 
 /// `sha256("counterpoint/leg-receipts/v1" ‖ borsh(Vec<Vec<u8>>))` over the EIP-2718 encodings of a

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::{
@@ -76,6 +78,21 @@ impl BundleStatus {
     }
 }
 
+impl fmt::Display for BundleStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sealed => "sealed",
+            Self::Queued => "queued",
+            Self::Scheduled(_) => "scheduled",
+            Self::Released => "released",
+            Self::Executed => "executed",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Violated => "violated",
+            Self::Aborted(_) => "aborted",
+        })
+    }
+}
+
 /// Why a bundle ended without executing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 #[borsh(use_discriminant = true)]
@@ -101,6 +118,30 @@ pub enum AbortReason {
     Superseded = 4,
     /// Its submitter called it off.
     Cancelled = 5,
+}
+
+impl AbortReason {
+    /// The reason in words, with rollups by the names that `name` gives them.
+    #[must_use]
+    pub fn explain(&self, name: impl FnOnce(&RollupId) -> String) -> String {
+        match self {
+            Self::Attested {
+                rollup_id,
+                tx,
+                failure,
+            } => format!(
+                "attesters of {}: transaction {tx} of its leg would fail: {failure}",
+                name(rollup_id)
+            ),
+            Self::Expired => "its time passed".into(),
+            Self::Attempts => "it used all attempts".into(),
+            Self::AttestersOffline => {
+                "it used all attempts, and never did enough attesters agree on anything".into()
+            }
+            Self::Superseded => "bundles with higher tips took its place".into(),
+            Self::Cancelled => "its submitter called it off".into(),
+        }
+    }
 }
 
 /// Where a bundle's legs were put into blocks.

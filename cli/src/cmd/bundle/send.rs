@@ -19,7 +19,7 @@ use super::{
     BundleArgs,
     composer::Composer,
     file::BundleFile,
-    verify::{Verifier, shown, stage, unsigned},
+    verify::{Verifier, shown, unsigned},
 };
 use crate::cmd::{show, tx};
 
@@ -98,7 +98,7 @@ pub(super) async fn run(send: &SendArgs, args: &BundleArgs) -> eyre::Result<()> 
         record.status,
         BundleStatus::Executed | BundleStatus::Unconfirmed
     );
-    ensure!(done, "the bundle is {}", stage(record.status));
+    ensure!(done, "the bundle is {}", record.status);
     Ok(())
 }
 
@@ -203,7 +203,7 @@ async fn outcome(
             bail!("the chain has forgotten bundle 0x{}", bundle.id());
         };
         if last != Some(record.status) {
-            eprintln!("{} as of height {height}", stage(record.status));
+            eprintln!("{} as of height {height}", record.status);
             last = Some(record.status);
         }
         let is_released = record.status == BundleStatus::Released;

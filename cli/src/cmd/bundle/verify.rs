@@ -3,8 +3,8 @@
 use counterpoint_core::{
     atomic::AtomicBundle,
     light::TrustedState,
-    primitive::{EvmAddress, Hash, Height},
-    state::{AbortReason, BundleRecord, BundleStatus, Key},
+    primitive::{EvmAddress, Hash, Height, RollupId},
+    state::{BundleRecord, BundleStatus, Key},
 };
 use counterpoint_service::sequencer::{Client, proven_record};
 use eyre::bail;
@@ -72,7 +72,7 @@ pub(super) fn shown(
 ) -> Value {
     let mut shown = json!({
         "bundle_id": format!("0x{id}"),
-        "stage": stage(record.status),
+        "stage": record.status.to_string(),
         "sealed_at": record.height,
         "attempts_left": record.attempts_left,
         "valid_until": record.valid_until,
@@ -80,7 +80,7 @@ pub(super) fn shown(
         "verified": true,
     });
     if let BundleStatus::Aborted(reason) = record.status {
-        shown["reason"] = why(reason, record, file).into();
+        shown["reason"] = reason.explain(|id| rollup_name(id, record, file)).into();
     }
     if let Some(release) = &record.release {
         shown["released_at"] = json!(release.pin.height.get().saturating_add(1));
@@ -96,6 +96,11 @@ pub(super) fn shown(
     shown
 }
 
+fn rollup_name(id: &RollupId, record: &BundleRecord, file: Option<&BundleFile>) -> String {
+    let leg = record.legs.iter().position(|leg| leg.rollup_id == *id);
+    leg.map(|leg| name(leg, record, file)).unwrap_or_default()
+}
+
 fn name(leg: usize, record: &BundleRecord, file: Option<&BundleFile>) -> String {
     match file.and_then(|file| file.bundle.legs.get(leg)) {
         Some(leg) => leg.rollup.clone(),
@@ -104,44 +109,6 @@ fn name(leg: usize, record: &BundleRecord, file: Option<&BundleFile>) -> String 
             .get(leg)
             .map(|leg| format!("0x{}", leg.rollup_id))
             .unwrap_or_default(),
-    }
-}
-
-pub(super) fn stage(status: BundleStatus) -> &'static str {
-    match status {
-        BundleStatus::Sealed => "sealed",
-        BundleStatus::Queued => "queued",
-        BundleStatus::Scheduled(_) => "scheduled",
-        BundleStatus::Released => "released",
-        BundleStatus::Executed => "executed",
-        BundleStatus::Unconfirmed => "unconfirmed",
-        BundleStatus::Violated => "violated",
-        BundleStatus::Aborted(_) => "aborted",
-    }
-}
-
-/// Why nothing of a bundle has executed.
-fn why(reason: AbortReason, record: &BundleRecord, file: Option<&BundleFile>) -> String {
-    match reason {
-        AbortReason::Attested {
-            rollup_id,
-            tx,
-            failure,
-        } => {
-            let leg = record
-                .legs
-                .iter()
-                .position(|leg| leg.rollup_id == rollup_id);
-            let rollup = leg.map(|leg| name(leg, record, file)).unwrap_or_default();
-            format!("attesters of {rollup}: transaction {tx} of its leg would fail: {failure:?}")
-        }
-        AbortReason::Expired => "its time passed".into(),
-        AbortReason::Attempts => "it used all attempts".into(),
-        AbortReason::AttestersOffline => {
-            "it used all attempts, and never did enough attesters agree on anything".into()
-        }
-        AbortReason::Superseded => "bundles with higher tips took its place".into(),
-        AbortReason::Cancelled => "its submitter called it off".into(),
     }
 }
 

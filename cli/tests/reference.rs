@@ -113,11 +113,14 @@ fn metrics_are_listed() {
 #[test]
 fn configuration_is_listed() {
     let mut text = "# Configuration\n\nEach service's keys with an example of a value, generated from its `example.toml`. A key is set in the file, by an\nenvironment variable (`COUNTERPOINT_CONDUCTOR_ENGINE_URL`) or by a flag (`--engine-url`), the last one winning.\n".to_owned();
-    for service in ["app", "composer", "conductor"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("..")
-            .join(service);
-        let example = fs::read_to_string(path.join("example.toml")).unwrap();
+    for (service, example) in [
+        ("app", "app/example.toml"),
+        ("composer", "composer/example.toml"),
+        ("conductor", "conductor/example.toml"),
+        ("attester", "conductor/attester.example.toml"),
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let example = fs::read_to_string(path.join(example)).unwrap();
         write!(text, "\n## {service}.toml\n```toml\n{example}```\n").unwrap();
     }
     check("configuration.md", &text);

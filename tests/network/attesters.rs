@@ -142,8 +142,35 @@ async fn bundles_run_whole_or_never_and_a_lie_is_shown() {
         (geth.get_block_number().await.ok()? > block + 1).then_some(())
     })
     .await;
+
+    say("legs are derived again, and executed again from the client's blocks, to the same");
+    for rollup in network.info.rollups.clone() {
+        let process = format!("{}-conductor", rollup.name);
+        let head = network.geth(bundle::place(&network, rollup.rollup_id));
+        let head = head.get_block_number().await.unwrap().to_string();
+        run(&network, &process, &["verify", "--to", &head]).await;
+        network.devnet.kill(&process).await.unwrap();
+        let data = network.layout().dir.join(&rollup.name).join("conductor");
+        fs::remove_dir_all(data).unwrap();
+        run(&network, &process, &["rebuild"]).await;
+        network.devnet.launch(&process).await.unwrap();
+    }
     nodes_agree(&network).await;
     network.stop().await;
+}
+
+/// Runs a command of a conductor with its configuration.
+async fn run(network: &Network, process: &str, command: &[&str]) {
+    let program = env!("CARGO_BIN_EXE_counterpoint-under-test");
+    let output = tokio::process::Command::new(program)
+        .arg("conductor")
+        .args(command)
+        .arg("--config")
+        .arg(network.layout().service_config(process))
+        .output();
+    let output = output.await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{process} {command:?}: {said}");
 }
 
 /// Waits until a bundle is scheduled, or is over.

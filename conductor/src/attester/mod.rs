@@ -19,7 +19,7 @@ mod hints;
 mod voter;
 mod votes;
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use counterpoint_core::{
     atomic::Statement,
@@ -161,8 +161,10 @@ impl Attester {
         }
         // Another one may begin with the slot; it was announced long before.
         let sequencer = self.voter.sequencer();
-        let record = registration(sequencer, &self.trusted, self.rollup_id).await;
-        let pending = record.ok().flatten().and_then(|record| record.pending);
+        let record = registration(sequencer, &self.trusted, self.rollup_id);
+        let record = tokio::time::timeout(LOOKUP, record).await;
+        let record = record.ok().and_then(Result::ok).flatten();
+        let pending = record.and_then(|record| record.pending);
         let opening = Height::new(tip.pin.height.get().saturating_add(1));
         let pending = pending.filter(|pending| pending.from <= opening);
         let config = pending.ok_or(Wrong::Config)?.config;
@@ -240,6 +242,9 @@ impl Attester {
     }
 }
 
+/// How long we look for a configuration that is about to begin: a node that makes one up must not keep
+/// us from what the others say.
+const LOOKUP: Duration = Duration::from_millis(100);
 /// Heights between two times that old votes are forgotten.
 const FORGET_EVERY: u64 = 64;
 /// Hints that are ahead of us and wait.

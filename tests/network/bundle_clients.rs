@@ -78,7 +78,7 @@ async fn the_command_line_takes_bundles_all_the_way() {
     assert_eq!(done["legs"].as_array().unwrap().len(), 2);
     say("another one is aborted, and the reason told");
     let refused = shell.send("two", 1, 11, &[]).await.unwrap_err();
-    let why = "transaction 0 of its leg would fail: Revert";
+    let why = "transaction 0 of its leg would fail: revert";
     assert!(
         refused.contains(why) && refused.contains("the bundle is aborted"),
         "{refused}"

@@ -225,7 +225,7 @@ impl Context {
                 let subscriptions = self.subscriptions.as_ref();
                 let subscriptions = subscriptions.ok_or_else(RpcError::no_notifications)?;
                 let begun = match subscribed {
-                    Subscribed::Eth => self.rollup.subscribe(&params)?,
+                    Subscribed::Eth => self.rollup.subscribe(&params).await?,
                     Subscribed::Status => {
                         check_params(method, &params)?;
                         self.rollup.subscribe_status(&params)?

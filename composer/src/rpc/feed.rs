@@ -10,12 +10,14 @@
 use std::{sync::Arc, time::Duration};
 
 use alloy_primitives::{Address, B256, Log, LogData, U64};
+use futures::{StreamExt, future, stream::BoxStream};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::{broadcast, watch},
     time::{Instant, sleep},
 };
+use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tracing::{debug, warn};
 
 use crate::{
@@ -81,6 +83,9 @@ pub(crate) struct BlockLog {
     pub(crate) text: String,
 }
 
+/// Blocks as they come; an error says that some were missed.
+pub(crate) type Blocks = BoxStream<'static, Result<Arc<Block>, BroadcastStreamRecvError>>;
+
 /// The blocks of one rollup.
 #[derive(Debug)]
 pub(crate) struct Feed {
@@ -103,9 +108,19 @@ impl Feed {
         }
     }
 
-    /// All blocks from now on.
-    pub(crate) fn blocks(&self) -> broadcast::Receiver<Arc<Block>> {
-        self.blocks.subscribe()
+    /// All blocks that the client does not have yet: what can be read already is not new to anybody,
+    /// though the feed may still be about to tell it.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] if the client does not say what it has.
+    pub(crate) async fn blocks(&self) -> Result<Blocks, UpstreamError> {
+        let blocks = BroadcastStream::new(self.blocks.subscribe());
+        let head: U64 = self.upstream.call("eth_blockNumber", &json!([])).await?;
+        let head: u64 = head.to();
+        let is_new = move |block: &Result<Arc<Block>, _>| {
+            future::ready(block.as_ref().map_or(true, |block| block.number > head))
+        };
+        Ok(blocks.filter(is_new).boxed())
     }
 
     /// Whether the client catches up, now and whenever that changes.

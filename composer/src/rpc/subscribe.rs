@@ -11,7 +11,7 @@ use tokio_stream::wrappers::{BroadcastStream, WatchStream, errors::BroadcastStre
 
 use super::{
     RpcError,
-    feed::Block,
+    feed::{Block, Blocks},
     log_filter::LogFilter,
     methods::{Rollup, argument},
 };
@@ -49,21 +49,22 @@ const COUNTERPOINT: &str = "counterpoint_subscription";
 
 impl Rollup {
     /// `eth_subscribe`.
-    pub(crate) fn subscribe(self: &Arc<Self>, params: &Value) -> Result<Begun, RpcError> {
+    pub(crate) async fn subscribe(self: &Arc<Self>, params: &Value) -> Result<Begun, RpcError> {
         let name = params.get(0).and_then(Value::as_str).ok_or_else(|| {
             RpcError::invalid_params("expected subscription name as first argument")
         })?;
         let told = match name {
             "newHeads" => {
                 too_many(params, 1)?;
-                let blocks = BroadcastStream::new(self.feed.blocks());
+                let blocks = self.feed.blocks().await?;
                 let header = |block: Arc<Block>| block.header.clone();
                 blocks.map(move |block| Ok(header(block?))).boxed()
             }
             "logs" => {
                 too_many(params, 2)?;
                 let asked = params.get(1).cloned().unwrap_or_default();
-                logs(self.feed.blocks(), LogFilter::read(asked)?)
+                let filter = LogFilter::read(asked)?;
+                logs(self.feed.blocks().await?, filter)
             }
             "newPendingTransactions" => {
                 too_many(params, 2)?;
@@ -218,7 +219,7 @@ impl Following {
 }
 
 /// The logs that a filter describes, of every block.
-fn logs(blocks: tokio::sync::broadcast::Receiver<Arc<Block>>, filter: LogFilter) -> Told {
+fn logs(blocks: Blocks, filter: LogFilter) -> Told {
     let matching = move |block: Result<Arc<Block>, BroadcastStreamRecvError>| {
         let told: Vec<Result<String, Broken>> = match block {
             Err(error) => vec![Err(error.into())],
@@ -233,7 +234,7 @@ fn logs(blocks: tokio::sync::broadcast::Receiver<Arc<Block>>, filter: LogFilter)
         };
         stream::iter(told)
     };
-    BroadcastStream::new(blocks).flat_map(matching).boxed()
+    blocks.flat_map(matching).boxed()
 }
 
 /// Refuses more parameters than a subscription takes.

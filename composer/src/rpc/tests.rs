@@ -14,6 +14,22 @@ fn numbers(heads: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test]
+async fn what_the_client_has_already_is_not_told() {
+    let server = Server::start(Limits::default()).await;
+    let (mut before, mut after) = (server.connect().await, server.connect().await);
+    before.subscribe(json!(["newHeads"])).await;
+    while !server.client.asked().contains(&LATEST.into()) {
+        tokio::task::yield_now().await;
+    }
+    server.client.head(5);
+    // The feed has still to tell of them.
+    after.subscribe(json!(["newHeads"])).await;
+    server.client.head(6);
+    assert_eq!(after.told().await["number"], "0x6");
+    assert_eq!(before.told().await["number"], "0x1");
+}
+
+#[tokio::test]
 async fn every_head_is_told_once_however_many_come() {
     let server = Server::start(Limits::default()).await;
     let mut one = server.connect().await;

@@ -51,6 +51,9 @@ enum Command {
     /// Write genesis files.
     #[command(subcommand)]
     Genesis(cmd::genesis::GenesisCommand),
+    /// Look at a service's configuration before it runs.
+    #[command(subcommand)]
+    Config(cmd::config::ConfigCommand),
     /// Ask a service whether it is ready.
     Ready(cmd::ready::ReadyArgs),
     /// Let a validator's CometBFT begin where nothing was signed yet.
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Composer(args) => return counterpoint_composer::run(&args),
         Command::Conductor(args) => return counterpoint_conductor::run(&args),
         Command::Attester(args) => return counterpoint_conductor::attester::run(&args),
+        Command::Config(command) => return cmd::config::run(&command),
         Command::Devnet(args) => block_on(cmd::devnet::run(args)),
         Command::Key(command) => cmd::key::run(command),
         Command::Tx(args) => block_on(cmd::tx::run(args)),

@@ -14,7 +14,7 @@ mod run;
 pub mod sequencer;
 mod telemetry;
 
-pub use config::ConfigError;
+pub use config::{ConfigError, load as load_config};
 pub use metric::{Metrics, to_f64};
 pub use probes::{Probes, Readiness};
 pub use run::{EXIT_CONFIG, LogFormat, Settings, run};

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod bundle;
 pub(crate) mod child;
+pub(crate) mod config;
 pub(crate) mod devnet;
 pub(crate) mod genesis;
 pub(crate) mod help;

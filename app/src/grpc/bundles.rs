@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use counterpoint_core::{
     primitive::{Hash, Height, RollupId},
-    state::{AbortReason, BundleRecord, BundleStatus},
+    state::{BundleRecord, BundleStatus},
 };
 use counterpoint_machine as machine;
 use counterpoint_proto::sequencer::{
@@ -113,7 +113,10 @@ fn bundle(id: &Hash, height: Height, record: &BundleRecord) -> Result<Bundle, St
         BundleStatus::Executed => (BundleStage::Executed, String::new()),
         BundleStatus::Unconfirmed => (BundleStage::Unconfirmed, String::new()),
         BundleStatus::Violated => (BundleStage::Violated, String::new()),
-        BundleStatus::Aborted(reason) => (BundleStage::Aborted, explain(reason)),
+        BundleStatus::Aborted(reason) => {
+            let reason = reason.explain(|rollup_id| format!("rollup {rollup_id}"));
+            (BundleStage::Aborted, reason)
+        }
     };
     Ok(Bundle {
         bundle_id: Bytes::copy_from_slice(id.as_bytes()),
@@ -122,23 +125,6 @@ fn bundle(id: &Hash, height: Height, record: &BundleRecord) -> Result<Bundle, St
         reason,
         borsh_record: encode(record)?,
     })
-}
-
-fn explain(reason: &AbortReason) -> String {
-    match reason {
-        AbortReason::Attested {
-            rollup_id,
-            tx,
-            failure,
-        } => format!("transaction {tx} of rollup {rollup_id} would fail: {failure:?}"),
-        AbortReason::Expired => "its time passed".into(),
-        AbortReason::Attempts => "it used all attempts".into(),
-        AbortReason::AttestersOffline => {
-            "attesters never agreed in any of its attempts, or a rollup cannot take its leg".into()
-        }
-        AbortReason::Superseded => "bundles with higher tips took its place".into(),
-        AbortReason::Cancelled => "its submitter called it off".into(),
-    }
 }
 
 /// Which bundles a reader wants.

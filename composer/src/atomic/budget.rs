@@ -1,22 +1,15 @@
 //! What callers may make the composer pay for bundles. Pure: time is an argument.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use counterpoint_core::{
     action::RevealLegs, atomic::AtomicBundle, fees::FeeParams, primitive::Amount,
 };
 
-use crate::rpc::Payer;
+use crate::rpc::{Meter, Payer};
 
 /// Time over which what was spent is forgotten.
 const HOUR: Duration = Duration::from_secs(3_600);
-/// Most callers that are counted one by one; those beyond share one count.
-const MAX_CALLERS: usize = 65_536;
-/// Pause between two looks for callers that need not be remembered.
-const SWEEP: Duration = Duration::from_secs(1);
 /// Most bytes of a transaction beside its action.
 const ENVELOPE_BYTES: u64 = 512;
 
@@ -87,17 +80,14 @@ impl Prices {
 #[derive(Debug)]
 pub(super) struct Budget {
     per_hour: u64,
-    /// When a caller will be as if it had never spent anything.
-    settled: HashMap<Payer, Instant>,
-    sweep_at: Option<Instant>,
+    spent: Meter,
 }
 
 impl Budget {
     pub(super) fn new(per_hour: u64) -> Self {
         Self {
             per_hour,
-            settled: HashMap::new(),
-            sweep_at: None,
+            spent: Meter::default(),
         }
     }
 
@@ -113,25 +103,9 @@ impl Budget {
         if cost > per_hour {
             return Err(None);
         }
-        if self.sweep_at.is_none_or(|at| at <= now) {
-            self.settled.retain(|_, settled| *settled > now);
-            self.sweep_at = Some(now + SWEEP);
-        }
-        let is_new = !self.settled.contains_key(&payer);
-        let payer = if is_new && self.settled.len() >= MAX_CALLERS {
-            Payer::Rest
-        } else {
-            payer
-        };
         let nanos = HOUR.as_nanos().saturating_mul(cost) / per_hour.max(1);
         let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        let before = self.settled.get(&payer).copied().unwrap_or(now).max(now);
-        let debt = (before - now).saturating_add(time);
-        if debt > HOUR {
-            return Err(Some(debt - HOUR));
-        }
-        self.settled.insert(payer, now + debt);
-        Ok(())
+        self.spent.take(payer, time, HOUR, now).map_err(Some)
     }
 }
 

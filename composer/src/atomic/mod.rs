@@ -146,15 +146,7 @@ impl Bundles {
             same_auths(&known.bundle, &bundle)?;
             return Ok(json!({ "bundleId": show::hex(id) }));
         }
-        let (rollups, height) = self.rollups(&bundle).await?;
-        let view = self.chain.view();
-        judge::bundle(
-            &bundle,
-            view.trusted.chain_id(),
-            &rollups,
-            height,
-            unix_secs(),
-        )?;
+        self.judge(&bundle).await?;
         judge::auths(&bundle)?;
         let (tips, most) = (bundle.tips(), Amount::new(self.settings.max_tips.into()));
         if tips > most {
@@ -251,15 +243,7 @@ impl Bundles {
         let _seat = seat(&self.reads)?;
         let bundle = read_bundle(params)?;
         let legs = read_legs(bundle.id(), params, 1)?;
-        let (rollups, height) = self.rollups(&bundle).await?;
-        let view = self.chain.view();
-        judge::bundle(
-            &bundle,
-            view.trusted.chain_id(),
-            &rollups,
-            height,
-            unix_secs(),
-        )?;
+        let rollups = self.judge(&bundle).await?;
         judge::legs(&bundle, &legs, &rollups)?;
         Ok(simulate::run(&bundle, &legs, &self.sites).await)
     }
@@ -288,6 +272,15 @@ impl Bundles {
         Err(RpcError::transaction(
             "this composer pays for bundles of callers with an API key only",
         ))
+    }
+
+    /// Refuses a bundle that can never be scheduled; gives what the state has of its rollups.
+    async fn judge(&self, bundle: &AtomicBundle) -> Result<Rollups, RpcError> {
+        let (rollups, height) = self.rollups(bundle).await?;
+        let view = self.chain.view();
+        let chain_id = view.trusted.chain_id();
+        judge::bundle(bundle, chain_id, &rollups, height, unix_secs())?;
+        Ok(rollups)
     }
 
     /// What the state has of the rollups that a bundle touches, and how new it is.

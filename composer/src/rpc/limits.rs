@@ -258,13 +258,47 @@ struct Rate {
     burst: u32,
 }
 
-/// Calls of all callers. Of each it is kept when it will be as if it had never called, which it is
-/// forgotten at.
+/// What callers have used up and is given back as time passes. Of each it is kept when it will be as if
+/// it had never used anything, which it is forgotten at.
 #[derive(Debug, Default)]
-struct Calls {
+pub(crate) struct Meter {
     settled: HashMap<Payer, Instant>,
     sweep_at: Option<Instant>,
 }
+
+impl Meter {
+    /// Counts what takes `time` to be given back, unless it is then more than `most`; or says how long to
+    /// wait before.
+    pub(crate) fn take(
+        &mut self,
+        payer: Payer,
+        time: Duration,
+        most: Duration,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        if self.sweep_at.is_none_or(|at| at <= now) {
+            self.settled.retain(|_, settled| *settled > now);
+            self.sweep_at = Some(now + SWEEP);
+        }
+        let is_new = !self.settled.contains_key(&payer);
+        let payer = if is_new && self.settled.len() >= MAX_CALLERS {
+            Payer::Rest
+        } else {
+            payer
+        };
+        let before = self.settled.get(&payer).copied().unwrap_or(now).max(now);
+        let debt = (before - now).saturating_add(time);
+        if debt > most {
+            return Err(debt - most);
+        }
+        self.settled.insert(payer, now + debt);
+        Ok(())
+    }
+}
+
+/// Calls of all callers.
+#[derive(Debug, Default)]
+struct Calls(Meter);
 
 impl Calls {
     /// Counts calls, or says how long to wait before.
@@ -278,26 +312,10 @@ impl Calls {
         if rate.per_second == 0 {
             return Ok(());
         }
-        if self.sweep_at.is_none_or(|at| at <= now) {
-            self.settled.retain(|_, settled| *settled > now);
-            self.sweep_at = Some(now + SWEEP);
-        }
-        let is_new = !self.settled.contains_key(&payer);
-        let payer = if is_new && self.settled.len() >= MAX_CALLERS {
-            Payer::Rest
-        } else {
-            payer
-        };
         let each = Duration::from_secs(1) / rate.per_second;
         let calls = u32::try_from(calls).unwrap_or(u32::MAX);
-        let before = self.settled.get(&payer).copied().unwrap_or(now).max(now);
-        let debt = (before - now).saturating_add(each.saturating_mul(calls));
         let most = each.saturating_mul(rate.burst);
-        if debt > most {
-            return Err(debt - most);
-        }
-        self.settled.insert(payer, now + debt);
-        Ok(())
+        self.0.take(payer, each.saturating_mul(calls), most, now)
     }
 }
 
@@ -402,7 +420,7 @@ mod tests {
         assert_eq!(take("1.1.1.1", 4, 500), Ok(()));
         assert_eq!(take("1.1.1.1", 21, 60_000), Err(Duration::from_millis(100)));
         assert_eq!(take("1.1.1.1", 20, 60_000), Ok(()));
-        assert_eq!(calls.settled.len(), 1, "who has paid is forgotten");
+        assert_eq!(calls.0.settled.len(), 1, "who has paid is forgotten");
     }
 
     #[test]
@@ -421,7 +439,7 @@ mod tests {
             "one more than are counted"
         );
         assert!(!take(MAX_CALLERS + 1) && !take(0));
-        assert_eq!(calls.settled.len(), MAX_CALLERS + 1);
+        assert_eq!(calls.0.settled.len(), MAX_CALLERS + 1);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) use error::RpcError;
 #[cfg(feature = "test-utils")]
 pub use fuzz::read_body;
 pub use limits::Limits;
-pub(crate) use limits::{Gate, Payer};
+pub(crate) use limits::{Gate, Meter, Payer};
 pub(crate) use methods::Rollup;
 pub(crate) use server::serve;
 #[cfg(test)]

@@ -136,7 +136,8 @@ impl AbortReason {
             Self::Expired => "its time passed".into(),
             Self::Attempts => "it used all attempts".into(),
             Self::AttestersOffline => {
-                "it used all attempts, and never did enough attesters agree on anything".into()
+                "attesters never agreed in any of its attempts, or a rollup cannot take its leg"
+                    .into()
             }
             Self::Superseded => "bundles with higher tips took its place".into(),
             Self::Cancelled => "its submitter called it off".into(),

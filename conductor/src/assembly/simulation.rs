@@ -208,11 +208,25 @@ impl Conductor {
     }
 }
 
+fn slot(slot_secs: u8, millis: u64) -> u64 {
+    millis / 1_000 / u64::from(slot_secs) * u64::from(slot_secs)
+}
+
+/// The slot of a list: a height belongs to the slot of the block before it.
+fn list_slot(slot_secs: u8, millis: &[u64], height: Height) -> u64 {
+    slot(
+        slot_secs,
+        millis[usize::try_from(height.get()).unwrap() - 2],
+    )
+}
+
 /// What a rollup's blocks must be, given the times of the sequencer's.
 fn expected(slot_secs: u8, millis: &[u64]) -> Vec<u64> {
-    let slot = |millis: &u64| millis / 1_000 / u64::from(slot_secs) * u64::from(slot_secs);
-    // A height belongs to the slot of the block before it; the first list is that of height 2.
-    let mut slots: Vec<u64> = millis.iter().map(slot).collect();
+    // The first list is that of height 2.
+    let mut slots: Vec<u64> = millis
+        .iter()
+        .map(|millis| slot(slot_secs, *millis))
+        .collect();
     let last = slots.pop().unwrap();
     slots.dedup();
     // The slot of the last height is still open, unless the next height is known to open another.
@@ -261,18 +275,34 @@ proptest! {
         for (at, conductor) in conductors.iter().enumerate() {
             prop_assert_eq!(&conductor.blocks, &expected(SLOT_SECS[at], &times));
             prop_assert!(conductor.blocks.is_sorted_by(|a, b| a < b));
-            let told = told(&conductor.receipts);
-            let included = told.iter().filter(|told| {
-                matches!(told.event.as_ref(), Event::Included { .. })
-            });
-            let (included, skipped) = (included.count(), conductor.receipts.skipped());
-            let skips: u64 = skipped.values().sum();
+            let (mut included, mut skipped, mut stale) = (0, 0, false);
+            for told in told(&conductor.receipts) {
+                let waited = |place: &Place| {
+                    told.block.timestamp - list_slot(SLOT_SECS[at], &times, place.height)
+                };
+                let longest = MAX_BACKLOG_SECS + u64::from(SLOT_SECS[at]);
+                match told.event.as_ref() {
+                    Event::Included { place, .. } => {
+                        prop_assert!(waited(place) <= longest);
+                        included += 1;
+                    }
+                    Event::Skipped(skip) => {
+                        // What waited for room through a halt is stale; what follows has no nonce.
+                        stale |= waited(&skip.place) > longest;
+                        let reason = if waited(&skip.place) > longest {
+                            SkipReason::Stale
+                        } else {
+                            SkipReason::Nonce
+                        };
+                        prop_assert!(stale && skip.reason == reason, "{skip:?}");
+                        skipped += 1;
+                    }
+                    Event::Opened { .. } | Event::Closed { .. } => {}
+                }
+            }
             let waits = conductor.waits();
             let sent = sent.get(&at).copied().unwrap_or_default();
-            prop_assert_eq!(included + usize::try_from(skips).unwrap() + waits, sent);
-            // What waited for room through a long halt is stale, and what follows it has no nonce.
-            let halted = paces.iter().any(|pace| pace.millis > MAX_BACKLOG_SECS * 1_000);
-            prop_assert!(halted || skipped.is_empty(), "{skipped:?}");
+            prop_assert_eq!(included + skipped + waits, sent);
         }
     }
 }

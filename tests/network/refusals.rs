@@ -1,6 +1,6 @@
 //! Bad transactions, sent to the composer and to the pool of a geth of its own: both say the same.
 
-use std::{fs, net::TcpListener, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use alloy_consensus::{
     SignableTransaction, TxEip1559, TxEip7702, TxEnvelope, TxLegacy,
@@ -11,6 +11,7 @@ use alloy_network::TxSignerSync;
 use alloy_primitives::{Address, Bytes, Signature, TxKind, U256, keccak256, uint};
 use counterpoint::devnet::{
     clients::Geth,
+    ports,
     process::{Process, Spec},
     tools,
 };
@@ -42,10 +43,7 @@ impl Pool {
         account["nonce"] = json!("0x1");
         fs::write(path("genesis.json"), genesis.to_string()).unwrap();
         fs::write(path("jwt"), "73".repeat(32)).unwrap();
-        let port = || {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
+        let port = || ports::free().unwrap().local_addr().unwrap().port();
         let geth = Geth {
             data: path("data"),
             jwt: path("jwt"),

@@ -7,6 +7,7 @@ pub mod clients;
 pub mod control;
 pub mod info;
 pub mod plan;
+pub mod ports;
 pub mod process;
 pub mod setup;
 pub mod tools;

@@ -13,6 +13,8 @@ use counterpoint_core::{atomic::AttesterKeys, fees::FeeParams};
 use eyre::{WrapErr, bail};
 use serde::{Deserialize, Serialize};
 
+use super::ports;
+
 /// Names of rollups, in order.
 const ROLLUP_NAMES: [&str; 8] = [
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta",
@@ -347,10 +349,12 @@ struct Ports {
 
 impl Ports {
     fn take(&mut self) -> eyre::Result<u16> {
-        let wanted = self.next.unwrap_or(0);
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)).wrap_err_with(|| {
-            format!("port {wanted} is in use; choose another --base-port, or leave it out")
-        })?;
+        let listener = match self.next {
+            None => ports::free()?,
+            Some(port) => TcpListener::bind((Ipv4Addr::LOCALHOST, port)).wrap_err_with(|| {
+                format!("port {port} is in use; choose another --base-port, or leave it out")
+            })?,
+        };
         let port = listener.local_addr()?.port();
         self.taken.push(listener);
         self.next = self.next.map(|_| port.saturating_add(1));

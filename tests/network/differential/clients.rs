@@ -1,12 +1,13 @@
 //! A stock client alone, behind its authenticated port.
 
-use std::{fs, net::TcpListener, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use alloy_genesis::Genesis;
 use alloy_network::Ethereum;
 use alloy_provider::{DynProvider, Provider, ProviderBuilder};
 use counterpoint::devnet::{
     clients::{EthereumJs, Geth},
+    ports,
     process::{Process, Spec},
     tools,
 };
@@ -158,8 +159,7 @@ struct Ports {
 impl Ports {
     fn free() -> Self {
         // Both are held until both are known.
-        let listen = || TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let listeners = [listen(), listen()];
+        let listeners = [ports::free().unwrap(), ports::free().unwrap()];
         let [engine, rpc] = listeners
             .each_ref()
             .map(|at| at.local_addr().unwrap().port());

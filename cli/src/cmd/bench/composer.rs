@@ -6,7 +6,6 @@
 //! one must have arrived there once, or still be on its way.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -30,6 +29,7 @@ use crate::{
         Abci, Application, Detours, Devnet, Info, Mempool, Options,
         clients::Geth,
         plan::{MAX_BLOCK_BYTES, url},
+        ports,
         process::{Process, Spec},
         setup::{Layout, write_secret},
         tools,
@@ -467,7 +467,7 @@ impl Pool {
     async fn start(directory: &Path, genesis: &Path, wallets: &Wallets) -> eyre::Result<Self> {
         let program = tools::GETH.install(&say)?;
         let genesis = paying(directory, genesis, wallets)?;
-        let port = || eyre::Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
+        let port = || eyre::Ok(ports::free()?.local_addr()?.port());
         let geth = Geth {
             data: directory.join("pool"),
             jwt: directory.join("pool.jwt"),

@@ -4,7 +4,6 @@
 use std::{
     fs::File,
     io::{BufWriter, Write},
-    net::TcpListener,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -34,6 +33,7 @@ use super::load::Latency;
 use crate::{
     devnet::{
         plan::{RollupPlan, url},
+        ports,
         process::{Process, Spec},
         setup::{self, GENESIS_MARGIN_SECS, Layout},
         tools,
@@ -212,7 +212,7 @@ impl Geth {
     async fn start(args: &ConductorArgs, layout: &Layout, genesis: &Path) -> eyre::Result<Self> {
         let program = tools::GETH.install(&|step| eprintln!("{step}"))?;
         setup::write_secret(&layout.jwt(ROLLUP), &hex::encode(keys::random()?))?;
-        let port = || TcpListener::bind("127.0.0.1:0")?.local_addr();
+        let port = || ports::free()?.local_addr();
         let rollup = RollupPlan {
             name: ROLLUP.into(),
             evm_chain_id: CHAIN_ID,

@@ -26,7 +26,7 @@ use crate::{
     board::{Board, CLIENT, LATE},
     engine::{BlockId, Driver, DriverError, ExecutionClient},
     evm::{RollupBlock, Store, StoreError},
-    legs::{ExecutedLeg, alarm},
+    legs::{Audit, ExecutedLeg, alarm},
     metric,
     pending::Pending,
     progress::{Progress, read_block},
@@ -63,6 +63,8 @@ pub(crate) struct Committer<C> {
     pub(crate) board: Board,
     /// Says what became of legs, if this conductor is an attester.
     pub(crate) voter: Option<Voter>,
+    /// Compares legs with what was attested.
+    pub(crate) audit: Audit,
 }
 
 impl<C: ExecutionClient> Committer<C> {
@@ -139,6 +141,7 @@ impl<C: ExecutionClient> Committer<C> {
         info!(number, %hash, transactions, gas_used, %cursor_height, cursor_index, "executed");
         counter!(metric::TRANSACTIONS).increment(transactions as u64);
         counter!(metric::LEGS).increment(legs.len() as u64);
+        self.audit.hand_in(number, legs);
         self.board.show(&progress, config.slot_secs.get());
         Ok(())
     }

@@ -1,8 +1,10 @@
-//! Legs of atomic bundles in the blocks that they were released into, and the alarm if one fails.
+//! Legs of atomic bundles in the blocks that they were released into, and the alarm if one comes out otherwise.
 //!
 //! A leg is released because a quorum of the rollup's attesters has signed that all of it succeeds on
-//! exactly the state that its block starts from. If it does not, they have lied: the block is built
-//! as the order says, the same everywhere, and what shows the lie is kept.
+//! exactly the state that its block starts from, and with which receipts. If it does not, they have lied: the
+//! block is built as the order says, the same everywhere, and what shows the lie is kept.
+
+mod audit;
 
 use std::{fs, path::Path};
 
@@ -17,6 +19,7 @@ use eyre::WrapErr;
 use metrics::counter;
 use tracing::error;
 
+pub(crate) use self::audit::{Audit, Auditor};
 use crate::{derive::SkipReason, evm::RollupBlock, metric};
 
 /// What became of a leg's transaction.
@@ -63,6 +66,15 @@ impl ExecutedLeg {
     }
 }
 
+/// What was promised of a leg, and is not so.
+#[derive(Clone, Copy, Debug)]
+enum Broken {
+    /// That it succeeds.
+    Fails,
+    /// That its receipts have this digest.
+    Otherwise(Hash),
+}
+
 /// Sounds the alarm for each leg of a block that did not succeed, and keeps what shows it: anybody who
 /// derives the block comes to the same.
 ///
@@ -73,32 +85,48 @@ pub(crate) fn alarm(
     block: &RollupBlock,
     legs: &[ExecutedLeg],
 ) -> eyre::Result<()> {
-    for leg in legs.iter().filter(|leg| !leg.succeeds()) {
-        let number = block.header.number;
-        let report = format!(
-            "bundle {} was released at height {} into block {number}, and its leg fails there\n\
-             {}receipts hash: {}\nblock hash: {}\nparent: {}\nblock.rlp: our block\n",
-            leg.bundle_id,
-            leg.height,
-            leg.describe(),
-            leg.receipts_hash(),
-            block.header.hash_slow(),
-            block.header.parent_hash,
-        );
-        let directory = data_dir.join("evidence").join(format!("leg-{number}"));
-        fs::create_dir_all(&directory)
-            .and_then(|()| fs::write(directory.join("block.rlp"), alloy_rlp::encode(block)))
-            .and_then(|()| fs::write(directory.join("report.txt"), &report))
-            .wrap_err_with(|| format!("failed to write {}", directory.display()))?;
-        counter!(metric::BROKEN_LEGS).increment(1);
-        error!(
-            bundle_id = %leg.bundle_id,
-            height = %leg.height,
-            number,
-            evidence = %directory.display(),
-            "a released leg fails: its attesters have lied; docs/runbook/attesters-lied.md says what to do"
-        );
-    }
+    let mut failing = legs.iter().filter(|leg| !leg.succeeds());
+    failing.try_for_each(|leg| sound(data_dir, block, leg, Broken::Fails))
+}
+
+fn sound(
+    data_dir: &Path,
+    block: &RollupBlock,
+    leg: &ExecutedLeg,
+    broken: Broken,
+) -> eyre::Result<()> {
+    let number = block.header.number;
+    let (verdict, found) = match broken {
+        Broken::Fails => ("its leg fails there".into(), "a released leg fails"),
+        Broken::Otherwise(promised) => (
+            format!("its leg has other receipts there than the attested {promised}"),
+            "a released leg has other receipts than were attested",
+        ),
+    };
+    let report = format!(
+        "bundle {} was released at height {} into block {number}, and {verdict}\n\
+         {}receipts hash: {}\nblock hash: {}\nparent: {}\nblock.rlp: our block\n",
+        leg.bundle_id,
+        leg.height,
+        leg.describe(),
+        leg.receipts_hash(),
+        block.header.hash_slow(),
+        block.header.parent_hash,
+    );
+    let name = format!("leg-{number}-{}", leg.bundle_id);
+    let directory = data_dir.join("evidence").join(name);
+    fs::create_dir_all(&directory)
+        .and_then(|()| fs::write(directory.join("block.rlp"), alloy_rlp::encode(block)))
+        .and_then(|()| fs::write(directory.join("report.txt"), &report))
+        .wrap_err_with(|| format!("failed to write {}", directory.display()))?;
+    counter!(metric::BROKEN_LEGS).increment(1);
+    error!(
+        bundle_id = %leg.bundle_id,
+        height = %leg.height,
+        number,
+        evidence = %directory.display(),
+        "{found}: its attesters have lied; docs/runbook/attesters-lied.md says what to do"
+    );
     Ok(())
 }
 
@@ -113,17 +141,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut raise = |raw| {
             let closed = rollup.push(whole(vec![leg(raw)])).unwrap().unwrap();
-            alarm(directory.path(), &closed.built.block, &closed.legs).unwrap();
+            let block = closed.built.block;
+            alarm(directory.path(), &block, &closed.legs).unwrap();
+            let name = format!("leg-{}-{}", block.header.number, closed.legs[0].bundle_id);
+            let path = directory.path().join("evidence").join(name);
+            fs::read_to_string(path.join("report.txt"))
         };
-        raise(sign(1, transfer(0)));
+        assert!(raise(sign(1, transfer(0))).is_err());
         assert!(!directory.path().join("evidence").exists());
-        raise(sign(1, failing(1)));
-        raise(sign(1, transfer(9)));
-        let report = |number: u64| {
-            let path = format!("evidence/leg-{number}/report.txt");
-            fs::read_to_string(directory.path().join(path)).unwrap()
-        };
-        assert!(report(2).contains(": reverts\n"), "{}", report(2));
-        assert!(report(3).contains(": skipped, nonce\n"), "{}", report(3));
+        let report = raise(sign(1, failing(1))).unwrap();
+        assert!(report.contains(": reverts\n"), "{report}");
+        let report = raise(sign(1, transfer(9))).unwrap();
+        assert!(report.contains(": skipped, nonce\n"), "{report}");
     }
 }

@@ -45,7 +45,7 @@ pub const ALL: Metrics = Metrics {
         (LEGS, "legs of atomic bundles in blocks"),
         (
             BROKEN_LEGS,
-            "released legs that failed: a quorum of attesters has lied",
+            "released legs that failed or have other receipts: a quorum of attesters has lied",
         ),
         (
             ATTESTATIONS,

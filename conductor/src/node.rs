@@ -17,7 +17,9 @@ use crate::{
     derivation::{Derivation, Derived, Source},
     engine::{Driver, EngineClient, ExecutionClient},
     evm::{DiskStore, StateSource, Store},
-    exit, metric,
+    exit,
+    legs::Auditor,
+    metric,
     mode::{Mode, give_up_state},
     pending::Pending,
     progress::Progress,
@@ -74,6 +76,13 @@ async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -
         }
     };
     let voter = config.voter(&source, progress.trusted.chain_id())?;
+    let (auditor, audit) = Auditor::new(
+        source.sequencer.clone(),
+        source.rollup.rollup_id,
+        progress.trusted.clone(),
+        Arc::clone(&store),
+        config.data_dir.clone(),
+    );
     let mut committer = Committer {
         store,
         pending: Arc::clone(&pending),
@@ -82,6 +91,7 @@ async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -
         data_dir: config.data_dir.clone(),
         board: board.clone(),
         voter: voter.clone(),
+        audit,
     };
     committer.recover(progress.head()).await?;
     let receipts = Arc::new(Receipts::after(progress.header.number, &progress.extra));
@@ -104,7 +114,7 @@ async fn conduct(config: &Config, board: &Board, shutdown: &CancellationToken) -
         shutdown.cancel();
         Ok(())
     };
-    tokio::try_join!(serving, conducting, attesting)?;
+    tokio::try_join!(serving, conducting, attesting, auditor.run())?;
     Ok(())
 }
 

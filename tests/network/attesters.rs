@@ -17,7 +17,7 @@ use counterpoint_core::{
         inbox_hash, outbox_hash,
     },
     key::SecretKey,
-    primitive::Hash,
+    primitive::{Hash, RollupId},
     state::{AbortReason, BundleStatus},
 };
 use counterpoint_proto::sequencer::{
@@ -127,16 +127,22 @@ async fn bundles_run_whole_or_never_and_a_lie_is_shown() {
     lie(&network, &guarded, &keys).await;
     assert_eq!(guarded.record(&network).await.status, aborted);
     guarded.never_ran(&network).await;
-    let name = bundle::name(&network, ids[1]);
-    let directory = network.layout().dir.join(&name).join("conductor/evidence");
-    let report = directory.join(format!("leg-{block}/report.txt"));
-    let report = wait_for("evidence of the lie", || async {
-        fs::read_to_string(&report).ok()
-    })
-    .await;
+    let report = evidence(&network, ids[1], block).await;
     assert!(report.contains("reverts"), "{report}");
+    let name = bundle::name(&network, ids[1]);
     let said = network.log(&format!("{name}-conductor"));
     assert!(said.contains("its attesters have lied"));
+    say("a lie about receipts is shown as well, although everything succeeds");
+    let otherwise = Transfers::default().sample(&network, account(2)).await;
+    otherwise.hand_in(&network).await;
+    lie(&network, &otherwise, &keys).await;
+    otherwise.ran(&network).await;
+    let release = otherwise.record(&network).await.release.unwrap();
+    for (id, leg) in ids.into_iter().zip(release.legs) {
+        let report = evidence(&network, id, leg.block_number).await;
+        assert!(report.contains("other receipts there"), "{report}");
+        assert!(report.contains("transaction 0") && report.contains("succeeds"));
+    }
     let geth = network.geth(bundle::place(&network, ids[1]));
     wait_for("the rollup to go on", || async {
         (geth.get_block_number().await.ok()? > block + 1).then_some(())
@@ -157,6 +163,25 @@ async fn bundles_run_whole_or_never_and_a_lie_is_shown() {
     }
     nodes_agree(&network).await;
     network.stop().await;
+}
+
+/// What a conductor has kept of a leg in a block.
+async fn evidence(network: &Network, id: RollupId, block: u64) -> String {
+    let name = bundle::name(network, id);
+    let directory = network.layout().dir.join(name).join("conductor/evidence");
+    wait_for("evidence of the lie", || async {
+        let kept = fs::read_dir(&directory).ok()?;
+        let mut kept = kept.map(|entry| entry.unwrap().path());
+        let prefix = format!("leg-{block}-");
+        let leg = kept.find(|path| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with(&prefix)
+        });
+        fs::read_to_string(leg?.join("report.txt")).ok()
+    })
+    .await
 }
 
 /// Runs a command of a conductor with its configuration.

@@ -1,9 +1,11 @@
 use alloy_rpc_types_engine::PayloadStatusEnum;
+use counterpoint_service::sequencer::Client;
 
 use super::*;
 use crate::{
     engine::{MockClient, Script},
     evm::MemStore,
+    legs::Auditor,
     testing::{Rollup, config, paid, specification, trusted, whole},
 };
 
@@ -17,6 +19,14 @@ impl Fixture {
     fn new() -> Self {
         let store: Arc<dyn Store> = Arc::new(MemStore::default());
         let directory = tempfile::tempdir().unwrap();
+        let nobody = Client::new(&["http://127.0.0.1:1".into()]).unwrap();
+        let (_, audit) = Auditor::new(
+            nobody,
+            config().rollup_id,
+            trusted(),
+            Arc::clone(&store),
+            directory.path().to_owned(),
+        );
         let fixture = Self {
             committer: Committer {
                 pending: Arc::new(Pending::new(Arc::clone(&store))),
@@ -26,6 +36,7 @@ impl Fixture {
                 data_dir: directory.path().to_owned(),
                 board: Board::new(),
                 voter: None,
+                audit,
             },
             rollup: Rollup::new(),
             directory,

@@ -40,9 +40,9 @@ simulate:
     COUNTERPOINT_SIMULATION_SEEDS=1000 COUNTERPOINT_SIMULATION_BLOCKS=100 \
         cargo test --release --package counterpoint-app --lib simulation
 
-# A hundred thousand random bundles, with lying and silent attesters, omitting proposers, rounds, restarts
+# A hundred thousand random bundles in one process, with lying and silent attesters, omitting proposers, rounds, restarts
 # and nonce races: none runs in part. It ends with what became of them.
-bundles count="100000":
+simulate-bundles count="100000":
     COUNTERPOINT_BUNDLES={{count}} cargo test --release --package counterpoint-machine \
         --test machine bundles_run_whole_or_never -- --nocapture
 
@@ -100,6 +100,14 @@ images builder="docker" tag="0.1.0":
     {{builder}} build --target counterpoint --tag counterpoint:{{tag}} .
     {{builder}} build --target cometbft --tag cometbft:v0.40.0 .
 
-# Licences, advisories and sources of dependencies.
+# The pages of docs/ as a book, in target/book; needs `cargo install mdbook`.
+book:
+    mdbook build
+
+# A release in a new folder: built twice and compared, with its bill of materials, licences and checksums.
+release folder:
+    .ci/release {{folder}}
+
+# Licences, advisories and sources of dependencies; needs `cargo install cargo-deny`.
 deny:
     cargo deny check

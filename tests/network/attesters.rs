@@ -2,6 +2,7 @@
 
 mod bundle;
 mod storm;
+mod token;
 
 use std::{
     fs,
@@ -25,7 +26,10 @@ use counterpoint_proto::sequencer::{
 };
 use counterpoint_service::{files::read_key, sequencer::Client};
 
-use self::bundle::{Sample, Transfers, account};
+use self::{
+    bundle::{Sample, Transfers, account},
+    token::{SUPPLY, Token},
+};
 use crate::support::{Network, PATIENCE, nodes_agree, say, wait_for};
 
 /// A network whose rollups have so many attesters each, of which most must agree.
@@ -49,6 +53,23 @@ async fn bundles_run_whole_or_never_and_a_lie_is_shown() {
     letter.hand_in(&network).await;
     letter.ends_as(&network, BundleStage::Executed).await;
     letter.ran(&network).await;
+
+    say("a token is burnt on one rollup and minted on the other");
+    let token = Token::deploy(&network, account(3)).await;
+    let (from, to) = (network.address(3), network.address(4));
+    assert_eq!(token.balances(&network, from).await, [SUPPLY, 0]);
+    let moved = token.moves(&network, to, 300).await;
+    moved.hand_in(&network).await;
+    moved.ends_as(&network, BundleStage::Executed).await;
+    moved.ran(&network).await;
+    assert_eq!(token.balances(&network, from).await, [SUPPLY - 300, 0]);
+    assert_eq!(token.balances(&network, to).await, [0, 300]);
+    say("more of it than there is moves nowhere");
+    let doomed = token.moves(&network, to, SUPPLY).await;
+    doomed.hand_in(&network).await;
+    doomed.ends_as(&network, BundleStage::Aborted).await;
+    doomed.never_ran(&network).await;
+    assert_eq!(token.balances(&network, to).await, [0, 300]);
 
     say("a leg that reverts aborts all of it");
     let reverting = bundle::reverting(&network, account(0)).await;

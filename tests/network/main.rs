@@ -9,6 +9,7 @@ mod bundles;
 mod composer_kills;
 mod crashes;
 mod differential;
+mod documents;
 mod engine;
 mod evidence;
 mod exit;

@@ -13,8 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::devnet::{
     Abci, Application, Detours, Devnet, Info, MAX_BLOCK_BYTES, Mempool, Options, clear,
     control::{Request, ask, listen, serve},
+    info::quoted,
     is_running,
     plan::Plan,
+    tools::{COMETBFT, GETH},
 };
 
 #[derive(Debug, Args)]
@@ -55,6 +57,11 @@ enum DevnetCommand {
     /// Say which parts run.
     #[command(after_help = "Example:\n  counterpoint devnet status")]
     Status,
+    /// Print addresses and a key, as variables of a shell.
+    #[command(
+        after_help = "Example:\n  eval \"$(counterpoint devnet env)\" && cast chain-id --rpc-url $ALPHA"
+    )]
+    Env,
     /// Show a part's log.
     #[command(after_help = "Example:\n  counterpoint devnet logs alpha-conductor --follow")]
     Logs {
@@ -98,6 +105,7 @@ pub(crate) async fn run(args: DevnetArgs) -> eyre::Result<()> {
     match args.command {
         None => up(args).await,
         Some(DevnetCommand::Status) => status(&dir, &Request::Status).await,
+        Some(DevnetCommand::Env) => env(&dir),
         Some(DevnetCommand::Kill { name }) => status(&dir, &Request::Kill { name }).await,
         Some(DevnetCommand::Start { name }) => status(&dir, &Request::Start { name }).await,
         Some(DevnetCommand::Logs { name, follow }) => logs(&dir, &name, follow).await,
@@ -236,7 +244,9 @@ fn print_table(info: &Info) {
     }
     println!("{table}");
     if let (Some(rollup), [from, to, ..]) = (info.rollups.first(), info.accounts.as_slice()) {
-        println!("\nSend a first transaction:\n");
+        println!(
+            "\nSend a first transaction (`counterpoint devnet env` has all this for a shell):\n"
+        );
         println!(
             "  cast send --rpc-url {} --private-key {} --value 1ether {}\n",
             rollup.composer_rpc, from.private_key, to.address
@@ -250,6 +260,23 @@ async fn status(dir: &Path, request: &Request) -> eyre::Result<()> {
         let state = pid.map_or_else(|| "stopped".to_owned(), |pid| format!("running, pid {pid}"));
         println!("{name:20}  {state}");
     }
+    Ok(())
+}
+
+fn env(dir: &Path) -> eyre::Result<()> {
+    let path = dir.join("devnet.json");
+    let text = std::fs::read_to_string(&path)
+        .wrap_err_with(|| format!("no network: {}; start one with `devnet`", path.display()))?;
+    let info: Info = serde_json::from_str(&text)
+        .wrap_err_with(|| format!("{} is of another release", path.display()))?;
+    print!("{}", info.shell());
+    // What the guides call by name: this program, and those that the network was started with.
+    let say = |step: &str| eprintln!("{step}");
+    let mut programs = vec![std::env::current_exe()?];
+    programs.extend([COMETBFT.install(&say)?, GETH.install(&say)?]);
+    let folders: Vec<_> = programs.iter().filter_map(|path| path.parent()).collect();
+    let folders = std::env::join_paths(folders)?;
+    println!("export PATH=\"$PATH\":{}", quoted(&folders.display()));
     Ok(())
 }
 

@@ -1,6 +1,9 @@
 //! `devnet.json`: what a user of the network must know.
 
-use std::path::PathBuf;
+use std::{
+    fmt::{Display, Write as _},
+    path::PathBuf,
+};
 
 use counterpoint_core::primitive::RollupId;
 use serde::{Deserialize, Serialize};
@@ -139,5 +142,63 @@ impl Info {
             faucet_key: layout.faucet_key(),
             sequencer_genesis: layout.sequencer_genesis(),
         }
+    }
+
+    /// Assignments for a POSIX shell: the addresses that the guides speak of, and the first account.
+    #[must_use]
+    pub fn shell(&self) -> String {
+        let mut lines = String::new();
+        let mut set = |name: &str, value: &dyn Display| {
+            let name = name.to_uppercase().replace('-', "_");
+            let _ = writeln!(lines, "export {name}={}", quoted(value));
+        };
+        set("chain_id", &self.chain_id);
+        set("genesis", &self.sequencer_genesis.display());
+        if let Some(first) = self.validators.first() {
+            set("grpc", &first.grpc);
+            set("rpc", &first.cometbft_rpc);
+            set("probes", &first.http);
+        }
+        for rollup in &self.rollups {
+            set(&rollup.name, &rollup.composer_rpc);
+        }
+        if let Some(first) = self.accounts.first() {
+            set("account", &first.address);
+            set("key", &first.private_key);
+        }
+        set("faucet", &self.faucet_key.display());
+        lines
+    }
+}
+
+/// As one word of a POSIX shell.
+pub(crate) fn quoted(value: &dyn Display) -> String {
+    format!("'{}'", value.to_string().replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_back_what_it_is_told() {
+        let info = Info {
+            chain_id: "it's $HOME".into(),
+            validators: Vec::new(),
+            composer: ComposerInfo {
+                rpc: String::new(),
+                http: String::new(),
+            },
+            rollups: Vec::new(),
+            attesters: Vec::new(),
+            accounts: Vec::new(),
+            faucet_key: "faucet.key".into(),
+            sequencer_genesis: "genesis.json".into(),
+        };
+        let script = format!("{}printf %s \"$CHAIN_ID $FAUCET\"", info.shell());
+        let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
+        assert_eq!(output.stdout, b"it's $HOME faucet.key");
     }
 }

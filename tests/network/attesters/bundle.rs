@@ -7,6 +7,7 @@ use alloy_primitives::{Address, B256, U256, keccak256};
 use alloy_provider::Provider;
 use alloy_signer::SignerSync;
 use alloy_signer_local::PrivateKeySigner;
+use alloy_sol_types::SolCall;
 use borsh::BorshDeserialize;
 use bytes::Bytes;
 use counterpoint_contracts::{
@@ -59,19 +60,29 @@ pub(super) fn name(network: &Network, id: RollupId) -> String {
 }
 
 /// What is done in a transaction.
-struct Step {
+pub(super) struct Step {
     to: Address,
     input: Vec<u8>,
     gas: u64,
 }
 
 impl Step {
-    fn call(call: &impl alloy_sol_types::SolCall) -> Self {
+    /// A call of a contract.
+    pub(super) fn at(to: Address, call: &impl SolCall) -> Self {
         Self {
-            to: MAILBOX,
+            to,
             input: call.abi_encode(),
             gas: 500_000,
         }
+    }
+
+    fn mailbox(call: &impl SolCall) -> Self {
+        Self::at(MAILBOX, call)
+    }
+
+    /// The end of a session.
+    pub(super) fn close() -> Self {
+        Self::mailbox(&closeCall {})
     }
 
     fn transfer() -> Self {
@@ -118,7 +129,7 @@ impl Transfers {
 
     /// A transfer on one rollup, a call that reverts on the other.
     pub(super) async fn doomed(&self, network: &Network, who: Who) -> Sample {
-        let legs = [vec![Step::transfer()], vec![Step::call(&closeCall {})]];
+        let legs = [vec![Step::transfer()], vec![Step::close()]];
         Draft::new(network, who).finish(network, legs, self).await
     }
 
@@ -130,7 +141,7 @@ impl Transfers {
 }
 
 /// A bundle before its transactions are signed.
-struct Draft {
+pub(super) struct Draft {
     account: usize,
     /// A transaction that was sealed once never is again, so those of each bundle are others.
     number: u64,
@@ -141,7 +152,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn new(network: &Network, who: Who) -> Self {
+    pub(super) fn new(network: &Network, who: Who) -> Self {
         static SALT: AtomicU64 = AtomicU64::new(0);
         let number = SALT.fetch_add(1, Ordering::Relaxed);
         let salt = number.to_be_bytes();
@@ -155,9 +166,16 @@ impl Draft {
         }
     }
 
-    /// The same with a message from the first rollup to the second.
-    fn with_message(mut self, network: &Network) -> Self {
-        let address = EvmAddress::new(network.address(self.account).into_array());
+    /// The same with a message from the first rollup to the second, by whom and for whom.
+    pub(super) fn with_message(
+        mut self,
+        network: &Network,
+        ends: [Address; 2],
+        data: impl Into<Bytes>,
+    ) -> Self {
+        let evm = |address: Address| EvmAddress::new(address.into_array());
+        let address = evm(network.address(self.account));
+        let [sender, receiver] = ends.map(evm);
         let [src, dst] = self.rollups;
         self.callers = self
             .rollups
@@ -167,20 +185,44 @@ impl Draft {
             src,
             dst,
             index: 0,
-            sender: address,
-            receiver: address,
-            data: Bytes::from_static(b"as agreed"),
+            sender,
+            receiver,
+            data: data.into(),
         }];
         self
     }
 
-    fn open(&self, network: &Network, rollup: RollupId) -> Step {
+    /// The same with a letter of the account's to itself.
+    fn with_letter(self, network: &Network) -> Self {
+        let address = network.address(self.account);
+        self.with_message(network, [address; 2], &b"as agreed"[..])
+    }
+
+    /// What the mailboxes call its session.
+    pub(super) fn session(&self) -> B256 {
+        word(session_id(&self.salt, &self.callers).as_bytes())
+    }
+
+    /// Its message, as contracts know it.
+    pub(super) fn message(&self) -> counterpoint_contracts::Message {
+        let message = &self.messages[0];
+        counterpoint_contracts::Message {
+            src: word(message.src.as_bytes()),
+            dst: word(message.dst.as_bytes()),
+            index: message.index,
+            sender: Address::new(*message.sender.as_bytes()),
+            receiver: Address::new(*message.receiver.as_bytes()),
+            data: message.data.clone().into(),
+        }
+    }
+
+    pub(super) fn open(&self, network: &Network, rollup: RollupId) -> Step {
         let caller = |caller: &Caller| counterpoint_contracts::Caller {
             rollupId: word(caller.rollup_id.as_bytes()),
             caller: Address::new(*caller.address.as_bytes()),
         };
         let inbox = self.messages.iter().filter(|message| message.dst == rollup);
-        Step::call(&openCall {
+        Step::mailbox(&openCall {
             chainIdHash: keccak256(&network.info.chain_id),
             rollupId: word(rollup.as_bytes()),
             salt: word(self.salt.as_bytes()),
@@ -193,8 +235,8 @@ impl Draft {
 
     fn send(&self) -> Step {
         let message = &self.messages[0];
-        Step::call(&sendCall {
-            session: word(session_id(&self.salt, &self.callers).as_bytes()),
+        Step::mailbox(&sendCall {
+            session: self.session(),
             dst: word(message.dst.as_bytes()),
             receiver: Address::new(*message.receiver.as_bytes()),
             data: message.data.clone().into(),
@@ -202,20 +244,16 @@ impl Draft {
     }
 
     fn receive(&self) -> Step {
-        let message = &self.messages[0];
-        Step::call(&receiveMessageCall {
-            message: counterpoint_contracts::Message {
-                src: word(message.src.as_bytes()),
-                dst: word(message.dst.as_bytes()),
-                index: message.index,
-                sender: Address::new(*message.sender.as_bytes()),
-                receiver: Address::new(*message.receiver.as_bytes()),
-                data: message.data.clone().into(),
-            },
-        })
+        let message = self.message();
+        Step::mailbox(&receiveMessageCall { message })
     }
 
-    async fn finish(self, network: &Network, legs: [Vec<Step>; 2], how: &Transfers) -> Sample {
+    pub(super) async fn finish(
+        self,
+        network: &Network,
+        legs: [Vec<Step>; 2],
+        how: &Transfers,
+    ) -> Sample {
         let signer = network.signer(self.account);
         let (mut raws, mut seals, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
         for (rollup_id, steps) in self.rollups.into_iter().zip(legs) {
@@ -260,7 +298,7 @@ impl Draft {
     }
 }
 
-fn word(bytes: &[u8; 32]) -> B256 {
+pub(super) fn word(bytes: &[u8; 32]) -> B256 {
     B256::new(*bytes)
 }
 
@@ -296,19 +334,18 @@ async fn sign(
 
 /// A message that is sent and received.
 pub(super) async fn letter(network: &Network, who: Who) -> Sample {
-    let draft = Draft::new(network, who).with_message(network);
+    let draft = Draft::new(network, who).with_letter(network);
     let [src, dst] = draft.rollups;
-    let close = || Step::call(&closeCall {});
     let legs = [
-        vec![draft.open(network, src), draft.send(), close()],
-        vec![draft.open(network, dst), draft.receive(), close()],
+        vec![draft.open(network, src), draft.send(), Step::close()],
+        vec![draft.open(network, dst), draft.receive(), Step::close()],
     ];
     draft.finish(network, legs, &Transfers::default()).await
 }
 
 /// One that is sent and never received, by legs that all succeed.
 pub(super) async fn unread(network: &Network, who: Who) -> Sample {
-    let draft = Draft::new(network, who).with_message(network);
+    let draft = Draft::new(network, who).with_letter(network);
     let [src, dst] = draft.rollups;
     let legs = [
         vec![draft.open(network, src), draft.send()],

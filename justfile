@@ -40,8 +40,7 @@ simulate:
     COUNTERPOINT_SIMULATION_SEEDS=1000 COUNTERPOINT_SIMULATION_BLOCKS=100 \
         cargo test --release --package counterpoint-app --lib simulation
 
-# A hundred thousand random bundles in one process, with lying and silent attesters, omitting proposers, rounds, restarts
-# and nonce races: none runs in part. It ends with what became of them.
+# Random bundles in one process, with liars, silence, omission, rounds, restarts, nonce races: none runs in part.
 simulate-bundles count="100000":
     COUNTERPOINT_BUNDLES={{count}} cargo test --release --package counterpoint-machine \
         --test machine bundles_run_whole_or_never -- --nocapture
@@ -67,14 +66,12 @@ crashes rounds="10":
         cargo test --workspace --lib evm::store || exit 1; \
     done
 
-# kill -9 of a composer under load, at every step of a write to its queue and at random; a seed
-# repeats its choices.
+# kill -9 of a composer under load, at every step of a write to its queue and at random; a seed repeats it.
 composer-kills kills="100" seed=`date +%s`:
     COUNTERPOINT_KILLS={{kills}} COUNTERPOINT_KILLS_SEED={{seed}} \
         cargo test --workspace --test network composer_kills -- --nocapture
 
-# So many atomic bundles on three rollups with three attesters each, some bound to fail, while nodes,
-# conductors, attesters and clients are killed; a seed repeats its choices.
+# Bundles on real clients, some bound to fail, while all kinds of processes are killed; a seed repeats it.
 bundles count="1000" seed=`date +%s`:
     COUNTERPOINT_BUNDLES={{count}} COUNTERPOINT_BUNDLES_SEED={{seed}} \
         cargo test --workspace --test network attesters::storm -- --nocapture

@@ -1,6 +1,6 @@
 //! Atomic bundles on real clients, with attesters that execute: conductors, and programs beside them.
 
-mod bundle;
+pub(crate) mod bundle;
 mod storm;
 mod token;
 

@@ -1,18 +1,21 @@
 //! Thin mode: a conductor without state, beside a geth of its own, makes the blocks that another one
 //! makes in embedded mode, through any crash; and both change their mode.
 
-use std::{fs, net::TcpListener, path::PathBuf, process::Command, time::Duration};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use alloy_network::Ethereum;
 use alloy_primitives::B256;
 use alloy_provider::{DynProvider, Provider, ProviderBuilder};
 use counterpoint::devnet::{
     clients::Geth,
+    ports,
     process::{Process, Spec},
     tools::GETH,
 };
+use counterpoint_proto::sequencer::BundleStage;
 
 use crate::{
+    attesters::bundle::{self, account},
     crashes::Traffic,
     road::state_is_the_clients_state,
     support::{Network, wait_for},
@@ -23,11 +26,19 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_counterpoint-under-test");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thin_mode_makes_the_same_blocks_and_modes_are_changed() {
-    let mut rollup = Traffic::start(Network::start(1, 1).await).await;
+    let network = Network::start_with(1, 2, |options| options.attesters = 1).await;
+    let mut rollup = Traffic::start(network).await;
     let mut second = Second::start(&rollup.network, "thin").await;
     state_is_the_clients_state(&rollup.network).await;
     let sent = rollup.send().await;
     rollup.arrives(sent).await;
+    second.agrees(&rollup.network).await;
+
+    eprintln!("a message of an atomic bundle goes from one rollup to the other");
+    let letter = bundle::letter(&rollup.network, account(1)).await;
+    letter.hand_in(&rollup.network).await;
+    letter.ends_as(&rollup.network, BundleStage::Executed).await;
+    letter.ran(&rollup.network).await;
     second.agrees(&rollup.network).await;
 
     eprintln!("kill -9 of geth, of the conductor, of both");
@@ -89,6 +100,7 @@ async fn thin_mode_makes_the_same_blocks_and_modes_are_changed() {
         rollup.network.devnet.kill(CONDUCTOR).await.unwrap();
         change(&config, |config| {
             config.insert("mode".into(), mode.into());
+            attests_no_more(config);
         });
         rollup.network.devnet.launch(CONDUCTOR).await.unwrap();
         let sent = rollup.send().await;
@@ -118,6 +130,12 @@ fn change(path: &PathBuf, change: impl FnOnce(&mut toml::Table)) {
     fs::write(path, config.to_string()).unwrap();
 }
 
+/// Without a state of its own a conductor cannot be an attester.
+fn attests_no_more(config: &mut toml::Table) {
+    config.remove("attester_key_file");
+    config.remove("votes_dir");
+}
+
 /// Another conductor of the first rollup, with a geth of its own.
 struct Second {
     geth: Process,
@@ -131,7 +149,7 @@ struct Second {
 impl Second {
     async fn start(network: &Network, mode: &str) -> Self {
         let layout = network.layout();
-        let listeners = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let listeners = [(); 3].map(|()| ports::free().unwrap());
         let [engine, rpc, http] = listeners
             .each_ref()
             .map(|listener| listener.local_addr().unwrap().port());
@@ -160,6 +178,7 @@ impl Second {
             config.insert("data_dir".into(), data_dir.to_str().unwrap().into());
             config.insert("http_listen".into(), format!("127.0.0.1:{http}").into());
             config.insert("mode".into(), mode.into());
+            attests_no_more(config);
             config.remove("grpc_listen");
             config.remove("rpc_listen");
         });

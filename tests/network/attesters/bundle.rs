@@ -30,7 +30,7 @@ use super::now;
 use crate::support::{Network, decide, receipt, sign_transfer, wait_for};
 
 /// Two of the network's rollups, in the order of bundles.
-pub(super) fn rollups(network: &Network, places: [usize; 2]) -> [RollupId; 2] {
+pub(crate) fn rollups(network: &Network, places: [usize; 2]) -> [RollupId; 2] {
     let mut ids = places.map(|rollup| network.info.rollups[rollup].rollup_id);
     ids.sort();
     ids
@@ -38,29 +38,29 @@ pub(super) fn rollups(network: &Network, places: [usize; 2]) -> [RollupId; 2] {
 
 /// Who hands in a bundle, and where it runs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Who {
-    pub(super) account: usize,
-    pub(super) rollups: [usize; 2],
+pub(crate) struct Who {
+    pub(crate) account: usize,
+    pub(crate) rollups: [usize; 2],
 }
 
 /// An account on the first two rollups.
-pub(super) fn account(account: usize) -> Who {
+pub(crate) fn account(account: usize) -> Who {
     let rollups = [0, 1];
     Who { account, rollups }
 }
 
 /// The place of a rollup in the network.
-pub(super) fn place(network: &Network, id: RollupId) -> usize {
+pub(crate) fn place(network: &Network, id: RollupId) -> usize {
     let mut rollups = network.info.rollups.iter();
     rollups.position(|rollup| rollup.rollup_id == id).unwrap()
 }
 
-pub(super) fn name(network: &Network, id: RollupId) -> String {
+pub(crate) fn name(network: &Network, id: RollupId) -> String {
     network.info.rollups[place(network, id)].name.clone()
 }
 
 /// What is done in a transaction.
-pub(super) struct Step {
+pub(crate) struct Step {
     to: Address,
     input: Vec<u8>,
     gas: u64,
@@ -68,7 +68,7 @@ pub(super) struct Step {
 
 impl Step {
     /// A call of a contract.
-    pub(super) fn at(to: Address, call: &impl SolCall) -> Self {
+    pub(crate) fn at(to: Address, call: &impl SolCall) -> Self {
         Self {
             to,
             input: call.abi_encode(),
@@ -81,7 +81,7 @@ impl Step {
     }
 
     /// The end of a session.
-    pub(super) fn close() -> Self {
+    pub(crate) fn close() -> Self {
         Self::mailbox(&closeCall {})
     }
 
@@ -96,7 +96,7 @@ impl Step {
 
 /// What both legs do beside what is common to all bundles.
 #[derive(Clone, Debug)]
-pub(super) struct Transfers {
+pub(crate) struct Transfers {
     on_abort: OnAbort,
     attempts: u8,
     extra: Vec<PublicKey>,
@@ -113,35 +113,35 @@ impl Default for Transfers {
 }
 
 impl Transfers {
-    pub(super) fn on_abort(self, on_abort: OnAbort) -> Self {
+    pub(crate) fn on_abort(self, on_abort: OnAbort) -> Self {
         Self { on_abort, ..self }
     }
 
-    pub(super) fn attempts(self, attempts: u8) -> Self {
+    pub(crate) fn attempts(self, attempts: u8) -> Self {
         Self { attempts, ..self }
     }
 
     /// Nothing runs without this key's word.
-    pub(super) fn extra(self, key: PublicKey) -> Self {
+    pub(crate) fn extra(self, key: PublicKey) -> Self {
         let extra = vec![key];
         Self { extra, ..self }
     }
 
     /// A transfer on one rollup, a call that reverts on the other.
-    pub(super) async fn doomed(&self, network: &Network, who: Who) -> Sample {
+    pub(crate) async fn doomed(&self, network: &Network, who: Who) -> Sample {
         let legs = [vec![Step::transfer()], vec![Step::close()]];
         Draft::new(network, who).finish(network, legs, self).await
     }
 
     /// A transfer on each rollup, by an account.
-    pub(super) async fn sample(&self, network: &Network, who: Who) -> Sample {
+    pub(crate) async fn sample(&self, network: &Network, who: Who) -> Sample {
         let legs = [vec![Step::transfer()], vec![Step::transfer()]];
         Draft::new(network, who).finish(network, legs, self).await
     }
 }
 
 /// A bundle before its transactions are signed.
-pub(super) struct Draft {
+pub(crate) struct Draft {
     account: usize,
     /// A transaction that was sealed once never is again, so those of each bundle are others.
     number: u64,
@@ -152,7 +152,7 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(network: &Network, who: Who) -> Self {
+    pub(crate) fn new(network: &Network, who: Who) -> Self {
         static SALT: AtomicU64 = AtomicU64::new(0);
         let number = SALT.fetch_add(1, Ordering::Relaxed);
         let salt = number.to_be_bytes();
@@ -167,7 +167,7 @@ impl Draft {
     }
 
     /// The same with a message from the first rollup to the second, by whom and for whom.
-    pub(super) fn with_message(
+    pub(crate) fn with_message(
         mut self,
         network: &Network,
         ends: [Address; 2],
@@ -199,12 +199,12 @@ impl Draft {
     }
 
     /// What the mailboxes call its session.
-    pub(super) fn session(&self) -> B256 {
+    pub(crate) fn session(&self) -> B256 {
         word(session_id(&self.salt, &self.callers).as_bytes())
     }
 
     /// Its message, as contracts know it.
-    pub(super) fn message(&self) -> counterpoint_contracts::Message {
+    pub(crate) fn message(&self) -> counterpoint_contracts::Message {
         let message = &self.messages[0];
         counterpoint_contracts::Message {
             src: word(message.src.as_bytes()),
@@ -216,7 +216,7 @@ impl Draft {
         }
     }
 
-    pub(super) fn open(&self, network: &Network, rollup: RollupId) -> Step {
+    pub(crate) fn open(&self, network: &Network, rollup: RollupId) -> Step {
         let caller = |caller: &Caller| counterpoint_contracts::Caller {
             rollupId: word(caller.rollup_id.as_bytes()),
             caller: Address::new(*caller.address.as_bytes()),
@@ -248,7 +248,7 @@ impl Draft {
         Step::mailbox(&receiveMessageCall { message })
     }
 
-    pub(super) async fn finish(
+    pub(crate) async fn finish(
         self,
         network: &Network,
         legs: [Vec<Step>; 2],
@@ -298,7 +298,7 @@ impl Draft {
     }
 }
 
-pub(super) fn word(bytes: &[u8; 32]) -> B256 {
+pub(crate) fn word(bytes: &[u8; 32]) -> B256 {
     B256::new(*bytes)
 }
 
@@ -333,7 +333,7 @@ async fn sign(
 }
 
 /// A message that is sent and received.
-pub(super) async fn letter(network: &Network, who: Who) -> Sample {
+pub(crate) async fn letter(network: &Network, who: Who) -> Sample {
     let draft = Draft::new(network, who).with_letter(network);
     let [src, dst] = draft.rollups;
     let legs = [
@@ -344,7 +344,7 @@ pub(super) async fn letter(network: &Network, who: Who) -> Sample {
 }
 
 /// One that is sent and never received, by legs that all succeed.
-pub(super) async fn unread(network: &Network, who: Who) -> Sample {
+pub(crate) async fn unread(network: &Network, who: Who) -> Sample {
     let draft = Draft::new(network, who).with_letter(network);
     let [src, dst] = draft.rollups;
     let legs = [
@@ -355,12 +355,12 @@ pub(super) async fn unread(network: &Network, who: Who) -> Sample {
 }
 
 /// A transfer on the first rollup, and a call that reverts on the second.
-pub(super) async fn reverting(network: &Network, who: Who) -> Sample {
+pub(crate) async fn reverting(network: &Network, who: Who) -> Sample {
     Transfers::default().doomed(network, who).await
 }
 
 /// Seals and reveals several bundles.
-pub(super) async fn hand_in(network: &Network, samples: &[Sample]) {
+pub(crate) async fn hand_in(network: &Network, samples: &[Sample]) {
     let seal = |sample: &Sample| {
         let bundle = sample.bundle.clone();
         Action::SubmitBundle(SubmitBundle { bundle })
@@ -374,8 +374,8 @@ pub(super) async fn hand_in(network: &Network, samples: &[Sample]) {
 }
 
 /// A bundle with its raw transactions.
-pub(super) struct Sample {
-    pub(super) bundle: AtomicBundle,
+pub(crate) struct Sample {
+    pub(crate) bundle: AtomicBundle,
     raws: Vec<Vec<Bytes>>,
     /// By leg: the place of the rollup, and what it executes.
     hashes: Vec<(usize, Vec<B256>)>,
@@ -383,12 +383,12 @@ pub(super) struct Sample {
 
 impl Sample {
     /// Seals and reveals it.
-    pub(super) async fn hand_in(&self, network: &Network) {
+    pub(crate) async fn hand_in(&self, network: &Network) {
         hand_in(network, std::slice::from_ref(self)).await;
     }
 
     /// What is known of it.
-    pub(super) async fn record(&self, network: &Network) -> BundleRecord {
+    pub(crate) async fn record(&self, network: &Network) -> BundleRecord {
         let record = || async { Some(self.look(network).await?.1) };
         wait_for("a bundle's record", record).await
     }
@@ -404,7 +404,7 @@ impl Sample {
     }
 
     /// Waits until nothing of it can run any more that has not. Then all of it has, or nothing.
-    pub(super) async fn is_whole_or_nowhere(&self, network: &Network) -> Option<AbortReason> {
+    pub(crate) async fn is_whole_or_nowhere(&self, network: &Network) -> Option<AbortReason> {
         let (stage, record) = wait_for("a bundle to be decided", || async {
             let told = self.look(network).await;
             told.filter(|(_, record)| !record.status.is_live())
@@ -424,7 +424,7 @@ impl Sample {
     }
 
     /// Waits until it is over, which it must be as said.
-    pub(super) async fn ends_as(&self, network: &Network, stage: BundleStage) -> BundleRecord {
+    pub(crate) async fn ends_as(&self, network: &Network, stage: BundleStage) -> BundleRecord {
         let (ended, record) = wait_for("a bundle to end", || async {
             let (stage, record) = self.look(network).await?;
             let goes_on = record.status.is_live() || stage == BundleStage::Released;
@@ -436,7 +436,7 @@ impl Sample {
     }
 
     /// All of it succeeded in its slot, on every client.
-    pub(super) async fn ran(&self, network: &Network) {
+    pub(crate) async fn ran(&self, network: &Network) {
         let release = self.record(network).await.release.unwrap();
         for ((rollup, hashes), leg) in self.hashes.iter().zip(release.legs) {
             for (index, hash) in (0..).zip(hashes) {
@@ -453,7 +453,7 @@ impl Sample {
     }
 
     /// No client has any of it.
-    pub(super) async fn never_ran(&self, network: &Network) {
+    pub(crate) async fn never_ran(&self, network: &Network) {
         for (rollup, hashes) in &self.hashes {
             let geth = network.geth(*rollup);
             for hash in hashes {

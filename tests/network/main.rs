@@ -26,6 +26,7 @@ mod refusals;
 mod road;
 mod slots;
 mod snapshot;
+mod soak;
 mod solidity;
 mod supervisor;
 mod support;

@@ -270,6 +270,18 @@ impl TrustedState {
         Height::new(self.height)
     }
 
+    /// The time of the trusted header; a moment before that of the first one for the genesis.
+    #[must_use]
+    pub fn time(&self) -> Time {
+        self.time
+    }
+
+    /// Who signed the trusted header; who signs the first one for the genesis.
+    #[must_use]
+    pub fn validators(&self) -> &validator::Set {
+        &self.validators
+    }
+
     /// The last trusted header; nothing before any header was verified.
     #[must_use]
     pub fn header(&self) -> Option<TrustedHeader> {

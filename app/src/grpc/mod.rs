@@ -3,7 +3,7 @@
 mod bundles;
 mod stream;
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use counterpoint_core::{
@@ -12,13 +12,13 @@ use counterpoint_core::{
 };
 use counterpoint_machine::{fees::Prices, query};
 use counterpoint_proto::sequencer::{
-    GetAccountRequest, GetAccountResponse, GetChainRequest, GetChainResponse, GetFeesRequest,
-    GetFeesResponse, GetHeaderRequest, GetHeaderResponse, GetInfoRequest, GetInfoResponse,
-    GetRollupBlockRequest, GetRollupRequest, GetRollupResponse, GetStateProofRequest,
-    GetStateProofResponse, GetTransactionRequest, GetTransactionResponse, ListRollupsRequest,
-    ListRollupsResponse, RollupBlock, StreamRollupBlocksRequest, SubmitTransactionRequest,
-    SubmitTransactionResponse, get_chain_response::Proposal, get_fees_response::Forecast,
-    get_rollup_request, get_transaction_response, sequencer_server,
+    GetAccountRequest, GetAccountResponse, GetBlockRequest, GetBlockResponse, GetChainRequest,
+    GetChainResponse, GetFeesRequest, GetFeesResponse, GetHeaderRequest, GetHeaderResponse,
+    GetInfoRequest, GetInfoResponse, GetRollupBlockRequest, GetRollupRequest, GetRollupResponse,
+    GetStateProofRequest, GetStateProofResponse, GetTransactionRequest, GetTransactionResponse,
+    ListRollupsRequest, ListRollupsResponse, RollupBlock, StreamRollupBlocksRequest,
+    SubmitTransactionRequest, SubmitTransactionResponse, get_chain_response::Proposal,
+    get_fees_response::Forecast, get_rollup_request, get_transaction_response, sequencer_server,
 };
 use counterpoint_service::connection::Peer;
 use stream::{BlockStream, Reader};
@@ -50,6 +50,8 @@ const MAX_KEY_BYTES: usize = 96;
 const FORECASTS: [u32; 6] = [1, 2, 5, 10, 20, 50];
 /// How many rollups one answer lists unless told otherwise, and at the most.
 const LIST_LIMIT: (u32, u32) = (100, 1_000);
+/// How many hashes of items and how many leaves are told of a block in brief.
+const SHOWN: (usize, usize) = (256, 64);
 
 /// Serves reads from the store and takes transactions in.
 #[derive(Clone, Debug)]
@@ -220,6 +222,35 @@ impl Sequencer {
             borsh_proof: encode(&proof)?,
             signed_header: header.ok_or_else(soon)?,
             validators: validators.ok_or_else(soon)?.0,
+        })
+    }
+
+    /// What a block holds, in bounded length.
+    fn brief(&self, height: Height) -> Result<GetBlockResponse, Status> {
+        let contents = self.store.contents(height).map_err(internal)?;
+        let header = self.store.header(height).map_err(internal)?;
+        let validators = self.store.validators(height).map_err(internal)?;
+        let (Some((items, mut leaves)), Some(signed_header), Some((validators, _))) =
+            (contents, header, validators)
+        else {
+            let reason = format!("no signed header of height {height} yet");
+            return Err(Status::not_found(reason));
+        };
+        let count = |count: usize| u32::try_from(count).map_err(internal);
+        let rollups = count(leaves.len())?;
+        leaves.sort_by_key(|leaf| Reverse(leaf.list_len));
+        let hash = |hash: &Hash| Bytes::copy_from_slice(hash.as_bytes());
+        Ok(GetBlockResponse {
+            signed_header,
+            validators,
+            items: count(items.len().saturating_sub(1))?,
+            item_hashes: items.iter().skip(1).take(SHOWN.0).map(hash).collect(),
+            rollups,
+            borsh_leaves: leaves
+                .iter()
+                .take(SHOWN.1)
+                .map(encode)
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -528,6 +559,19 @@ impl sequencer_server::Sequencer for Sequencer {
             signed_header,
             validators,
         }))
+    }
+
+    async fn get_block(
+        &self,
+        request: Request<GetBlockRequest>,
+    ) -> Result<Response<GetBlockResponse>, Status> {
+        let height = Height::new(request.into_inner().height);
+        self.check_served(height)?;
+        let this = self.clone();
+        let read = self.off_worker(move || this.brief(height)).await?;
+        // It may have been pruned while it was read.
+        let read = read.or_else(|status| self.check_served(height).and(Err(status)));
+        read.map(Response::new)
     }
 
     async fn get_rollup_block(

@@ -260,6 +260,19 @@ impl Store {
         Ok(path.map(|path| TransactionProof { path }))
     }
 
+    /// The hashes of a block's items, and the leaves of its rollups; nothing if this node does not
+    /// have it, or not any more.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(crate) fn contents(
+        &self,
+        height: Height,
+    ) -> anyhow::Result<Option<(Vec<Hash>, Vec<RollupLeaf>)>> {
+        let record = self.block(height)?;
+        Ok(record.map(|record| (record.head.items, record.leaves)))
+    }
+
     /// The root over a block's items, which its header must carry.
     ///
     /// # Errors

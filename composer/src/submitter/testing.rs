@@ -27,12 +27,12 @@ use counterpoint_core::{
     transaction::SignedTransaction,
 };
 use counterpoint_proto::sequencer::{
-    GetAccountRequest, GetAccountResponse, GetChainRequest, GetChainResponse, GetFeesRequest,
-    GetFeesResponse, GetHeaderRequest, GetHeaderResponse, GetInfoRequest, GetInfoResponse,
-    GetRollupBlockRequest, GetRollupRequest, GetRollupResponse, GetStateProofRequest,
-    GetStateProofResponse, GetTransactionRequest, GetTransactionResponse, ListRollupsRequest,
-    ListRollupsResponse, RollupBlock, StreamRollupBlocksRequest, SubmitTransactionRequest,
-    SubmitTransactionResponse,
+    GetAccountRequest, GetAccountResponse, GetBlockRequest, GetBlockResponse, GetChainRequest,
+    GetChainResponse, GetFeesRequest, GetFeesResponse, GetHeaderRequest, GetHeaderResponse,
+    GetInfoRequest, GetInfoResponse, GetRollupBlockRequest, GetRollupRequest, GetRollupResponse,
+    GetStateProofRequest, GetStateProofResponse, GetTransactionRequest, GetTransactionResponse,
+    ListRollupsRequest, ListRollupsResponse, RollupBlock, StreamRollupBlocksRequest,
+    SubmitTransactionRequest, SubmitTransactionResponse,
     get_transaction_response::{Included, Pending, Status as Found, Unknown},
     sequencer_server::{Sequencer, SequencerServer},
 };
@@ -725,6 +725,13 @@ impl Sequencer for Server {
         block
             .map(|block| Response::new(block.header.clone()))
             .ok_or_else(none)
+    }
+
+    async fn get_block(
+        &self,
+        _: Request<GetBlockRequest>,
+    ) -> Result<Response<GetBlockResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
     }
 
     async fn get_rollup_block(

@@ -270,6 +270,32 @@ pub struct GetHeaderResponse {
     #[prost(bytes = "bytes", tag = "2")]
     pub validators: ::prost::bytes::Bytes,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetBlockRequest {
+    #[prost(uint64, tag = "1")]
+    pub height: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetBlockResponse {
+    /// CometBFT's SignedHeader message.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub signed_header: ::prost::bytes::Bytes,
+    /// CometBFT's ValidatorSet message of the same height.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub validators: ::prost::bytes::Bytes,
+    /// Items of the block beside the preamble.
+    #[prost(uint32, tag = "3")]
+    pub items: u32,
+    /// Their hashes in order, 32 bytes each, at most 256.
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub item_hashes: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Rollups that have a leaf.
+    #[prost(uint32, tag = "5")]
+    pub rollups: u32,
+    /// Each core's RollupLeaf: those with the longest lists first, at most 64.
+    #[prost(bytes = "bytes", repeated, tag = "6")]
+    pub borsh_leaves: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRollupBlockRequest {
     #[prost(uint64, tag = "1")]
@@ -821,6 +847,33 @@ pub mod sequencer_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// What a block holds, in brief: for people to look at, who verify the parts they rely on.
+        pub async fn get_block(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetBlockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetBlockResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/counterpoint.sequencer.v1.Sequencer/GetBlock",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("counterpoint.sequencer.v1.Sequencer", "GetBlock"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// One rollup's part of one block, with proofs up to a signed header.
         pub async fn get_rollup_block(
             &mut self,
@@ -968,6 +1021,14 @@ pub mod sequencer_server {
             request: tonic::Request<super::GetHeaderRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetHeaderResponse>,
+            tonic::Status,
+        >;
+        /// What a block holds, in brief: for people to look at, who verify the parts they rely on.
+        async fn get_block(
+            &self,
+            request: tonic::Request<super::GetBlockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetBlockResponse>,
             tonic::Status,
         >;
         /// One rollup's part of one block, with proofs up to a signed header.
@@ -1502,6 +1563,51 @@ pub mod sequencer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetHeaderSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/counterpoint.sequencer.v1.Sequencer/GetBlock" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetBlockSvc<T: Sequencer>(pub Arc<T>);
+                    impl<
+                        T: Sequencer,
+                    > tonic::server::UnaryService<super::GetBlockRequest>
+                    for GetBlockSvc<T> {
+                        type Response = super::GetBlockResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetBlockRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Sequencer>::get_block(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetBlockSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -17,10 +17,11 @@ use counterpoint_core::{
     state::Key,
 };
 use counterpoint_proto::sequencer::{
-    GetAccountRequest, GetAccountResponse, GetChainRequest, GetChainResponse, GetFeesRequest,
-    GetFeesResponse, GetHeaderRequest, GetHeaderResponse, GetInfoRequest, GetInfoResponse,
-    GetRollupBlockRequest, GetRollupRequest, GetStateProofRequest, GetStateProofResponse,
-    GetTransactionRequest, ListRollupsRequest, RollupBlock, ScheduledBundle,
+    Bundle, GetAccountRequest, GetAccountResponse, GetBlockRequest, GetBlockResponse,
+    GetBundleRequest, GetChainRequest, GetChainResponse, GetFeesRequest, GetFeesResponse,
+    GetHeaderRequest, GetHeaderResponse, GetInfoRequest, GetInfoResponse, GetRollupBlockRequest,
+    GetRollupRequest, GetRollupResponse, GetStateProofRequest, GetStateProofResponse,
+    GetTransactionRequest, ListRollupsRequest, RollupBlock, ScheduledBundle, StreamBundlesRequest,
     StreamRollupBlocksRequest, StreamScheduledRequest, SubmitTransactionRequest,
     SubmitTransactionResponse, bundles_client::BundlesClient, get_rollup_request,
     get_transaction_response, sequencer_client::SequencerClient,
@@ -259,9 +260,7 @@ impl Client {
         let rollup_ids = rollups.iter().map(id).collect();
         let mut client = bundles.clone();
         let opened = client.stream_scheduled(StreamScheduledRequest { rollup_ids });
-        let late = |_| Status::deadline_exceeded(format!("no answer within {TIMEOUT:?}"));
-        let opened = tokio::time::timeout(TIMEOUT, opened).await.map_err(late)?;
-        Ok(opened?.into_inner())
+        Ok(in_time(opened).await?.into_inner())
     }
 
     /// What each node says became of a transaction, of those that need not be left alone and answer
@@ -371,6 +370,18 @@ impl Client {
         self.config(node, &answer.borsh_config)
     }
 
+    /// The registration of the rollup called `name`, as the best node sees it.
+    ///
+    /// # Errors
+    /// [`ClientError::is_not_found`] if it knows of no such rollup.
+    pub async fn registration(&self, name: &str) -> Result<GetRollupResponse, ClientError> {
+        self.ask(|mut client| {
+            let key = Some(get_rollup_request::Key::Name(name.to_owned()));
+            async move { client.get_rollup(GetRollupRequest { key }).await }
+        })
+        .await
+    }
+
     /// Rollups in the order of their identifiers, at most `limit` after one.
     ///
     /// # Errors
@@ -448,6 +459,76 @@ impl Client {
             async move { client.get_state_proof(request).await }
         })
         .await
+    }
+
+    /// A block in brief, as the node sees it.
+    ///
+    /// # Errors
+    /// [`ClientError`] if no node has it.
+    pub async fn block(&self, height: Height) -> Result<GetBlockResponse, ClientError> {
+        let height = height.get();
+        self.ask(|mut client| async move { client.get_block(GetBlockRequest { height }).await })
+            .await
+    }
+
+    /// The signed header of a height; verify it before you rely on it.
+    ///
+    /// # Errors
+    /// [`ClientError`] if no node has it.
+    pub async fn signed_header(&self, height: Height) -> Result<GetHeaderResponse, ClientError> {
+        let height = height.get();
+        self.ask(|mut client| async move { client.get_header(GetHeaderRequest { height }).await })
+            .await
+    }
+
+    /// Registrations of rollups in the order of their identifiers, at most `limit` after one.
+    ///
+    /// # Errors
+    /// [`ClientError`] if no node answers.
+    pub async fn registrations(
+        &self,
+        after: Option<RollupId>,
+        limit: u32,
+    ) -> Result<Vec<GetRollupResponse>, ClientError> {
+        let after = after
+            .map(|id| Bytes::copy_from_slice(id.as_bytes()))
+            .unwrap_or_default();
+        let answer = self.ask(|mut client| {
+            let after = after.clone();
+            let request = ListRollupsRequest { after, limit };
+            async move { client.list_rollups(request).await }
+        });
+        Ok(answer.await?.rollups)
+    }
+
+    /// What has become of an atomic bundle, as the best node sees it.
+    ///
+    /// # Errors
+    /// What the node answers, if it knows of none.
+    pub async fn bundle(&self, id: &Hash) -> Result<Bundle, Status> {
+        let bundle_id = Bytes::copy_from_slice(id.as_bytes());
+        let mut client = self.best_for_bundles()?;
+        let asked = client.get_bundle(GetBundleRequest { bundle_id });
+        Ok(in_time(asked).await?.into_inner())
+    }
+
+    /// Each stage that bundles reach from a height on, as the best node sees it.
+    ///
+    /// # Errors
+    /// What the node answers, if it does not stream.
+    pub async fn bundles(&self, from: Height) -> Result<Streaming<Bundle>, Status> {
+        let request = StreamBundlesRequest {
+            from_height: from.get(),
+            ..StreamBundlesRequest::default()
+        };
+        let mut client = self.best_for_bundles()?;
+        Ok(in_time(client.stream_bundles(request)).await?.into_inner())
+    }
+
+    fn best_for_bundles(&self) -> Result<BundlesClient<Channel>, Status> {
+        let first = self.order().first().and_then(|id| self.0.nodes.get(id.0));
+        let node = first.ok_or_else(|| Status::internal("no such node"))?;
+        Ok(node.bundles.clone())
     }
 
     /// One rollup's part of every block from a height on, from one node; verify each before you rely
@@ -845,13 +926,7 @@ impl Client {
         let Some(Node { client, .. }) = self.0.nodes.get(node.0) else {
             return Err(Status::internal("no such node"));
         };
-        let answer = tokio::time::timeout(TIMEOUT, question(client.clone())).await;
-        match answer {
-            Ok(answer) => Ok(answer?.into_inner()),
-            Err(_) => Err(Status::deadline_exceeded(format!(
-                "no answer within {TIMEOUT:?}"
-            ))),
-        }
+        Ok(in_time(question(client.clone())).await?.into_inner())
     }
 
     pub(super) fn status_error(&self, node: NodeId, status: Status) -> ClientError {
@@ -873,6 +948,12 @@ impl Client {
             what,
         }
     }
+}
+
+/// The answer, unless it takes too long.
+async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = |_| Status::deadline_exceeded(format!("no answer within {TIMEOUT:?}"));
+    tokio::time::timeout(TIMEOUT, answer).await.map_err(late)?
 }
 
 /// Whether another node may answer.

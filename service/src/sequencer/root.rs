@@ -57,6 +57,18 @@ impl TrustRoot {
         self.genesis.chain_id()
     }
 
+    /// What the genesis file says.
+    #[must_use]
+    pub fn genesis(&self) -> &TrustedState {
+        &self.genesis
+    }
+
+    /// The later header that the operator names, if he does.
+    #[must_use]
+    pub fn header(&self) -> Option<TrustedHeader> {
+        self.header
+    }
+
     /// Goes on from what was verified and stored before, or starts where the operator says. Waits
     /// until a node has the header that he names.
     ///

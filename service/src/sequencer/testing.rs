@@ -32,12 +32,12 @@ use counterpoint_core::{
     slot::{Slot, SlotSecs},
 };
 use counterpoint_proto::sequencer::{
-    GetAccountRequest, GetAccountResponse, GetChainRequest, GetChainResponse, GetFeesRequest,
-    GetFeesResponse, GetHeaderRequest, GetHeaderResponse, GetInfoRequest, GetInfoResponse,
-    GetRollupBlockRequest, GetRollupRequest, GetRollupResponse, GetStateProofRequest,
-    GetStateProofResponse, GetTransactionRequest, GetTransactionResponse, ListRollupsRequest,
-    ListRollupsResponse, RollupBlock, StreamRollupBlocksRequest, SubmitTransactionRequest,
-    SubmitTransactionResponse,
+    GetAccountRequest, GetAccountResponse, GetBlockRequest, GetBlockResponse, GetChainRequest,
+    GetChainResponse, GetFeesRequest, GetFeesResponse, GetHeaderRequest, GetHeaderResponse,
+    GetInfoRequest, GetInfoResponse, GetRollupBlockRequest, GetRollupRequest, GetRollupResponse,
+    GetStateProofRequest, GetStateProofResponse, GetTransactionRequest, GetTransactionResponse,
+    ListRollupsRequest, ListRollupsResponse, RollupBlock, StreamRollupBlocksRequest,
+    SubmitTransactionRequest, SubmitTransactionResponse,
     sequencer_client::SequencerClient,
     sequencer_server::{Sequencer, SequencerServer},
 };
@@ -528,6 +528,36 @@ impl Sequencer for Scripted {
             alter(&mut answer);
         }
         Ok(Response::new(answer))
+    }
+
+    async fn get_block(
+        &self,
+        request: Request<GetBlockRequest>,
+    ) -> Result<Response<GetBlockResponse>, Status> {
+        let height = request.get_ref().height;
+        let chain = match &self.source {
+            Source::Node(client) => return client.clone().get_block(request).await,
+            Source::Chain(chain) => chain,
+        };
+        let none = || Status::not_found("no such block");
+        let header = chain.headers.get(&height).ok_or_else(none)?;
+        let rollups = [&chain.alpha, &chain.beta];
+        let blocks: Vec<_> = rollups
+            .iter()
+            .filter_map(|blocks| blocks.get(&height))
+            .collect();
+        let leaf = |block: &&RollupBlock| {
+            let proof: LeafProof = borsh::from_slice(&block.borsh_leaf_proof).unwrap();
+            borsh::to_vec(&proof.leaf).unwrap().into()
+        };
+        Ok(Response::new(GetBlockResponse {
+            signed_header: header.signed_header.clone(),
+            validators: header.validators.clone(),
+            items: 0,
+            item_hashes: Vec::new(),
+            rollups: u32::try_from(blocks.len()).unwrap(),
+            borsh_leaves: blocks.iter().map(leaf).collect(),
+        }))
     }
 
     async fn get_rollup_block(

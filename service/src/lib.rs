@@ -1,14 +1,16 @@
 //! What the three services share, so that each of them is only its own work.
 //!
 //! [`run`] loads the configuration, starts telemetry and waits for a signal; [`probes`] answers
-//! Kubernetes and Prometheus; [`connection`] bounds who is connected to a gRPC API; [`disk`] says whether there is room; [`sequencer`]
-//! reads the sequencer and believes only signatures.
+//! Kubernetes and Prometheus; [`connection`] bounds who is connected to a gRPC API; [`Patient`] ends
+//! connections that are stuck; [`disk`] says whether there is room; [`sequencer`] reads the sequencer
+//! and believes only signatures.
 
 pub mod config;
 pub mod connection;
 pub mod disk;
 pub mod files;
 mod metric;
+mod patient;
 pub mod probes;
 mod run;
 pub mod sequencer;
@@ -16,6 +18,7 @@ mod telemetry;
 
 pub use config::{ConfigError, load as load_config};
 pub use metric::{Metrics, to_f64};
+pub use patient::Patient;
 pub use probes::{Probes, Readiness};
 pub use run::{EXIT_CONFIG, LogFormat, Settings, run};
 

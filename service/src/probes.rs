@@ -8,12 +8,28 @@ use std::{
     time::Duration,
 };
 
-use axum::{Json, Router, http::StatusCode, routing::get};
+use axum::{Json, Router, body::Body, http::StatusCode, routing::get};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+use crate::Patient;
+
+/// Most connections at a time: probes need few, and pages some.
+const MAX_CONNECTIONS: usize = 512;
+/// How long the head of a request may take, and how long a connection may be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause after a connection that could not be accepted, for want of files for instance.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Named conditions that must all hold before a service takes work; each starts as not met.
 #[derive(Clone, Debug, Default)]
@@ -129,10 +145,10 @@ impl Probes {
     }
 }
 
-/// Serves `routes` until told to stop.
+/// Serves `routes` until told to stop; what was begun is answered.
 ///
 /// # Errors
-/// The socket cannot be opened, or accepting fails.
+/// The socket cannot be opened.
 pub async fn serve(
     listen: SocketAddr,
     routes: Router,
@@ -141,9 +157,59 @@ pub async fn serve(
     let listener = TcpListener::bind(listen)
         .await
         .map_err(|error| in_use(listen, &error))?;
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await
+    let (places, connections) = (
+        Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        TaskTracker::new(),
+    );
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                // Those beyond are closed without a word.
+                if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                    let stream = Patient::new(stream, place);
+                    connections.spawn(serve_one(stream, routes.clone(), shutdown.clone()));
+                }
+            }
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+    Ok(())
+}
+
+/// Serves a connection until it ends; told to stop, it answers what was begun.
+async fn serve_one<T: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: T,
+    routes: Router,
+    shutdown: CancellationToken,
+) {
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        routes.clone().oneshot(request.map(Body::new))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "a connection broke");
+    }
 }
 
 /// Says which address could not be opened; the system's own text does not.
@@ -168,7 +234,22 @@ fn ready(readiness: &Readiness) -> (StatusCode, Json<Value>) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_nothing_loses_its_connection() {
+        let (mut peer, ours) = tokio::io::duplex(1_024);
+        let routes = Router::new().route("/livez", get(|| async { "ok" }));
+        let served = tokio::spawn(serve_one(ours, routes, CancellationToken::new()));
+        let ask = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+        peer.write_all(ask).await.unwrap();
+        let mut answer = [0; 1_024];
+        let length = peer.read(&mut answer).await.unwrap();
+        assert!(answer[..length].ends_with(b"ok"));
+        served.await.unwrap();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn slow_work_shows_while_it_lasts() {

@@ -69,6 +69,10 @@ pub struct Args {
     #[arg(long, value_name = "HEIGHTS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retain_heights: Option<u64>,
+    /// Whether the explorer's page is served at `http_listen`, under /explorer/.
+    #[arg(long, value_name = "BOOL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explorer: Option<bool>,
     /// How log lines look: text or json.
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,6 +114,9 @@ pub struct Config {
     /// How many heights are kept; 0 for all.
     #[serde(default)]
     pub retain_heights: u64,
+    /// Whether the explorer's page is served beside the probes.
+    #[serde(default)]
+    pub explorer: bool,
     /// How log lines look.
     #[serde(default)]
     pub log_format: LogFormat,

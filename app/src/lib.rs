@@ -28,11 +28,18 @@ mod store;
 mod testing;
 mod upgrade;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    future::ready,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 pub use config::{Args, Config, MempoolType};
 use counterpoint_abci::{Server, ServerError};
 use counterpoint_core::primitive::Height;
+use counterpoint_explorer::{Explorer, Root};
 use counterpoint_machine::AppVersion;
 use counterpoint_proto::{
     FILE_DESCRIPTOR_SET,
@@ -42,8 +49,10 @@ use counterpoint_service::{
     ConfigError, Probes, Readiness,
     connection::{self, Incoming},
     probes,
+    sequencer::Client,
 };
 use eyre::WrapErr;
+use futures::FutureExt;
 pub use metric::ALL as METRICS;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
@@ -205,7 +214,18 @@ async fn work(
         let mempool = Arc::clone(&mempool);
         move || status(&store, &mempool, *stream.borrow())
     };
-    let probes = Probes::new(readiness, metrics, status).router();
+    let mut probes = Probes::new(readiness, metrics, status).router();
+    let exploring = if config.explorer {
+        let client = Client::new(&[own_grpc(config.grpc_listen)])?;
+        let explorer = Explorer::new(client, Root::Lowest, shutdown.clone());
+        probes = probes.merge(explorer.router());
+        shutdown
+            .clone()
+            .run_until_cancelled_owned(explorer.run())
+            .left_future()
+    } else {
+        ready(None).right_future()
+    };
     tokio::try_join!(
         async {
             let served = serve_abci(abci.run(shutdown.clone())).await;
@@ -247,9 +267,23 @@ async fn work(
             let looked = health.run(shutdown.clone()).await;
             looked.map_err(into_report).wrap_err("health")
         },
+        async {
+            exploring.await;
+            Ok(())
+        },
         stop_before_upgrade(halted, shutdown.clone()),
     )?;
     Ok(guard.check()?)
+}
+
+/// Where this node's own gRPC API is reached from here.
+fn own_grpc(listen: SocketAddr) -> String {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, listen.port()))
 }
 
 /// Serves CometBFT on a runtime with a thread for each of its connections: handlers work where they

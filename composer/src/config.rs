@@ -65,6 +65,10 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_secs: Option<u64>,
+    /// Whether the explorer's page is served at `http_listen`, under /explorer/.
+    #[arg(long, value_name = "BOOL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explorer: Option<bool>,
     /// How log lines look: text or json.
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,6 +106,9 @@ pub struct Config {
     /// Seconds for which a transaction that cannot run is kept and tried again.
     #[serde(default = "retry_secs")]
     pub retry_secs: u64,
+    /// Whether the explorer's page is served beside the probes.
+    #[serde(default)]
+    pub explorer: bool,
     /// How log lines look.
     #[serde(default)]
     pub log_format: LogFormat,

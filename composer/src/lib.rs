@@ -17,6 +17,7 @@ mod chain;
 mod config;
 mod disk;
 mod early;
+mod explorer;
 mod followers;
 mod intake;
 mod metric;
@@ -37,6 +38,7 @@ use std::{
 pub use atomic::BundleSettings;
 pub use config::{Args, Config, RollupSettings};
 use counterpoint_core::{key::SecretKey, primitive::RollupId};
+use counterpoint_explorer::{Explorer, Root};
 use counterpoint_service::{
     Probes, Readiness, files, probes,
     sequencer::{self, Client, Evidence, TrustRoot},
@@ -58,6 +60,7 @@ use crate::{
     atomic::{Bundles, Site},
     chain::Watcher,
     early::{Early, Follower},
+    explorer::Shown,
     queue::Queue,
     rpc::{Gate, Rollup, Served},
     submitter::Submitter,
@@ -98,14 +101,31 @@ async fn work(
 
     let (shown, asked) = (Arc::clone(&queue), client.clone());
     let status = move || json!({ "live_transactions": shown.live(), "sequencers": asked.status() });
-    let probes = Probes::new(readiness.clone(), metrics, status).router();
+    let explorer = config.explorer.then(|| {
+        let root = match root.header() {
+            Some(header) => Root::Header(header),
+            None => Root::Genesis(Box::new(root.genesis().clone())),
+        };
+        Explorer::new(client.clone(), root, shutdown.clone())
+    });
+    let mut probes = Probes::new(readiness.clone(), metrics, status).router();
+    if let Some(explorer) = &explorer {
+        probes = probes.merge(explorer.router());
+    }
     let probes = probes::serve(config.http_listen, probes, shutdown.clone());
     let (seen, shown) = (Arc::clone(&queue), readiness.clone());
     let watched = disk::watch(&config.data_dir, &seen, &shown);
     let compose = async {
         let served = async {
             let trust = Trust::open(&config.data_dir, &root, &client).await?;
-            serve(&config, key, trust, client, queue, readiness, &shutdown).await
+            let service = Service {
+                trust,
+                client,
+                queue,
+                readiness,
+                explorer,
+            };
+            serve(&config, key, service, &shutdown).await
         };
         let ended = tokio::select! {
             ended = shutdown.run_until_cancelled(served) => ended,
@@ -117,15 +137,28 @@ async fn work(
     Ok(())
 }
 
-async fn serve(
-    config: &Config,
-    key: SecretKey,
+/// What was opened before there is anything to serve.
+struct Service {
     trust: Trust,
     client: Client,
     queue: Arc<Queue>,
     readiness: Readiness,
+    explorer: Option<Explorer>,
+}
+
+async fn serve(
+    config: &Config,
+    key: SecretKey,
+    service: Service,
     shutdown: &CancellationToken,
 ) -> eyre::Result<()> {
+    let Service {
+        trust,
+        client,
+        queue,
+        readiness,
+        explorer,
+    } = service;
     let names: BTreeSet<&str> = config.rollups.iter().map(|one| one.name.as_str()).collect();
     eyre::ensure!(
         names.len() == config.rollups.len(),
@@ -179,6 +212,11 @@ async fn serve(
             listed,
             "default_rollup {default} is not among the rollups listed"
         );
+    }
+    if let Some(explorer) = explorer {
+        let shown = Shown::new(rollups.clone(), client.clone());
+        explorer.attach(Arc::new(shown));
+        followers.push(explorer.run().boxed());
     }
     let max_price = config.max_price;
     let (bundles, keeping) = match &config.bundles {

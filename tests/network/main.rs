@@ -13,6 +13,7 @@ mod documents;
 mod engine;
 mod evidence;
 mod exit;
+mod explorer;
 mod fallback;
 mod faults;
 mod forged;

@@ -211,6 +211,14 @@ fn pick<T: Copy + PartialEq + std::fmt::Display>(
     }
 }
 
+/// Where the explorer's page is: a composer knows more than a node.
+fn explorer(info: &Info) -> String {
+    match info.validators.first() {
+        Some(first) if info.rollups.is_empty() => format!("{}/explorer/", first.http),
+        _ => info.composer.explorer.clone(),
+    }
+}
+
 fn print_table(info: &Info) {
     let mut table = Table::new();
     table
@@ -235,6 +243,10 @@ fn print_table(info: &Info) {
         table.add_row(row);
     }
     println!("{table}");
+    println!(
+        "blocks, transactions and bundles, for a browser: {}",
+        explorer(info)
+    );
     let mut table = Table::new();
     table
         .load_preset(UTF8_FULL_CONDENSED)

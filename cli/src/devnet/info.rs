@@ -55,6 +55,9 @@ pub struct ComposerInfo {
     pub rpc: String,
     /// Probes.
     pub http: String,
+    /// The explorer's page.
+    #[serde(default)]
+    pub explorer: String,
 }
 
 /// One rollup.
@@ -137,6 +140,7 @@ impl Info {
             attesters: attesters.collect(),
             composer: ComposerInfo {
                 http: url(plan.composer.http),
+                explorer: format!("{}/explorer/", url(plan.composer.http)),
                 rpc: composer_rpc,
             },
             faucet_key: layout.faucet_key(),

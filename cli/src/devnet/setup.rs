@@ -578,6 +578,7 @@ fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
     let composer = json!({
         "rpc_listen": address(plan.composer.rpc),
         "http_listen": address(plan.composer.http),
+        "explorer": true,
         "data_dir": layout.dir.join("composer"),
         "sequencers": sequencers,
         "sequencer_genesis": layout.sequencer_genesis(),
@@ -641,6 +642,7 @@ fn write_app_config(plan: &Plan, layout: &Layout, node: &ValidatorPlan) -> eyre:
         "mempool": plan.mempool,
         "grpc_listen": address(node.grpc),
         "http_listen": address(node.http),
+        "explorer": true,
         "cometbft_rpc": url(node.rpc),
         "data_dir": layout.dir.join(&node.name).join("app"),
         "relay_gossip": false,

@@ -35,6 +35,12 @@ enum Source {
         package: &'static str,
         program: &'static str,
     },
+    /// The same with all packages that it needs and that are not installed, and a script that starts
+    /// the program with them.
+    DebianTree {
+        package: &'static str,
+        program: &'static str,
+    },
 }
 
 /// Consensus.
@@ -118,6 +124,27 @@ pub const PROMTOOL: Tool = Tool {
     },
 };
 
+/// A browser, for tests. Any version since 137 will do: it must know Ed25519.
+pub const CHROMIUM: Tool = Tool {
+    name: "chromium",
+    version: "debian",
+    source: Source::DebianTree {
+        package: "chromium",
+        program: "usr/lib/chromium/chromium",
+    },
+};
+
+/// What drives a browser, and what looks for barriers in a page, for tests.
+pub const PLAYWRIGHT: Tool = Tool {
+    name: "playwright",
+    version: "1.65.1",
+    source: Source::Npm {
+        program: "playwright-core",
+        manifest: include_str!("playwright/package.json"),
+        lock: include_str!("playwright/package-lock.json"),
+    },
+};
+
 /// The oldest Go that builds all of them.
 const MIN_GO: (u32, u32) = (1, 25);
 /// The oldest Node.js that runs them.
@@ -146,7 +173,7 @@ impl Tool {
         let tools = directory()?;
         let home = tools.join(format!("{}-{}", self.name, self.version));
         let program = match self.source {
-            Source::Go { .. } => home.join(self.name),
+            Source::Go { .. } | Source::DebianTree { .. } => home.join(self.name),
             Source::Npm { program, .. } => home.join("node_modules/.bin").join(program),
             Source::Python { .. } => home.join("bin/python"),
             Source::Debian { program, .. } => home.join(program),
@@ -247,6 +274,14 @@ impl Tool {
                 unpack.args(["-c", "dpkg-deb --extract *.deb . && rm *.deb"]);
                 vec![unpack]
             }
+            Source::DebianTree { package, program } => {
+                say(&format!("fetching {name} and what it needs, once"));
+                let start = start_script(program);
+                fs::write(staging.join(name), start)?;
+                let mut fetch = Command::new("sh");
+                fetch.args(["-c", FETCH_TREE, "sh", package, name]);
+                vec![fetch]
+            }
         };
         for mut command in commands {
             let output = command
@@ -263,6 +298,28 @@ impl Tool {
         let _ = fs::remove_dir_all(home);
         fs::rename(&staging, home).wrap_err("failed to move the new tool into place")
     }
+}
+
+/// Unpacks package `$1` and those it needs beside the script `$2`.
+const FETCH_TREE: &str = r#"set -e
+needed=$(apt-get install --simulate --no-install-recommends "$1" | sed -n 's/^Inst \([^ ]*\) .*/\1/p')
+apt-get download "$1" $needed || { echo "run apt-get update first" >&2; exit 1; }
+for package in *.deb; do dpkg-deb --extract "$package" .; done
+rm ./*.deb
+chmod +x "$2""#;
+
+/// Starts a program with the libraries that were unpacked beside it.
+fn start_script(program: &str) -> String {
+    format!(
+        r#"#!/bin/sh
+home=$(dirname "$(readlink -f "$0")")
+for libraries in "$home"/usr/lib/*-linux-gnu "$home"/usr/lib/*-linux-gnu/pulseaudio; do
+    LD_LIBRARY_PATH="$libraries${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
+done
+export LD_LIBRARY_PATH
+exec "$home/{program}" "$@"
+"#
+    )
 }
 
 /// What builds or runs a tool.

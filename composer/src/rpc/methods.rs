@@ -76,6 +76,25 @@ impl Rollup {
         Arc::clone(&self.feed).run().await;
     }
 
+    /// What never changes of its registration.
+    #[must_use]
+    pub(crate) fn config(&self) -> &RollupConfig {
+        &self.config
+    }
+
+    /// Its execution client.
+    #[must_use]
+    pub(crate) fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// When a transaction was acknowledged, in seconds since 1970, if that is remembered.
+    #[must_use]
+    pub(crate) fn acknowledged(&self, hash: B256) -> Option<u64> {
+        let item = self.queue.get(self.config.rollup_id, hash)?;
+        Some(item.time)
+    }
+
     /// Answers a call here.
     pub(super) async fn call(
         self: &Arc<Self>,

@@ -51,6 +51,15 @@ pub(crate) struct Head {
     pub(crate) progress: Option<ExtraData>,
 }
 
+/// How far a block has brought execution.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockEnd {
+    /// Its timestamp, in seconds.
+    pub(crate) timestamp: u64,
+    /// Where it stopped; nothing for the genesis block.
+    pub(crate) progress: Option<ExtraData>,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Header {
@@ -116,6 +125,19 @@ impl Upstream {
     pub(crate) async fn head(&self) -> Result<Head, UpstreamError> {
         let _turn = self.heads.asking.lock().await;
         self.ask_head().await
+    }
+
+    /// How far a block has brought execution; nothing if the client has no such block.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] if the client does not say.
+    pub(crate) async fn block_end(&self, number: u64) -> Result<Option<BlockEnd>, UpstreamError> {
+        let params = (U64::from(number), false);
+        let header: Option<Header> = self.call("eth_getBlockByNumber", &params).await?;
+        Ok(header.map(|header| BlockEnd {
+            timestamp: header.timestamp.to(),
+            progress: ExtraData::decode(&header.extra_data).ok(),
+        }))
     }
 
     /// The number of the newest block that the client ever told of.

@@ -13,8 +13,8 @@ use std::{sync::Arc, time::Duration};
 pub(crate) use accounts::Account;
 use accounts::Accounts;
 use alloy_primitives::{Address, B256, U64, U256};
-pub(crate) use heads::Head;
 use heads::Heads;
+pub(crate) use heads::{BlockEnd, Head};
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 

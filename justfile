@@ -99,6 +99,11 @@ bench:
 charts:
     cargo test --workspace --test charts
 
+# The charts on a real Kubernetes API server, which is built on first use; UPDATE_GENERATED=1 rewrites the
+# results in docs/kubernetes.md.
+k8s:
+    cargo test --workspace --test k8s -- --ignored --nocapture
+
 # Images of the program and of CometBFT, by docker or podman.
 images builder="docker" tag="0.1.0":
     {{builder}} build --target counterpoint --tag counterpoint:{{tag}} .

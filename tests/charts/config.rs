@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use crate::render::{
-    chart, containers, each, examples, list, of_kind, only, parse, render, repository,
+    SERVICES, chart, containers, each, examples, list, of_kind, only, parse, render, repository,
 };
 
 /// The file of a ConfigMap.
@@ -20,8 +20,8 @@ fn file(objects: &[Value], name: &str) -> String {
 }
 
 /// The keys of a service, as its example has them, tables with their keys.
-fn known_keys(service: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let example = fs::read_to_string(repository().join(service).join("example.toml")).unwrap();
+fn known_keys(example: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let example = fs::read_to_string(repository().join(example)).unwrap();
     keys(&example.parse().unwrap())
 }
 
@@ -43,18 +43,23 @@ fn keys(document: &toml::Table) -> BTreeMap<String, BTreeSet<String>> {
     all
 }
 
-/// The service of each chart, and its file.
-const FILES: [(&str, &str, &str); 3] = [
-    ("sequencer", "app", "app.toml"),
-    ("composer", "composer", "composer.toml"),
-    ("conductor", "conductor", "conductor.toml"),
+/// The example of each chart's service, and its file.
+const FILES: [(&str, &str, &str); 4] = [
+    ("sequencer", "app/example.toml", "app.toml"),
+    ("composer", "composer/example.toml", "composer.toml"),
+    ("conductor", "conductor/example.toml", "conductor.toml"),
+    (
+        "attester",
+        "conductor/attester.example.toml",
+        "attester.toml",
+    ),
 ];
 
 #[test]
 fn what_is_written_has_known_keys_and_whole_numbers() {
-    each(|name, case, objects| {
-        let (_, service, path) = FILES.iter().find(|(chart, ..)| *chart == name).unwrap();
-        let known = known_keys(service);
+    each(&SERVICES, |name, case, objects| {
+        let (_, example, path) = FILES.iter().find(|(chart, ..)| *chart == name).unwrap();
+        let known = known_keys(example);
         let written: toml::Table = file(objects, path).parse().unwrap();
         for (table, keys) in keys(&written) {
             let Some(known) = known.get(&table) else {
@@ -84,7 +89,7 @@ fn no_floats(case: &str, value: &toml::Value) {
 /// gives itself.
 #[test]
 fn no_key_of_a_service_is_out_of_reach() {
-    for (name, service, path) in FILES {
+    for (name, example, path) in FILES {
         let schema = fs::read(chart(name).join("values.schema.json")).unwrap();
         let schema: Value = serde_json::from_slice(&schema).unwrap();
         let config = if name == "sequencer" {
@@ -99,7 +104,7 @@ fn no_key_of_a_service_is_out_of_reach() {
             let written: toml::Table = file(&objects, path).parse().unwrap();
             offered.extend(written.keys().cloned());
         }
-        assert_eq!(offered, known_keys(service)[""], "{name}");
+        assert_eq!(offered, known_keys(example)[""], "{name}");
     }
 }
 
@@ -115,7 +120,7 @@ fn open(address: &str) -> Option<u16> {
 }
 
 /// Every address that a file of configuration has a service listen at.
-fn listening(document: &str) -> BTreeSet<u16> {
+pub(crate) fn listening(document: &str) -> BTreeSet<u16> {
     fn find(key: &str, value: &toml::Value, ports: &mut BTreeSet<u16>) {
         match value {
             toml::Value::Table(table) => {
@@ -171,7 +176,8 @@ fn policies_are_about_the_ports_that_are_open() {
                 "networkPolicy.monitoring",
             ],
             "composer" => &["networkPolicy.rpc", "networkPolicy.monitoring"],
-            _ => &["networkPolicy.composers", "networkPolicy.monitoring"],
+            "conductor" => &["networkPolicy.composers", "networkPolicy.monitoring"],
+            _ => &["networkPolicy.monitoring"],
         };
         let set = groups.iter().map(|group| format!("{group}={everybody}"));
         set.collect::<Vec<_>>()
@@ -215,6 +221,7 @@ fn policies_deny_what_is_not_named() {
         ("sequencer", Some(26_656)),
         ("composer", Some(8_545)),
         ("conductor", None),
+        ("attester", None),
     ];
     for (name, open) in open {
         let values = &examples(name)[0];
@@ -244,6 +251,7 @@ fn pods_follow_their_configuration() {
         ("sequencer", "app.config.snapshots_kept=5"),
         ("composer", "config.retry_secs=5"),
         ("conductor", "config.cache_mb=5"),
+        ("attester", "config.cache_mb=5"),
     ] {
         let values = &examples(name)[0];
         let checksum = |set: &[&str]| {

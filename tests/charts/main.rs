@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken expectation fails the test")]
 
 mod config;
+mod devnet;
 mod objects;
 mod refusals;
 mod render;

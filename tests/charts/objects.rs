@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::render::{containers, each, list, of_kind, only};
+use crate::render::{INSTALLED, SERVICES, containers, each, list, of_kind, only};
 
 /// Every pod that objects describe.
 fn pods(objects: &[Value]) -> Vec<&Value> {
@@ -17,7 +17,7 @@ fn pods(objects: &[Value]) -> Vec<&Value> {
 
 #[test]
 fn pods_are_as_restricted_as_can_be() {
-    each(|_, case, objects| {
+    each(&INSTALLED, |_, case, objects| {
         for pod in pods(objects) {
             let security = &pod["securityContext"];
             assert_eq!(security["runAsNonRoot"], true, "{case}");
@@ -58,9 +58,10 @@ fn pods_are_as_restricted_as_can_be() {
 
 #[test]
 fn every_container_that_runs_has_probes() {
-    each(|_, case, objects| {
-        let pod = &only(objects, "StatefulSet")["spec"]["template"]["spec"];
-        for container in containers(pod).0 {
+    each(&INSTALLED, |_, case, objects| {
+        let sets = of_kind(objects, "StatefulSet");
+        let pods = sets.iter().map(|set| &set["spec"]["template"]["spec"]);
+        for container in pods.flat_map(|pod| containers(pod).0) {
             for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
                 let probe = &container[probe];
                 let port = probe["httpGet"]["port"].as_str();
@@ -77,7 +78,7 @@ fn every_container_that_runs_has_probes() {
 
 #[test]
 fn one_release_is_one_pod_that_nobody_drains_unasked() {
-    each(|_, case, objects| {
+    each(&SERVICES, |_, case, objects| {
         let set = &only(objects, "StatefulSet")["spec"];
         assert_eq!(set["replicas"], 1, "{case}");
         assert_eq!(set["podManagementPolicy"], "Parallel", "{case}");
@@ -100,7 +101,7 @@ fn one_release_is_one_pod_that_nobody_drains_unasked() {
 /// Secrets come from whoever has them, by name.
 #[test]
 fn nothing_that_is_rendered_is_secret() {
-    each(|_, case, objects| {
+    each(&INSTALLED, |_, case, objects| {
         assert!(of_kind(objects, "Secret").is_empty(), "{case}");
         let account = only(objects, "ServiceAccount");
         assert_eq!(account["automountServiceAccountToken"], false, "{case}");
@@ -112,7 +113,7 @@ fn nothing_that_is_rendered_is_secret() {
 
 #[test]
 fn selectors_choose_the_releases_own_pod_only() {
-    each(|name, case, objects| {
+    each(&SERVICES, |name, case, objects| {
         let expected = json!({
             "app.kubernetes.io/name": name,
             "app.kubernetes.io/instance": "r",
@@ -128,24 +129,30 @@ fn selectors_choose_the_releases_own_pod_only() {
     });
 }
 
-/// Each port that a container names is one that a Service offers, and each that a Service offers is
-/// a container's.
+/// Each port that a pod's container names is one that a Service of the pod offers, and each that a Service
+/// offers is a container's.
 #[test]
 fn services_offer_what_containers_name() {
-    each(|_, case, objects| {
-        let pod = &only(objects, "StatefulSet")["spec"]["template"]["spec"];
-        let ports = |container: &&Value| list(&container["ports"]).to_vec();
-        let named: BTreeSet<String> = containers(pod)
-            .0
-            .iter()
-            .flat_map(ports)
-            .map(|port| port["name"].as_str().unwrap().to_owned())
-            .collect();
-        let offered: BTreeSet<String> = of_kind(objects, "Service")
-            .iter()
-            .flat_map(|service| list(&service["spec"]["ports"]))
-            .map(|port| port["targetPort"].as_str().unwrap().to_owned())
-            .collect();
-        assert_eq!(named, offered, "{case}");
+    each(&INSTALLED, |_, case, objects| {
+        let mut served = 0;
+        for set in of_kind(objects, "StatefulSet") {
+            let running = containers(&set["spec"]["template"]["spec"]).0;
+            let ports = running
+                .iter()
+                .flat_map(|container| list(&container["ports"]));
+            let named: BTreeSet<&str> = ports.map(|port| port["name"].as_str().unwrap()).collect();
+            let labels = &set["spec"]["selector"]["matchLabels"];
+            let mut services = of_kind(objects, "Service");
+            services.retain(|service| service["spec"]["selector"] == *labels);
+            served += services.len();
+            let ports = services
+                .iter()
+                .flat_map(|service| list(&service["spec"]["ports"]));
+            let offered: BTreeSet<&str> = ports
+                .map(|port| port["targetPort"].as_str().unwrap())
+                .collect();
+            assert_eq!(named, offered, "{case}");
+        }
+        assert_eq!(served, of_kind(objects, "Service").len(), "{case}");
     });
 }

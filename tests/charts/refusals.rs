@@ -185,6 +185,45 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
         "snapshot.sha256=\"\"",
         "at '/snapshot/sha256'",
     ),
+    (
+        "attester",
+        "default",
+        "replicas=2",
+        "at '/replicas': value must be 1",
+    ),
+    (
+        "attester",
+        "default",
+        "key.existingSecret=\"\"",
+        "at '/key/existingSecret'",
+    ),
+    ("attester", "default", "rollups=[]", "at '/rollups'"),
+    (
+        "attester",
+        "default",
+        "config.votes_dir=\"/a\"",
+        "additional properties 'votes_dir' not allowed",
+    ),
+    (
+        "devnet",
+        "default",
+        "validators=17",
+        "at '/validators': maximum",
+    ),
+    ("devnet", "default", "rollups=0", "at '/rollups': minimum"),
+    ("devnet", "default", "seed=\"\"", "at '/seed'"),
+    (
+        "devnet",
+        "default",
+        "blockInterval=200",
+        "at '/blockInterval'",
+    ),
+    (
+        "devnet",
+        "default",
+        "validator=2",
+        "additional properties 'validator' not allowed",
+    ),
 ];
 
 #[test]

@@ -10,8 +10,13 @@ use std::{
 use counterpoint::devnet::tools::HELM;
 use serde_json::Value;
 
-/// The charts that are installed.
+/// The charts that bring dashboards and alerts.
 pub(crate) const CHARTS: [&str; 3] = ["sequencer", "composer", "conductor"];
+/// The charts of one service each.
+pub(crate) const SERVICES: [&str; 4] = ["sequencer", "composer", "conductor", "attester"];
+/// The charts that are installed: those, and that of whole networks.
+pub(crate) const INSTALLED: [&str; 5] =
+    ["sequencer", "composer", "conductor", "attester", "devnet"];
 /// A release's name.
 pub(crate) const RELEASE: &str = "r";
 
@@ -26,7 +31,7 @@ static COPY: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         .args([&*from, copy.path()])
         .status();
     assert!(status.unwrap().success());
-    for chart in CHARTS {
+    for chart in INSTALLED {
         let chart = copy.path().join(chart);
         let built = helm(&["dependency", "build", chart.to_str().unwrap()]);
         assert!(built.status.success(), "{}", text(&built.stderr));
@@ -97,9 +102,9 @@ pub(crate) fn parse(yaml: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Calls `check` with each chart, each of its files of values, and what they give.
-pub(crate) fn each(check: impl Fn(&str, &str, &[Value])) {
-    for name in CHARTS {
+/// Calls `check` with each of the charts, each of its files of values, and what they give.
+pub(crate) fn each(charts: &[&str], check: impl Fn(&str, &str, &[Value])) {
+    for name in charts {
         for values in examples(name) {
             let case = format!("{name}/ci/{}", values.file_name().unwrap().display());
             let rendered = render(name, &values, &[]).unwrap();

@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use counterpoint::devnet::tools::KUBERNETES_VALIDATE;
 
-use crate::render::{CHARTS, chart, examples, helm, render, repository, say, text};
+use crate::render::{INSTALLED, chart, examples, helm, render, repository, say, text};
 
 /// The releases of Kubernetes that the charts are for.
 const KUBERNETES: [&str; 7] = ["1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35"];
@@ -13,7 +13,7 @@ const FOREIGN: [&str; 2] = ["ServiceMonitor", "PrometheusRule"];
 
 #[test]
 fn helm_finds_nothing_to_say() {
-    for name in CHARTS {
+    for name in INSTALLED {
         for values in examples(name) {
             let chart = chart(name);
             let (chart, values) = (chart.to_str().unwrap(), values.to_str().unwrap());
@@ -28,7 +28,7 @@ fn kubernetes_takes_every_object() {
     let python = KUBERNETES_VALIDATE.install(&say).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let mut files = Vec::new();
-    for name in CHARTS {
+    for name in INSTALLED {
         for values in examples(name) {
             let rendered = render(name, &values, &[]).unwrap();
             let documents = rendered.split("\n---\n");
@@ -62,7 +62,7 @@ fn kubernetes_takes_every_object() {
 /// The list of values in a chart's README is its file of values.
 #[test]
 fn readmes_show_the_values() {
-    for name in CHARTS {
+    for name in INSTALLED {
         let directory = repository().join("charts").join(name);
         let path = directory.join("README.md");
         let readme = fs::read_to_string(&path).unwrap();

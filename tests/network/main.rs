@@ -32,6 +32,7 @@ mod solidity;
 mod supervisor;
 mod support;
 mod terms;
+mod testnet;
 mod thin;
 mod trust;
 mod upgrade;

@@ -114,7 +114,8 @@ data:
 {{- end }}
 {{- end -}}
 
-{{/* `helm test`: the service says that it is ready. The image has no shell, so the program asks. */}}
+{{/* `helm test`: each of the services at `urls` says that it is ready. The image has no shell, so the program
+asks. */}}
 {{- define "common.test" -}}
 apiVersion: v1
 kind: Pod
@@ -139,15 +140,17 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   containers:
-    - name: ready
-      image: {{ include "common.image" (dict "root" .root "image" .root.Values.image) }}
-      imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-      args: [ready, "http://{{ include "common.fullname" .root }}:{{ .port }}", --wait, "120"]
+    {{- range $at, $url := .urls }}
+    - name: ready-{{ $at }}
+      image: {{ include "common.image" (dict "root" $.root "image" $.root.Values.image) }}
+      imagePullPolicy: {{ $.root.Values.image.pullPolicy }}
+      args: [ready, {{ $url | quote }}, --wait, "120"]
       securityContext:
-        {{- include "common.containerSecurity" .root | nindent 8 }}
+        {{- include "common.containerSecurity" $.root | nindent 8 }}
       resources:
         requests: { cpu: 10m, memory: 16Mi }
         limits: { memory: 64Mi }
+    {{- end }}
 {{- end -}}
 
 {{/* The pod of `helm test`, as a NetworkPolicyPeer. */}}

@@ -321,7 +321,7 @@ fn reset(dir: &Path) -> eyre::Result<()> {
 }
 
 /// `200ms` or `2s`, in milliseconds.
-fn interval(text: &str) -> Result<u64, String> {
+pub(super) fn interval(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text} is not an interval such as 200ms or 1s");
     let (digits, factor) = match text.strip_suffix("ms") {
         Some(digits) => (digits, 1),

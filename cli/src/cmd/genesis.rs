@@ -16,6 +16,7 @@ use counterpoint_core::{
 };
 use eyre::{WrapErr, eyre};
 
+use super::testnet::{self, TestnetArgs};
 use crate::devnet::setup::GENESIS_MARGIN_SECS;
 
 /// Memory for a state that is worked out once.
@@ -55,6 +56,9 @@ pub(crate) enum GenesisCommand {
         /// Where to put it.
         file: PathBuf,
     },
+    /// Write a whole network for many hosts: a folder of keys, genesis and configuration for each part,
+    /// and what runs there.
+    Testnet(TestnetArgs),
     /// Check a rollup's genesis file and show what must be registered.
     #[command(after_help = "Example:\n  counterpoint genesis check omega.json")]
     Check {
@@ -104,6 +108,7 @@ pub(crate) fn run(command: GenesisCommand) -> eyre::Result<()> {
                 .wrap_err_with(|| format!("failed to write {}", file.display()))?;
             check(&file)
         }
+        GenesisCommand::Testnet(args) => testnet::run(args),
         GenesisCommand::Check { file } => check(&file),
     }
 }

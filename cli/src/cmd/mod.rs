@@ -11,6 +11,7 @@ pub(crate) mod key;
 pub(crate) mod query;
 pub(crate) mod ready;
 pub(crate) mod signing_state;
+pub(crate) mod testnet;
 pub(crate) mod tx;
 
 use std::{

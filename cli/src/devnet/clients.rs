@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -34,20 +35,35 @@ impl Geth {
         self.data.with_extension("toml")
     }
 
-    /// Writes its genesis block.
+    /// Writes its configuration.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_config(&self) -> eyre::Result<()> {
+        fs::write(self.config(), GETH_PEERS)
+            .wrap_err_with(|| format!("failed to write {}", self.config().display()))
+    }
+
+    /// Writes its configuration and its genesis block.
     ///
     /// # Errors
     /// `program` cannot be run, or refuses the genesis file.
     pub fn init(&self, program: &Path, genesis: &Path) -> eyre::Result<()> {
         fs::create_dir_all(&self.data)
-            .and_then(|()| fs::write(self.config(), GETH_PEERS))
-            .wrap_err_with(|| format!("failed to write {}", self.config().display()))?;
+            .wrap_err_with(|| format!("failed to create {}", self.data.display()))?;
+        self.write_config()?;
         init_geth(program, &self.data, genesis)
     }
 
-    /// Its command line, with a public port or without.
+    /// Its command line, with a public port of this machine alone or without.
     #[must_use]
     pub fn args(&self, rpc: Option<u16>) -> Vec<String> {
+        self.args_at(rpc.map(|port| (Ipv4Addr::LOCALHOST, port).into()))
+    }
+
+    /// Its command line, with a public address or without.
+    #[must_use]
+    pub fn args_at(&self, rpc: Option<SocketAddr>) -> Vec<String> {
         let path = |path: &Path| path.display().to_string();
         let mut pairs = vec![
             ("--datadir", path(&self.data)),
@@ -67,24 +83,33 @@ impl Geth {
             ("--authrpc.jwtsecret", path(&self.jwt)),
         ];
         let mut flags = vec!["--nodiscover"];
-        if let Some(port) = rpc {
+        if let Some(rpc) = rpc {
             flags.push("--http");
             pairs.extend([
-                ("--http.addr", "127.0.0.1".into()),
-                ("--http.port", port.to_string()),
+                ("--http.addr", rpc.ip().to_string()),
+                ("--http.port", rpc.port().to_string()),
                 ("--http.api", "eth,net,web3".into()),
             ]);
+            if !rpc.ip().is_loopback() {
+                // Others call it by its name.
+                pairs.push(("--http.vhosts", "*".into()));
+            }
         }
         command_line(&flags, pairs)
     }
 }
 
+/// What writes geth's genesis block.
+pub(crate) fn init_args(data: &Path, genesis: &Path) -> Vec<String> {
+    let (data, genesis) = (data.display(), genesis.display());
+    let args = ["init", "--state.scheme", "hash", "--datadir"].map(str::to_owned);
+    [args.as_slice(), &[data.to_string(), genesis.to_string()]].concat()
+}
+
 /// Writes the genesis block of a geth that may have had another.
 pub(crate) fn init_geth(program: &Path, data: &Path, genesis: &Path) -> eyre::Result<()> {
     let output = Command::new(program)
-        .args(["init", "--state.scheme", "hash", "--datadir"])
-        .arg(data)
-        .arg(genesis)
+        .args(init_args(data, genesis))
         .output()
         .wrap_err_with(|| format!("failed to run {}", program.display()))?;
     if !output.status.success() {

@@ -166,6 +166,7 @@ impl Info {
         for rollup in &self.rollups {
             set(&rollup.name, &rollup.composer_rpc);
         }
+        set("explorer", &self.composer.explorer);
         if let Some(first) = self.accounts.first() {
             set("account", &first.address);
             set("key", &first.private_key);
@@ -192,6 +193,7 @@ mod tests {
             chain_id: "it's $HOME".into(),
             validators: Vec::new(),
             composer: ComposerInfo {
+                explorer: String::new(),
                 rpc: String::new(),
                 http: String::new(),
             },

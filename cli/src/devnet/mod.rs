@@ -1,7 +1,7 @@
 //! A whole network on one machine: real CometBFT, real geth, our services.
 //!
 //! [`plan`] decides it, [`setup`] writes it down, [`process`] runs its parts, [`control`] lets
-//! another terminal look and interfere.
+//! another terminal look and interfere. [`testnet`] writes one down for many machines instead.
 
 pub mod clients;
 pub mod control;
@@ -10,6 +10,7 @@ pub mod plan;
 pub mod ports;
 pub mod process;
 pub mod setup;
+pub mod testnet;
 pub mod tools;
 
 use std::{
@@ -23,7 +24,7 @@ use counterpoint_core::key::PublicKey;
 use eyre::{OptionExt, WrapErr, bail, eyre};
 pub use info::Info;
 pub use plan::{Abci, Application, Detours, MAX_BLOCK_BYTES, Mempool, Options};
-use plan::{Plan, ValidatorPlan, url};
+use plan::{AttesterPlan, Plan, RollupPlan, ValidatorPlan, url};
 use process::{Process, Spec};
 use setup::{Layout, Trust};
 
@@ -44,7 +45,7 @@ pub struct Devnet {
     plan: Plan,
     layout: Layout,
     options: Options,
-    cometbft: PathBuf,
+    programs: Programs,
     processes: BTreeMap<String, Process>,
     http: reqwest::Client,
     /// Held while the network runs, so that nobody else runs or removes it.
@@ -90,9 +91,14 @@ impl Devnet {
                 create(options, &layout, &geth)?
             }
         };
-        let specs = specs(&plan, &layout, options, &cometbft, &geth);
+        let programs = Programs {
+            counterpoint: options.program.clone(),
+            application: options.application.clone(),
+            cometbft,
+            geth,
+        };
+        let specs = programs.specs(&plan, &layout).into_iter();
         let processes = specs
-            .into_iter()
             .map(|spec| (spec.name.clone(), Process::new(spec, &options.program)))
             .collect();
         let http = reqwest::Client::builder()
@@ -102,7 +108,7 @@ impl Devnet {
             plan,
             layout,
             options: options.clone(),
-            cometbft,
+            programs,
             processes,
             http,
             _lock: lock,
@@ -184,7 +190,7 @@ impl Devnet {
             &trust,
             &self.options.detours,
         )?;
-        for spec in node_specs(&node, &self.layout, &self.options, &self.cometbft) {
+        for spec in self.programs.node(&node, &self.layout) {
             let name = spec.name.clone();
             let process = Process::new(spec, &self.options.program);
             self.processes.insert(name, process);
@@ -410,68 +416,72 @@ pub fn clear(dir: &Path) -> eyre::Result<()> {
     Ok(())
 }
 
-fn specs(
-    plan: &Plan,
-    layout: &Layout,
-    options: &Options,
-    cometbft: &Path,
-    geth: &Path,
-) -> Vec<Spec> {
-    let program = &options.program;
-    let mut specs = vec![service_spec("composer", "composer".into(), layout, program)];
-    for node in plan.nodes() {
-        specs.extend(node_specs(node, layout, options, cometbft));
-    }
-    for attester in &plan.attesters {
-        specs.push(service_spec(
-            "attester",
-            attester.name.clone(),
-            layout,
-            program,
-        ));
-    }
-    for rollup in &plan.rollups {
-        let name = format!("{}-conductor", rollup.name);
-        specs.push(service_spec("conductor", name, layout, program));
-        let name = format!("{}-geth", rollup.name);
-        specs.push(spec(
-            name,
-            geth,
-            layout.geth(rollup).args(Some(rollup.el_rpc)),
-            layout,
-        ));
-    }
-    specs
+/// The programs that a network's processes run.
+#[derive(Clone, Debug)]
+struct Programs {
+    counterpoint: PathBuf,
+    application: Application,
+    cometbft: PathBuf,
+    geth: PathBuf,
 }
 
-/// The application and CometBFT of one node.
-fn node_specs(
-    node: &ValidatorPlan,
-    layout: &Layout,
-    options: &Options,
-    cometbft: &Path,
-) -> [Spec; 2] {
-    let name = format!("{}-app", node.name);
-    let app = match &options.application {
-        Application::Sequencer => service_spec("app", name, layout, &options.program),
-        Application::Noop(program) => {
-            let socket = layout.abci_socket(&node.name).display().to_string();
-            let listen = format!("127.0.0.1:{}", node.grpc);
-            let args = ["--socket", &socket, "inserted", "--grpc-listen", &listen];
-            let args = args.map(str::to_owned).to_vec();
-            spec(name, program, args, layout)
-        }
-    };
-    let home = layout.cometbft_home(&node.name).display().to_string();
-    let name = format!("{}-cometbft", node.name);
-    let args = vec!["node".into(), "--home".into(), home];
-    [app, spec(name, cometbft, args, layout)]
-}
+impl Programs {
+    /// Every process of a network.
+    fn specs(&self, plan: &Plan, layout: &Layout) -> Vec<Spec> {
+        let nodes = plan.nodes().flat_map(|node| self.node(node, layout));
+        let attesters = plan.attesters.iter();
+        let attesters = attesters.map(|attester| self.attester(attester, layout));
+        let rollups = plan.rollups.iter();
+        let rollups = rollups.flat_map(|rollup| self.rollup(plan, rollup, layout));
+        nodes
+            .chain(attesters)
+            .chain(rollups)
+            .chain([self.composer(layout)])
+            .collect()
+    }
 
-fn service_spec(kind: &str, name: String, layout: &Layout, program: &Path) -> Spec {
-    let config = layout.service_config(&name).display().to_string();
-    let args = vec![kind.into(), "--config".into(), config];
-    spec(name, program, args, layout)
+    /// The application and CometBFT of one node.
+    fn node(&self, node: &ValidatorPlan, layout: &Layout) -> [Spec; 2] {
+        let name = format!("{}-app", node.name);
+        let app = match &self.application {
+            Application::Sequencer => self.service("app", name, layout),
+            Application::Noop(program) => {
+                let socket = layout.abci_socket(&node.name).display().to_string();
+                let listen = format!("127.0.0.1:{}", node.grpc);
+                let args = ["--socket", &socket, "inserted", "--grpc-listen", &listen];
+                let args = args.map(str::to_owned).to_vec();
+                spec(name, program, args, layout)
+            }
+        };
+        let home = layout.cometbft_home(&node.name).display().to_string();
+        let name = format!("{}-cometbft", node.name);
+        let args = vec!["node".into(), "--home".into(), home];
+        [app, spec(name, &self.cometbft, args, layout)]
+    }
+
+    /// The client and the conductor of one rollup.
+    fn rollup(&self, plan: &Plan, rollup: &RollupPlan, layout: &Layout) -> [Spec; 2] {
+        let args = layout
+            .geth(rollup)
+            .args_at(Some(plan.listen(rollup.el_rpc)));
+        let client = spec(format!("{}-geth", rollup.name), &self.geth, args, layout);
+        let conductor = format!("{}-conductor", rollup.name);
+        [client, self.service("conductor", conductor, layout)]
+    }
+
+    fn composer(&self, layout: &Layout) -> Spec {
+        self.service("composer", "composer".into(), layout)
+    }
+
+    fn attester(&self, attester: &AttesterPlan, layout: &Layout) -> Spec {
+        self.service("attester", attester.name.clone(), layout)
+    }
+
+    fn service(&self, kind: &str, name: String, layout: &Layout) -> Spec {
+        let config = layout.service_config(&name).display().to_string();
+        let args = vec![kind.into(), "--config".into(), config];
+        spec(name, &self.counterpoint, args, layout)
+    }
 }
 
 fn spec(name: String, program: &Path, args: Vec<String>, layout: &Layout) -> Spec {

@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
 };
 
 use alloy_primitives::keccak256;
 use alloy_signer_local::PrivateKeySigner;
 use counterpoint_core::{atomic::AttesterKeys, fees::FeeParams};
-use eyre::{WrapErr, bail};
+use eyre::{OptionExt, WrapErr, bail};
 use serde::{Deserialize, Serialize};
 
 use super::ports;
@@ -25,6 +25,8 @@ const FIRST_EVM_CHAIN_ID: u64 = 412_000;
 const ACCOUNTS: usize = 5;
 /// Most validators: a full mesh of more does not fit on one machine.
 const MAX_VALIDATORS: usize = 16;
+/// Longest chain id that CometBFT takes.
+const MAX_CHAIN_ID: usize = 50;
 
 /// What somebody asked for.
 #[derive(Clone, Debug)]
@@ -105,11 +107,72 @@ pub enum Application {
 /// Most bytes of a sequencer block unless asked otherwise, 4 MiB.
 pub const MAX_BLOCK_BYTES: u64 = 4 << 20;
 
+/// Where the parts of a network are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hosts {
+    /// The address that they listen at.
+    pub listen: IpAddr,
+    /// Where each of them is found: a host's name or address, with `{name}` for the part's name.
+    pub template: String,
+    /// Where some of them are found instead, by their names.
+    pub named: BTreeMap<String, String>,
+}
+
+impl Default for Hosts {
+    /// All on this machine.
+    fn default() -> Self {
+        Self {
+            listen: Ipv4Addr::LOCALHOST.into(),
+            template: Ipv4Addr::LOCALHOST.to_string(),
+            named: BTreeMap::new(),
+        }
+    }
+}
+
+impl Hosts {
+    /// Where a part is found.
+    #[must_use]
+    pub fn of(&self, part: &str) -> String {
+        let named = self.named.get(part).cloned();
+        named.unwrap_or_else(|| self.template.replace("{name}", part))
+    }
+
+    /// Refuses names that are nobody's, and what is no host.
+    fn check(&self, parts: &[&str]) -> eyre::Result<()> {
+        if let Some(name) = self
+            .named
+            .keys()
+            .find(|name| !parts.contains(&name.as_str()))
+        {
+            bail!("there is no part {name}; there are {}", parts.join(", "));
+        }
+        for part in parts {
+            let host = self.of(part);
+            if !is_host(&host) {
+                bail!("{host} is no host for {part}: give a name or an address, without a port");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text is an address, or a name that DNS may know.
+fn is_host(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let known = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        (1..=63).contains(&label.len()) && label.chars().all(known)
+    };
+    text.parse::<IpAddr>().is_ok() || (text.len() <= 253 && text.split('.').all(is_label))
+}
+
 /// A network: names, ports and parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The sequencer's chain id.
     pub chain_id: String,
+    /// Where its parts are.
+    #[serde(default)]
+    pub hosts: Hosts,
     /// Pause between sequencer blocks, in milliseconds.
     pub block_interval_ms: u64,
     /// Most bytes of a sequencer block.
@@ -209,11 +272,37 @@ impl Plan {
         Ok(Some(plan))
     }
 
-    /// Decides names and ports of a new network.
+    /// Decides names and ports of a new network on this machine.
     ///
     /// # Errors
     /// Too many of something, or no free port.
     pub fn new(options: &Options) -> eyre::Result<Self> {
+        let ports = Ports::Free {
+            next: options.base_port,
+            taken: Vec::new(),
+        };
+        Self::with(options, "counterpoint-devnet".to_owned(), ports)
+    }
+
+    /// Decides names and ports of a new network on hosts that nobody has asked: the ports of the guides,
+    /// or a row of them from `options.base_port` on.
+    ///
+    /// # Errors
+    /// Too many of something, or a host that is none.
+    pub fn on_hosts(options: &Options, chain_id: String, hosts: Hosts) -> eyre::Result<Self> {
+        let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if !(1..=MAX_CHAIN_ID).contains(&chain_id.len()) || !chain_id.chars().all(known) {
+            bail!(
+                "--chain-id has 1 to {MAX_CHAIN_ID} letters, digits, hyphens, underscores and dots"
+            );
+        }
+        let ports = options.base_port.map_or(Ports::Usual, Ports::Row);
+        let plan = Self::with(options, chain_id, ports)?;
+        hosts.check(&plan.parts())?;
+        Ok(Self { hosts, ..plan })
+    }
+
+    fn with(options: &Options, chain_id: String, mut ports: Ports) -> eyre::Result<Self> {
         if !(1..=MAX_VALIDATORS).contains(&options.validators) {
             bail!("--validators must lie in 1..={MAX_VALIDATORS}");
         }
@@ -227,25 +316,21 @@ impl Plan {
         if lengths.is_empty() || lengths.iter().any(|secs| !(1..=60).contains(secs)) {
             bail!("--slot-secs must lie in 1..=60");
         }
-        let mut ports = Ports {
-            next: options.base_port,
-            taken: Vec::new(),
-        };
         let rollup = |((at, name), slot_secs): ((u64, &&str), u8), ports: &mut Ports| {
             Ok(RollupPlan {
                 name: (*name).to_owned(),
                 evm_chain_id: FIRST_EVM_CHAIN_ID + at,
                 slot_secs,
-                el_rpc: ports.take()?,
-                engine: ports.take()?,
-                conductor_http: ports.take()?,
-                conductor_grpc: ports.take()?,
-                conductor_rpc: ports.take()?,
+                el_rpc: ports.take(8645)?,
+                engine: ports.take(8551)?,
+                conductor_http: ports.take(9093)?,
+                conductor_grpc: ports.take(9094)?,
+                conductor_rpc: ports.take(9095)?,
             })
         };
         let composer = ComposerPlan {
-            rpc: ports.take()?,
-            http: ports.take()?,
+            rpc: ports.take(8545)?,
+            http: ports.take(9092)?,
         };
         let validators = (0..options.validators)
             .map(|at| ValidatorPlan::new(at, options.abci, &mut ports))
@@ -258,7 +343,7 @@ impl Plan {
         let beside = |at| {
             Ok(AttesterPlan {
                 name: format!("attester-{at}"),
-                http: ports.take()?,
+                http: ports.take(9096)?,
             })
         };
         let attesters = match options.rollups {
@@ -267,9 +352,9 @@ impl Plan {
                 .map(beside)
                 .collect::<eyre::Result<_>>()?,
         };
-        let chain_id = "counterpoint-devnet".to_owned();
         Ok(Self {
             chain_id,
+            hosts: Hosts::default(),
             block_interval_ms: options.block_interval_ms,
             max_block_bytes: options.max_block_bytes,
             fees: options.fees.clone(),
@@ -297,7 +382,7 @@ impl Plan {
         if at >= MAX_VALIDATORS {
             bail!("a network has at most {MAX_VALIDATORS} nodes");
         }
-        let mut ports = Ports {
+        let mut ports = Ports::Free {
             next: None,
             taken: Vec::new(),
         };
@@ -312,6 +397,53 @@ impl Plan {
             Abci::Unix
         };
         ValidatorPlan::new(at, abci, &mut ports)
+    }
+
+    /// The names of what may have a host of its own; a rollup's client is where its conductor is.
+    #[must_use]
+    pub fn parts(&self) -> Vec<&str> {
+        let composer = (!self.rollups.is_empty()).then_some("composer");
+        let nodes = self.nodes().map(|node| node.name.as_str());
+        let rollups = self.rollups.iter().map(|rollup| rollup.name.as_str());
+        let attesters = self.attesters.iter().map(|attester| attester.name.as_str());
+        nodes
+            .chain(composer)
+            .chain(rollups)
+            .chain(attesters)
+            .collect()
+    }
+
+    /// `HOST:PORT`, where others reach a part.
+    #[must_use]
+    pub fn reach(&self, part: &str, port: u16) -> String {
+        let host = self.hosts.of(part);
+        match host.parse::<Ipv6Addr>() {
+            Ok(address) => format!("[{address}]:{port}"),
+            Err(_) => format!("{host}:{port}"),
+        }
+    }
+
+    /// `http://HOST:PORT`, where others reach a part.
+    #[must_use]
+    pub fn url(&self, part: &str, port: u16) -> String {
+        format!("http://{}", self.reach(part, port))
+    }
+
+    /// The address that a part listens at with a port for others.
+    #[must_use]
+    pub fn listen(&self, port: u16) -> SocketAddr {
+        (self.hosts.listen, port).into()
+    }
+
+    /// Where a part's own host reaches such a port.
+    #[must_use]
+    pub fn own(&self, port: u16) -> SocketAddr {
+        let host = match self.hosts.listen {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+            address => address,
+        };
+        (host, port).into()
     }
 
     /// Keeps the plan for the next start.
@@ -329,36 +461,59 @@ impl ValidatorPlan {
     fn new(at: usize, abci: Abci, ports: &mut Ports) -> eyre::Result<Self> {
         Ok(Self {
             name: format!("val-{at}"),
-            p2p: ports.take()?,
-            rpc: ports.take()?,
-            grpc: ports.take()?,
-            http: ports.take()?,
+            p2p: ports.take(26_656)?,
+            rpc: ports.take(26_657)?,
+            grpc: ports.take(9090)?,
+            http: ports.take(9091)?,
             abci: match abci {
                 Abci::Unix => None,
-                Abci::Tcp => Some(ports.take()?),
+                Abci::Tcp => Some(ports.take(26_658)?),
             },
         })
     }
 }
 
-struct Ports {
-    next: Option<u16>,
-    /// Held until all are chosen, so that none is given twice.
-    taken: Vec<TcpListener>,
+/// Where ports come from.
+enum Ports {
+    /// Free ones of this machine, from the next one on if there is one.
+    Free {
+        next: Option<u16>,
+        /// Held until all are chosen, so that none is given twice.
+        taken: Vec<TcpListener>,
+    },
+    /// A row from here on, on hosts that are not asked.
+    Row(u16),
+    /// The usual one of each purpose: every part has a host of its own.
+    Usual,
 }
 
 impl Ports {
-    fn take(&mut self) -> eyre::Result<u16> {
-        let listener = match self.next {
-            None => ports::free()?,
-            Some(port) => TcpListener::bind((Ipv4Addr::LOCALHOST, port)).wrap_err_with(|| {
-                format!("port {port} is in use; choose another --base-port, or leave it out")
-            })?,
-        };
-        let port = listener.local_addr()?.port();
-        self.taken.push(listener);
-        self.next = self.next.map(|_| port.saturating_add(1));
-        Ok(port)
+    fn take(&mut self, usual: u16) -> eyre::Result<u16> {
+        match self {
+            Self::Free { next, taken } => {
+                let listener = match *next {
+                    None => ports::free()?,
+                    Some(port) => {
+                        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).wrap_err_with(|| {
+                            format!(
+                                "port {port} is in use; choose another --base-port, or leave it out"
+                            )
+                        })?
+                    }
+                };
+                let port = listener.local_addr()?.port();
+                taken.push(listener);
+                *next = next.map(|_| port.saturating_add(1));
+                Ok(port)
+            }
+            Self::Row(next) => {
+                let port = *next;
+                let after = port.checked_add(1).filter(|_| port > 0);
+                *next = after.ok_or_eyre("--base-port leaves too few ports")?;
+                Ok(port)
+            }
+            Self::Usual => Ok(usual),
+        }
     }
 }
 
@@ -385,4 +540,27 @@ pub fn accounts() -> Vec<PrivateKeySigner> {
         PrivateKeySigner::from_bytes(&digest).expect("a digest is a valid key")
     };
     (0..ACCOUNTS).map(key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address() {
+        for host in ["val-0", "val-0.example.org", "10.0.0.1", "fd00::1"] {
+            assert!(is_host(host), "{host}");
+        }
+        for wrong in [
+            "",
+            "val-0:26656",
+            "http://val-0",
+            "a..b",
+            "a b",
+            "{nmae}",
+            "[fd00::1]",
+        ] {
+            assert!(!is_host(wrong), "{wrong}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Writes every file that a network's processes read.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -27,8 +28,8 @@ use serde_json::json;
 use tendermint::Time;
 
 use super::clients::Geth;
-use super::plan::{Detours, Plan, RollupPlan, ValidatorPlan, accounts, address, url};
-use crate::keys;
+use super::plan::{AttesterPlan, Detours, Plan, RollupPlan, ValidatorPlan, accounts, address, url};
+use crate::keys::{self, Keys};
 
 /// Most bytes of a block that evidence may take.
 const MAX_EVIDENCE_BYTES: u64 = 1 << 20;
@@ -173,55 +174,246 @@ pub fn socket(wanted: PathBuf) -> PathBuf {
     std::env::temp_dir().join(format!("cpt-{}.sock", hex::encode(&digest[..8])))
 }
 
-/// Writes a new network to disk.
+/// Where a part's files are put, and where the part will find them.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where they are put.
+    pub files: Layout,
+    /// Where the part will find them.
+    pub home: Layout,
+}
+
+impl Place {
+    /// Where they are put is where they stay.
+    #[must_use]
+    pub fn same(layout: &Layout) -> Self {
+        Self {
+            files: layout.clone(),
+            home: layout.clone(),
+        }
+    }
+}
+
+/// Everything of a network that is decided before a file is written: what all its parts agree on, and
+/// their keys. The same plan, keys and time give the same files.
+#[derive(Debug)]
+pub struct Network<'a> {
+    plan: &'a Plan,
+    /// CometBFT's genesis file.
+    genesis: Vec<u8>,
+    nodes: Vec<NodeKeys>,
+    rollups: Vec<RollupFiles>,
+    faucet: [u8; 32],
+    composer: [u8; 32],
+    bundles: [u8; 32],
+    /// By name: of a rollup's conductor, or of an attester of its own.
+    attesters: BTreeMap<&'a str, [u8; 32]>,
+}
+
+/// The files of a rollup that its conductor and its client share.
+#[derive(Debug)]
+struct RollupFiles {
+    genesis: Vec<u8>,
+    jwt: [u8; 32],
+}
+
+/// The key that a node votes with, and the one that peers know it by.
+#[derive(Debug)]
+struct NodeKeys {
+    consensus: NodeKey,
+    node: NodeKey,
+}
+
+impl NodeKeys {
+    fn new(keys: &Keys, name: &str) -> eyre::Result<Self> {
+        let key = |purpose| -> eyre::Result<NodeKey> {
+            Ok(NodeKey(keys.secret(&format!("{name}/{purpose}"))?.into()))
+        };
+        Ok(Self {
+            consensus: key("consensus")?,
+            node: key("node")?,
+        })
+    }
+}
+
+impl<'a> Network<'a> {
+    /// Decides on a network that begins at `time`, since the Unix epoch.
+    ///
+    /// # Errors
+    /// The system has no randomness, or a parameter is out of bounds.
+    pub fn new(plan: &'a Plan, keys: &Keys, time: Duration) -> eyre::Result<Self> {
+        let nodes = plan.validators.iter();
+        let nodes: Vec<_> = nodes
+            .map(|node| NodeKeys::new(keys, &node.name))
+            .collect::<eyre::Result<_>>()?;
+        let conductors = plan.rollups.iter().filter(|_| plan.attested);
+        let conductors = conductors.map(|rollup| rollup.name.as_str());
+        let others = plan.attesters.iter().map(|attester| attester.name.as_str());
+        let attesters: BTreeMap<_, _> = conductors
+            .chain(others)
+            .map(|name| Ok((name, keys.secret(&format!("{name}/attester"))?)))
+            .collect::<eyre::Result<_>>()?;
+        let [faucet, composer, bundles] =
+            ["faucet", "composer", "bundles"].map(|name| keys.secret(name));
+        let (faucet, composer, bundles) = (faucet?, composer?, bundles?);
+        let address = |seed: [u8; 32]| SecretKey::from_seed(seed).public_key().address();
+        let mut rollups = Vec::new();
+        let mut registered = Vec::new();
+        for rollup in &plan.rollups {
+            let attesters = set_of_attesters(plan, rollup, &attesters)?;
+            let (genesis, config) = rollup_genesis(rollup, time, address(faucet), attesters)?;
+            let jwt = keys.secret(&format!("{}/jwt", rollup.name))?;
+            rollups.push(RollupFiles { genesis, jwt });
+            registered.push(config);
+        }
+        let funded = [faucet, composer, bundles].map(|seed| GenesisAccount {
+            address: address(seed),
+            balance: Amount::new(SEQUENCER_BALANCE),
+        });
+        let state = SequencerGenesis {
+            accounts: funded.to_vec(),
+            rollups: registered,
+            authority: Some(Authority::new(1, vec![address(faucet)])?),
+            fees: plan.fees.clone(),
+        };
+        Ok(Self {
+            genesis: sequencer_genesis(plan, &nodes, &state, time)?,
+            plan,
+            nodes,
+            rollups,
+            faucet,
+            composer,
+            bundles,
+            attesters,
+        })
+    }
+
+    /// Writes the key of the account that has money and decides about the chain.
+    ///
+    /// # Errors
+    /// The file exists, or cannot be written.
+    pub fn write_faucet(&self, layout: &Layout) -> eyre::Result<()> {
+        keys::write(&layout.faucet_key(), &self.faucet)
+    }
+
+    /// Writes the files of a validator and its application, but for what it will sign.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_validator(&self, at: usize, place: &Place, detours: &Detours) -> eyre::Result<()> {
+        let (node, keys) = (&self.plan.validators[at], &self.nodes[at]);
+        make_home(&place.files, node)?;
+        let home = place.files.cometbft_home(&node.name);
+        fs::write(home.join("config/genesis.json"), &self.genesis)?;
+        write_keys(&place.files, node, keys)?;
+        let ids: Vec<String> = self.nodes.iter().map(|keys| keys.node.address()).collect();
+        let state_sync = json!({ "enable": false });
+        write_cometbft_config(self.plan, place, node, &ids, &state_sync, detours)?;
+        write_app_config(self.plan, place, node)
+    }
+
+    /// Writes the files of the composer.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_composer(&self, place: &Place) -> eyre::Result<()> {
+        self.write_genesis(place)?;
+        keys::write(&place.files.composer_key(), &self.composer)?;
+        keys::write(&place.files.bundles_key(), &self.bundles)?;
+        let Some(default) = self.plan.rollups.first() else {
+            return Ok(());
+        };
+        let config = composer_config(self.plan, default, &place.home);
+        write_config(&place.files, "composer", &config)
+    }
+
+    /// Writes the files of a rollup's conductor and its client.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_rollup(&self, at: usize, place: &Place) -> eyre::Result<()> {
+        let (rollup, name) = (&self.plan.rollups[at], &self.plan.rollups[at].name);
+        self.write_genesis(place)?;
+        self.write_rollup_genesis(at, place)?;
+        write_secret(&place.files.jwt(name), &hex::encode(self.rollups[at].jwt))?;
+        place.files.geth(rollup).write_config()?;
+        if let Some(key) = self.attesters.get(name.as_str()) {
+            keys::write(&place.files.attester_key(name), key)?;
+        }
+        let config = conductor_config(self.plan, rollup, &place.home);
+        write_config(&place.files, &format!("{name}-conductor"), &config)
+    }
+
+    /// Writes the files of an attester of every rollup.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_attester(&self, at: usize, place: &Place) -> eyre::Result<()> {
+        let attester = &self.plan.attesters[at];
+        self.write_genesis(place)?;
+        for rollup in 0..self.rollups.len() {
+            self.write_rollup_genesis(rollup, place)?;
+        }
+        let key = &self.attesters[attester.name.as_str()];
+        keys::write(&place.files.attester_key(&attester.name), key)?;
+        let config = attester_config(self.plan, attester, &place.home);
+        write_config(&place.files, &attester.name, &config)
+    }
+
+    fn write_genesis(&self, place: &Place) -> eyre::Result<()> {
+        Ok(fs::write(place.files.sequencer_genesis(), &self.genesis)?)
+    }
+
+    fn write_rollup_genesis(&self, at: usize, place: &Place) -> eyre::Result<()> {
+        let name = &self.plan.rollups[at].name;
+        fs::create_dir_all(place.files.dir.join(name))?;
+        let path = place.files.rollup_genesis(name);
+        Ok(fs::write(path, &self.rollups[at].genesis)?)
+    }
+}
+
+/// Writes a new network to disk, all in one directory.
 ///
 /// # Errors
 /// A file cannot be written, or geth cannot be initialised.
 pub fn write(plan: &Plan, layout: &Layout, geth: &Path, detours: &Detours) -> eyre::Result<()> {
     fs::create_dir_all(layout.dir.join("logs"))
         .wrap_err_with(|| format!("failed to create {}", layout.dir.display()))?;
-    let faucet = keys::create(&layout.faucet_key())?;
-    let composer = keys::create(&layout.composer_key())?;
-    let bundles = keys::create(&layout.bundles_key())?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-    let others = plan.attesters.iter();
-    let others = others.map(|attester| keys::create(&layout.attester_key(&attester.name)));
-    let others: Vec<PublicKey> = others
-        .map(|key| Ok(key?.public_key()))
-        .collect::<eyre::Result<_>>()?;
-    let rollups = plan
-        .rollups
-        .iter()
-        .map(|rollup| {
-            let attesters = match plan.attested {
-                true => attesters(rollup, layout, &others)?,
-                false => Attesters::default(),
-            };
-            write_rollup(rollup, layout, geth, now, &faucet, attesters)
-        })
-        .collect::<eyre::Result<_>>()?;
-    let funded = [&faucet, &composer, &bundles].map(|key| GenesisAccount {
-        address: key.public_key().address(),
-        balance: Amount::new(SEQUENCER_BALANCE),
-    });
-    let genesis = SequencerGenesis {
-        accounts: funded.to_vec(),
-        rollups,
-        authority: Some(Authority::new(1, vec![faucet.public_key().address()])?),
-        fees: plan.fees.clone(),
-    };
-    write_validators(plan, layout, &genesis, now, detours)?;
-    write_services(plan, layout)
+    let network = Network::new(plan, &Keys::Random, now)?;
+    let place = Place::same(layout);
+    network.write_faucet(layout)?;
+    network.write_composer(&place)?;
+    for (at, validator) in plan.validators.iter().enumerate() {
+        network.write_validator(at, &place, detours)?;
+        write_signing_state(layout, validator)?;
+    }
+    for (at, rollup) in plan.rollups.iter().enumerate() {
+        network.write_rollup(at, &place)?;
+        layout
+            .geth(rollup)
+            .init(geth, &layout.rollup_genesis(&rollup.name))?;
+    }
+    for at in 0..plan.attesters.len() {
+        network.write_attester(at, &place)?;
+    }
+    Ok(())
 }
 
-/// A rollup's conductor and the others; most of them must agree.
-fn attesters(
+/// A rollup's conductor and the others, if it has attesters; most of them must agree.
+fn set_of_attesters(
+    plan: &Plan,
     rollup: &RollupPlan,
-    layout: &Layout,
-    others: &[PublicKey],
+    seeds: &BTreeMap<&str, [u8; 32]>,
 ) -> eyre::Result<Attesters> {
-    let conductor = keys::create(&layout.attester_key(&rollup.name))?.public_key();
-    let mut keys = [&[conductor], others].concat();
+    if !plan.attested {
+        return Ok(Attesters::default());
+    }
+    let others = plan.attesters.iter().map(|attester| &attester.name);
+    let mut keys: Vec<PublicKey> = others
+        .chain([&rollup.name])
+        .map(|name| SecretKey::from_seed(seeds[name.as_str()]).public_key())
+        .collect();
     keys.sort();
     let threshold = u8::try_from(keys.len() / 2 + 1)?;
     Ok(Attesters(Some(AttesterSet {
@@ -230,28 +422,22 @@ fn attesters(
     })))
 }
 
-fn write_rollup(
+/// A rollup's genesis file, and how it is registered.
+fn rollup_genesis(
     rollup: &RollupPlan,
-    layout: &Layout,
-    geth: &Path,
-    now: Duration,
-    owner: &SecretKey,
+    time: Duration,
+    owner: Address,
     attesters: Attesters,
-) -> eyre::Result<RollupConfig> {
-    fs::create_dir_all(layout.dir.join(&rollup.name))?;
-    let timestamp = now.as_secs() - GENESIS_MARGIN_SECS;
+) -> eyre::Result<(Vec<u8>, RollupConfig)> {
+    let timestamp = time.as_secs().saturating_sub(GENESIS_MARGIN_SECS);
     let balance = U256::from(1_000_000) * Unit::ETHER.wei();
     let alloc = accounts()
         .into_iter()
         .map(|account| (account.address(), balance));
     let mut genesis = dev_genesis(rollup.evm_chain_id, GAS_LIMIT, timestamp, alloc)?;
     genesis.alloc.extend(counterpoint_contracts::predeploys());
-    let path = layout.rollup_genesis(&rollup.name);
-    fs::write(&path, serde_json::to_vec_pretty(&genesis)?)?;
-    let specification = Specification::load(&path, &MemStore::default())?;
-    write_secret(&layout.jwt(&rollup.name), &hex::encode(keys::random()?))?;
-    layout.geth(rollup).init(geth, &path)?;
-    Ok(RollupConfig {
+    let specification = Specification::new(&genesis, &MemStore::default())?;
+    let config = RollupConfig {
         rollup_id: RollupId::from_name(&rollup.name),
         name: rollup.name.clone(),
         evm_chain_id: rollup.evm_chain_id,
@@ -264,23 +450,21 @@ fn write_rollup(
         min_tip_wei: 1,
         allow_unprotected: false,
         fee_recipient: EvmAddress::new([0xfe; 20]),
-        owner: owner.public_key().address(),
+        owner,
         tip_share_bps: 0,
         max_bytes_per_block: 2 << 20,
         max_items_per_block: 20_000,
         attesters,
         status: RollupStatus::Active,
-    })
+    };
+    Ok((serde_json::to_vec_pretty(&genesis)?, config))
 }
 
 /// An ed25519 key in CometBFT's files.
+#[derive(Debug)]
 struct NodeKey(ed25519_consensus::SigningKey);
 
 impl NodeKey {
-    fn new() -> eyre::Result<Self> {
-        Ok(Self(keys::random()?.into()))
-    }
-
     /// Reads the key from one of CometBFT's files.
     fn read(path: &Path) -> eyre::Result<Self> {
         let read = || -> eyre::Result<Self> {
@@ -313,31 +497,23 @@ impl NodeKey {
     }
 }
 
-fn write_validators(
+/// CometBFT's genesis file.
+fn sequencer_genesis(
     plan: &Plan,
-    layout: &Layout,
-    genesis: &SequencerGenesis,
-    now: Duration,
-    detours: &Detours,
-) -> eyre::Result<()> {
-    let mut keys = Vec::new();
-    for _ in &plan.validators {
-        keys.push((NodeKey::new()?, NodeKey::new()?));
-    }
-    let validators: Vec<_> = plan
-        .validators
-        .iter()
-        .zip(&keys)
-        .map(|(validator, (key, _))| {
-            json!({
-                "address": key.address().to_uppercase(),
-                "pub_key": key.public_json(),
-                "power": "10",
-                "name": validator.name,
-            })
+    nodes: &[NodeKeys],
+    state: &SequencerGenesis,
+    time: Duration,
+) -> eyre::Result<Vec<u8>> {
+    let validators = plan.validators.iter().zip(nodes);
+    let validators = validators.map(|(validator, NodeKeys { consensus, .. })| {
+        json!({
+            "address": consensus.address().to_uppercase(),
+            "pub_key": consensus.public_json(),
+            "power": "10",
+            "name": validator.name,
         })
-        .collect();
-    let genesis_time = Time::from_unix_timestamp(i64::try_from(now.as_secs())?, 0)?;
+    });
+    let genesis_time = Time::from_unix_timestamp(i64::try_from(time.as_secs())?, 0)?;
     let document = json!({
         "genesis_time": genesis_time.to_rfc3339(),
         "chain_id": plan.chain_id,
@@ -353,29 +529,17 @@ fn write_validators(
             "version": { "app": "1" },
             "abci": { "vote_extensions_enable_height": "0" },
         },
-        "validators": validators,
+        "validators": validators.collect::<Vec<_>>(),
         "app_hash": "",
-        "app_state": genesis,
+        "app_state": state,
     });
-    let document = serde_json::to_vec_pretty(&document)?;
-    fs::write(layout.sequencer_genesis(), &document)?;
-    for (validator, (key, node)) in plan.validators.iter().zip(&keys) {
-        let home = layout.cometbft_home(&validator.name);
-        fs::create_dir_all(home.join("config"))?;
-        fs::create_dir_all(home.join("data"))?;
-        fs::write(home.join("config/genesis.json"), &document)?;
-        write_keys(layout, validator, key, node)?;
-    }
-    for validator in &plan.validators {
-        write_cometbft_config(
-            plan,
-            layout,
-            validator,
-            &json!({ "enable": false }),
-            detours,
-        )?;
-    }
-    Ok(())
+    Ok(serde_json::to_vec_pretty(&document)?)
+}
+
+fn make_home(layout: &Layout, node: &ValidatorPlan) -> eyre::Result<()> {
+    let home = layout.cometbft_home(&node.name);
+    fs::create_dir_all(home.join("config"))?;
+    Ok(fs::create_dir_all(home.join("data"))?)
 }
 
 /// Where CometBFT finds the application.
@@ -386,26 +550,29 @@ fn abci_address(layout: &Layout, validator: &ValidatorPlan) -> String {
     }
 }
 
-fn write_keys(
-    layout: &Layout,
-    validator: &ValidatorPlan,
-    key: &NodeKey,
-    node: &NodeKey,
-) -> eyre::Result<()> {
+fn write_keys(layout: &Layout, node: &ValidatorPlan, keys: &NodeKeys) -> eyre::Result<()> {
+    let NodeKeys {
+        consensus,
+        node: id,
+    } = keys;
     let private = json!({
-        "address": key.address().to_uppercase(),
-        "pub_key": key.public_json(),
-        "priv_key": key.private_json(),
+        "address": consensus.address().to_uppercase(),
+        "pub_key": consensus.public_json(),
+        "priv_key": consensus.private_json(),
     });
-    write_secret(&layout.consensus_key(&validator.name), &private.to_string())?;
-    let state = json!({ "height": "0", "round": 0, "step": 0 });
-    let home = layout.cometbft_home(&validator.name);
-    fs::write(
+    write_secret(&layout.consensus_key(&node.name), &private.to_string())?;
+    let id = json!({ "priv_key": id.private_json() });
+    write_secret(&layout.node_key(&node.name), &id.to_string())
+}
+
+/// Says that the key of a new node has signed nothing.
+fn write_signing_state(layout: &Layout, node: &ValidatorPlan) -> eyre::Result<()> {
+    let state = json!({ "height": "0", "round": 0, "step": 0 }).to_string();
+    let home = layout.cometbft_home(&node.name);
+    Ok(fs::write(
         home.join("data/priv_validator_state.json"),
-        state.to_string(),
-    )?;
-    let node = json!({ "priv_key": node.private_json() });
-    write_secret(&layout.node_key(&validator.name), &node.to_string())
+        state,
+    )?)
 }
 
 /// Whom a node that joins believes: the header of this height has this hash.
@@ -428,11 +595,11 @@ pub fn write_joining(
     trust: &Trust,
     detours: &Detours,
 ) -> eyre::Result<()> {
+    make_home(layout, node)?;
     let home = layout.cometbft_home(&node.name);
-    fs::create_dir_all(home.join("config"))?;
-    fs::create_dir_all(home.join("data"))?;
     fs::copy(layout.sequencer_genesis(), home.join("config/genesis.json"))?;
-    write_keys(layout, node, &NodeKey::new()?, &NodeKey::new()?)?;
+    write_keys(layout, node, &NodeKeys::new(&Keys::Random, &node.name)?)?;
+    write_signing_state(layout, node)?;
     // The light client wants a second opinion, if there is one.
     let servers: Vec<String> = plan
         .validators
@@ -450,8 +617,16 @@ pub fn write_joining(
         "discovery_time": "5s",
         "chunk_request_timeout": "10s",
     });
-    write_cometbft_config(plan, layout, node, &state_sync, detours)?;
-    write_app_config(plan, layout, node)
+    let ids = plan.nodes().map(|node| node_id(layout, &node.name));
+    let ids = ids.collect::<eyre::Result<Vec<_>>>()?;
+    let place = Place::same(layout);
+    write_cometbft_config(plan, &place, node, &ids, &state_sync, detours)?;
+    write_app_config(plan, &place, node)
+}
+
+/// What peers know a node by.
+fn node_id(layout: &Layout, node: &str) -> eyre::Result<String> {
+    Ok(NodeKey::read(&layout.node_key(node))?.address())
 }
 
 /// The public key that a node votes with, once it is a validator.
@@ -463,47 +638,43 @@ pub fn consensus_key(layout: &Layout, node: &str) -> eyre::Result<PublicKey> {
     Ok(PublicKey::new(key.public()))
 }
 
-/// Settings of a node whose peers are all others of the plan.
+/// Settings of a node whose peers are all others of the plan, known by `ids` in its order.
 fn write_cometbft_config(
     plan: &Plan,
-    layout: &Layout,
+    place: &Place,
     node: &ValidatorPlan,
+    ids: &[String],
     state_sync: &serde_json::Value,
     detours: &Detours,
 ) -> eyre::Result<()> {
     // One that joins is not in the plan yet.
     let known = plan.nodes().position(|other| other.name == node.name);
     let at = known.unwrap_or_else(|| plan.nodes().count());
-    let peers = peers_of(at, plan, layout, detours)?.join(",");
+    let peers = peers_of(at, plan, ids, detours).join(",");
     let proxy_app = detours.abci.get(&at).map_or_else(
-        || abci_address(layout, node),
+        || abci_address(&place.home, node),
         |socket| format!("unix://{}", socket.display()),
     );
     let config = cometbft_config(plan, node, &proxy_app, &peers, state_sync);
-    let path = layout.cometbft_home(&node.name).join("config/config.toml");
-    Ok(fs::write(path, toml::to_string(&config)?)?)
+    let home = place.files.cometbft_home(&node.name);
+    Ok(fs::write(
+        home.join("config/config.toml"),
+        toml::to_string(&config)?,
+    )?)
 }
 
 /// Whom a node dials: everybody, but for detours that the other one is not to take.
-fn peers_of(
-    at: usize,
-    plan: &Plan,
-    layout: &Layout,
-    detours: &Detours,
-) -> eyre::Result<Vec<String>> {
+fn peers_of(at: usize, plan: &Plan, ids: &[String], detours: &Detours) -> Vec<String> {
     let mut peers = Vec::new();
-    for (other, node) in plan.nodes().enumerate() {
+    for (other, (node, id)) in plan.nodes().zip(ids).enumerate() {
         let found_at = match detours.peers.get(&(at.min(other), at.max(other))) {
             _ if other == at => None,
-            Some(detour) => (at < other).then_some(*detour),
-            None => Some(address(node.p2p)),
+            Some(detour) => (at < other).then(|| detour.to_string()),
+            None => Some(plan.reach(&node.name, node.p2p)),
         };
-        if let Some(address) = found_at {
-            let id = NodeKey::read(&layout.node_key(&node.name))?.address();
-            peers.push(format!("{id}@{address}"));
-        }
+        peers.extend(found_at.map(|address| format!("{id}@{address}")));
     }
-    Ok(peers)
+    peers
 }
 
 /// CometBFT's settings; what is left out keeps its default.
@@ -519,12 +690,12 @@ fn cometbft_config(
         "moniker": validator.name,
         "log_level": "info",
         "rpc": {
-            "laddr": format!("tcp://{}", address(validator.rpc)),
+            "laddr": format!("tcp://{}", plan.listen(validator.rpc)),
             // A transaction of the greatest length, in base 64.
             "max_body_bytes": 2_000_000,
         },
         "p2p": {
-            "laddr": format!("tcp://{}", address(validator.p2p)),
+            "laddr": format!("tcp://{}", plan.listen(validator.p2p)),
             "persistent_peers": peers,
             "pex": false,
             "addr_book_strict": false,
@@ -551,104 +722,96 @@ fn cometbft_config(
     })
 }
 
-fn write_services(plan: &Plan, layout: &Layout) -> eyre::Result<()> {
-    let sequencers: Vec<String> = plan
-        .validators
-        .iter()
-        .map(|validator| url(validator.grpc))
-        .collect();
-    for validator in &plan.validators {
-        write_app_config(plan, layout, validator)?;
-    }
-    let rollups: Vec<_> = plan
-        .rollups
-        .iter()
-        .map(|rollup| {
-            json!({
-                "name": rollup.name,
-                "execution_url": url(rollup.el_rpc),
-                "conductor_url": url(rollup.conductor_http),
-                "conductor_grpc_url": url(rollup.conductor_grpc),
-            })
+/// Where everybody reaches the nodes.
+fn sequencers(plan: &Plan) -> Vec<String> {
+    let nodes = plan.validators.iter();
+    nodes.map(|node| plan.url(&node.name, node.grpc)).collect()
+}
+
+fn composer_config(plan: &Plan, default: &RollupPlan, home: &Layout) -> serde_json::Value {
+    let rollups = plan.rollups.iter().map(|rollup| {
+        json!({
+            "name": rollup.name,
+            "execution_url": plan.url(&rollup.name, rollup.el_rpc),
+            "conductor_url": plan.url(&rollup.name, rollup.conductor_http),
+            "conductor_grpc_url": plan.url(&rollup.name, rollup.conductor_grpc),
         })
-        .collect();
-    let Some(default_rollup) = plan.rollups.first() else {
-        return Ok(());
-    };
-    let composer = json!({
-        "rpc_listen": address(plan.composer.rpc),
-        "http_listen": address(plan.composer.http),
+    });
+    let mut config = json!({
+        "rpc_listen": plan.listen(plan.composer.rpc),
+        "http_listen": plan.listen(plan.composer.http),
         "explorer": true,
-        "data_dir": layout.dir.join("composer"),
-        "sequencers": sequencers,
-        "sequencer_genesis": layout.sequencer_genesis(),
-        "key_file": layout.composer_key(),
-        "default_rollup": default_rollup.name,
-        // Everybody is at one address here, load generators too.
-        "limits": { "calls_per_second": 0, "max_connections_per_address": 1024 },
+        "data_dir": home.dir.join("composer"),
+        "sequencers": sequencers(plan),
+        "sequencer_genesis": home.sequencer_genesis(),
+        "key_file": home.composer_key(),
+        "default_rollup": default.name,
         // Keys, tips and budgets are for a composer that strangers can reach.
         "bundles": {
-            "key_file": layout.bundles_key(),
+            "key_file": home.bundles_key(),
             "public": true,
             "max_units_per_hour": 1_000_000_000_000_u64,
             "max_tips": 1_000_000_000,
         },
-        "rollups": rollups,
+        "rollups": rollups.collect::<Vec<_>>(),
     });
-    write_config(layout, "composer", &composer)?;
-    for rollup in &plan.rollups {
-        let mut config = json!({
-            "rollup": rollup.name,
-            "sequencers": sequencers,
-            "sequencer_genesis": layout.sequencer_genesis(),
-            "rollup_genesis": layout.rollup_genesis(&rollup.name),
-            "engine_url": url(rollup.engine),
-            "jwt_file": layout.jwt(&rollup.name),
-            "testing_ipc": layout.geth_ipc(&rollup.name),
-            "data_dir": layout.dir.join(&rollup.name).join("conductor"),
-            "http_listen": address(rollup.conductor_http),
-            "grpc_listen": address(rollup.conductor_grpc),
-            "rpc_listen": address(rollup.conductor_rpc),
-        });
-        if plan.attested {
-            config["attester_key_file"] = json!(layout.attester_key(&rollup.name));
-            config["votes_dir"] = json!(layout.votes(&rollup.name));
-        }
-        write_config(layout, &format!("{}-conductor", rollup.name), &config)?;
+    if plan.hosts.listen.is_loopback() {
+        // Everybody is at one address, load generators too.
+        config["limits"] = json!({ "calls_per_second": 0, "max_connections_per_address": 1024 });
     }
-    let rollups = plan.rollups.iter();
-    let rollups = rollups.map(
-        |rollup| json!({ "name": rollup.name, "genesis": layout.rollup_genesis(&rollup.name) }),
-    );
-    let rollups: Vec<_> = rollups.collect();
-    for attester in &plan.attesters {
-        let config = json!({
-            "sequencers": sequencers,
-            "sequencer_genesis": layout.sequencer_genesis(),
-            "key_file": layout.attester_key(&attester.name),
-            "votes_dir": layout.votes(&attester.name),
-            "data_dir": layout.dir.join(&attester.name),
-            "http_listen": address(attester.http),
-            "rollups": rollups,
-        });
-        write_config(layout, &attester.name, &config)?;
-    }
-    Ok(())
+    config
 }
 
-fn write_app_config(plan: &Plan, layout: &Layout, node: &ValidatorPlan) -> eyre::Result<()> {
+fn conductor_config(plan: &Plan, rollup: &RollupPlan, home: &Layout) -> serde_json::Value {
+    let name = &rollup.name;
+    let mut config = json!({
+        "rollup": name,
+        "sequencers": sequencers(plan),
+        "sequencer_genesis": home.sequencer_genesis(),
+        "rollup_genesis": home.rollup_genesis(name),
+        "engine_url": url(rollup.engine),
+        "jwt_file": home.jwt(name),
+        "testing_ipc": home.geth_ipc(name),
+        "data_dir": home.dir.join(name).join("conductor"),
+        "http_listen": plan.listen(rollup.conductor_http),
+        "grpc_listen": plan.listen(rollup.conductor_grpc),
+        "rpc_listen": plan.listen(rollup.conductor_rpc),
+    });
+    if plan.attested {
+        config["attester_key_file"] = json!(home.attester_key(name));
+        config["votes_dir"] = json!(home.votes(name));
+    }
+    config
+}
+
+fn attester_config(plan: &Plan, attester: &AttesterPlan, home: &Layout) -> serde_json::Value {
+    let rollups = plan.rollups.iter();
+    let rollups = rollups
+        .map(|rollup| json!({ "name": rollup.name, "genesis": home.rollup_genesis(&rollup.name) }));
+    json!({
+        "sequencers": sequencers(plan),
+        "sequencer_genesis": home.sequencer_genesis(),
+        "key_file": home.attester_key(&attester.name),
+        "votes_dir": home.votes(&attester.name),
+        "data_dir": home.dir.join(&attester.name),
+        "http_listen": plan.listen(attester.http),
+        "rollups": rollups.collect::<Vec<_>>(),
+    })
+}
+
+fn write_app_config(plan: &Plan, place: &Place, node: &ValidatorPlan) -> eyre::Result<()> {
     let config = json!({
-        "abci_listen": abci_address(layout, node),
+        "abci_listen": abci_address(&place.home, node),
         "mempool": plan.mempool,
-        "grpc_listen": address(node.grpc),
-        "http_listen": address(node.http),
-        "explorer": true,
-        "cometbft_rpc": url(node.rpc),
-        "data_dir": layout.dir.join(&node.name).join("app"),
+        "grpc_listen": plan.listen(node.grpc),
+        "http_listen": plan.listen(node.http),
+        "explorer": plan.hosts.listen.is_loopback(),
+        "cometbft_rpc": format!("http://{}", plan.own(node.rpc)),
+        "data_dir": place.home.dir.join(&node.name).join("app"),
         "relay_gossip": false,
         "snapshot_interval": SNAPSHOT_INTERVAL,
     });
-    write_config(layout, &format!("{}-app", node.name), &config)
+    write_config(&place.files, &format!("{}-app", node.name), &config)
 }
 
 fn write_config(layout: &Layout, name: &str, config: &serde_json::Value) -> eyre::Result<()> {

@@ -22,6 +22,15 @@ pub struct Tool {
 enum Source {
     /// A Go package, built by `go install`.
     Go { package: &'static str, minutes: u8 },
+    /// The tools of a Go module, each package of which is pinned, and the one that is asked for.
+    GoModule {
+        program: &'static str,
+        manifest: &'static str,
+        sums: &'static str,
+        /// The package whose variables say which version this is.
+        version: &'static str,
+        minutes: u8,
+    },
     /// Packages of npm, each with its digest, and the program among them.
     Npm {
         program: &'static str,
@@ -114,6 +123,39 @@ pub const KUBERNETES_VALIDATE: Tool = Tool {
     },
 };
 
+/// Kubernetes' API server, for tests, and beside it its other programs and etcd, `server`.
+pub const KUBERNETES: Tool = Tool {
+    name: "kubernetes",
+    version: "v1.35.4",
+    source: Source::GoModule {
+        program: "kube-apiserver",
+        manifest: include_str!("kubernetes/go.mod"),
+        sums: include_str!("kubernetes/go.sum"),
+        version: "k8s.io/component-base/version",
+        minutes: 13,
+    },
+};
+
+/// What pretends to be Kubernetes' nodes, for tests.
+pub const KWOK: Tool = Tool {
+    name: "kwok",
+    version: "v0.8.0",
+    source: Source::Go {
+        package: "sigs.k8s.io/kwok/cmd/kwok",
+        minutes: 2,
+    },
+};
+
+/// Starts a control plane with it, for tests.
+pub const KWOKCTL: Tool = Tool {
+    name: "kwokctl",
+    version: "v0.8.0",
+    source: Source::Go {
+        package: "sigs.k8s.io/kwok/cmd/kwokctl",
+        minutes: 1,
+    },
+};
+
 /// Checks alerts, for tests. Any version since 2.42 will do.
 pub const PROMTOOL: Tool = Tool {
     name: "promtool",
@@ -176,7 +218,7 @@ impl Tool {
             Source::Go { .. } | Source::DebianTree { .. } => home.join(self.name),
             Source::Npm { program, .. } => home.join("node_modules/.bin").join(program),
             Source::Python { .. } => home.join("bin/python"),
-            Source::Debian { program, .. } => home.join(program),
+            Source::GoModule { program, .. } | Source::Debian { program, .. } => home.join(program),
         };
         if program.is_file() {
             return Ok(program);
@@ -235,6 +277,32 @@ impl Tool {
                     .env("GOBIN", &staging)
                     .env("GOFLAGS", "-mod=mod");
                 vec![install]
+            }
+            Source::GoModule {
+                manifest,
+                sums,
+                version: package,
+                minutes,
+                ..
+            } => {
+                check(&GO)?;
+                say(&format!(
+                    "building {name} {version}, about {minutes} minutes, once"
+                ));
+                fs::write(staging.join("go.mod"), manifest)?;
+                fs::write(staging.join("go.sum"), sums)?;
+                let (major, minor) = parse_version(version, "v").unwrap_or_default();
+                let stamp = [
+                    format!("-X {package}.gitVersion={version}"),
+                    format!("-X {package}.gitMajor={major}"),
+                    format!("-X {package}.gitMinor={minor}"),
+                ];
+                let mut build = Command::new("go");
+                build
+                    .args(["build", "-mod=readonly", "-trimpath", "-o", "."])
+                    .args(["-ldflags", &format!("-s -w {}", stamp.join(" ")), "tool"])
+                    .env("GOFLAGS", "");
+                vec![build]
             }
             Source::Npm { manifest, lock, .. } => {
                 check(&NODE)?;

@@ -33,6 +33,7 @@ mod supervisor;
 mod support;
 mod terms;
 mod thin;
+mod traces;
 mod trust;
 mod upgrade;
 mod validators;

@@ -54,8 +54,7 @@ storm steps="50" seed=`date +%s`:
     COUNTERPOINT_STORM_STEPS={{steps}} COUNTERPOINT_STORM_SEED={{seed}} \
         cargo test --workspace --test network partitions -- --nocapture
 
-# Load on four validators and three rollups for so many minutes, while processes are killed and links
-# break, then an audit of every transaction; the report is in .soak. A seed repeats its choices.
+# Minutes of load while processes die and links break, then an audit; the report is in .soak, a seed repeats it.
 soak minutes="15" seed=`date +%s` rate="20":
     COUNTERPOINT_SOAK_SECONDS=$(({{minutes}} * 60)) COUNTERPOINT_SOAK_SEED={{seed}} \
         COUNTERPOINT_SOAK_RATE={{rate}} COUNTERPOINT_SOAK_DIRECTORY={{justfile_directory()}}/.soak \

@@ -95,6 +95,18 @@ pub const ALL: Metrics = Metrics {
         (COMMIT_SECONDS, "time to write a block down"),
         (SNAPSHOT_SECONDS, "time to make a snapshot"),
     ],
+    alarms: &[
+        HEIGHT,
+        HEADER_HEIGHT,
+        MEMPOOL_TRANSACTIONS,
+        CLOCK_BEHIND,
+        FREE_BYTES,
+        BAD_OFFERS,
+        REJECTED_PROPOSALS,
+        SKIPPED_SNAPSHOTS,
+        COMMIT_SECONDS,
+    ],
+    from_zero: &[BAD_OFFERS, REJECTED_PROPOSALS, SKIPPED_SNAPSHOTS],
 };
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::{fmt::Write, fs, path::Path};
 
 use clap::Command;
-use counterpoint_service::{Metrics, sequencer};
+use counterpoint_service::{Metrics, sequencer, traces};
 
 fn check(name: &str, expected: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -81,11 +81,19 @@ fn metrics_are_listed() {
         ("App", &[&counterpoint_app::METRICS]),
         (
             "Composer",
-            &[&counterpoint_composer::METRICS, &sequencer::METRICS],
+            &[
+                &counterpoint_composer::METRICS,
+                &sequencer::METRICS,
+                &traces::METRICS,
+            ],
         ),
         (
             "Conductor",
-            &[&counterpoint_conductor::METRICS, &sequencer::METRICS],
+            &[
+                &counterpoint_conductor::METRICS,
+                &sequencer::METRICS,
+                &traces::METRICS,
+            ],
         ),
     ];
     let mut text = "# Metrics\n\nAt `/metrics` of each service, generated. Which of them to watch: the validator's and the operator's\nguide, and the alerts of the charts.\n".to_owned();

@@ -1,7 +1,10 @@
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZero, path::PathBuf};
 
 use clap::Parser;
-use counterpoint_service::{LogFormat, Settings};
+use counterpoint_service::{
+    LogFormat, Settings,
+    traces::{CollectorUrl, TraceSettings, default_sample_every},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{atomic::BundleSettings, rpc::Limits};
@@ -69,6 +72,14 @@ pub struct Args {
     #[arg(long, value_name = "BOOL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explorer: Option<bool>,
+    /// Collector of traces, by OTLP over HTTP: http://HOST:4318. Nothing is traced without one.
+    #[arg(long, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_url: Option<String>,
+    /// One transaction in so many is traced, chosen by its hash. 1000 by default.
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_sample_every: Option<u64>,
     /// How log lines look: text or json.
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,6 +120,12 @@ pub struct Config {
     /// Whether the explorer's page is served beside the probes.
     #[serde(default)]
     pub explorer: bool,
+    /// Collector of traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otlp_url: Option<CollectorUrl>,
+    /// One transaction in so many is traced.
+    #[serde(default = "default_sample_every")]
+    pub otlp_sample_every: NonZero<u64>,
     /// How log lines look.
     #[serde(default)]
     pub log_format: LogFormat,
@@ -151,6 +168,14 @@ fn retry_secs() -> u64 {
 impl Settings for Config {
     fn log_format(&self) -> LogFormat {
         self.log_format
+    }
+
+    fn traces(&self) -> Option<TraceSettings> {
+        Some(TraceSettings {
+            url: self.otlp_url.clone()?,
+            sample_every: self.otlp_sample_every,
+            resource: Vec::new(),
+        })
     }
 }
 

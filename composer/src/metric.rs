@@ -23,6 +23,9 @@ pub(crate) const BUNDLES: &str = "composer_bundles";
 pub(crate) const BUNDLES_BALANCE: &str = "composer_bundles_balance_units";
 pub(crate) const BUNDLES_OVER: &str = "composer_bundles_over_total";
 pub(crate) const ACKNOWLEDGE_SECONDS: &str = "composer_acknowledge_seconds";
+pub(crate) const BATCHED_SECONDS: &str = "composer_batched_seconds";
+pub(crate) const SEQUENCED_SECONDS: &str = "composer_sequenced_seconds";
+pub(crate) const EXECUTED_SECONDS: &str = "composer_executed_seconds";
 pub(crate) const INCLUSION_SECONDS: &str = "composer_inclusion_seconds";
 
 /// All of them: dashboards, alerts and their reference are about these.
@@ -78,10 +81,33 @@ pub const ALL: Metrics = Metrics {
             "time from a wallet's call to its answer",
         ),
         (
+            BATCHED_SECONDS,
+            "time from a wallet's call until a batch takes its transaction",
+        ),
+        (
+            SEQUENCED_SECONDS,
+            "time from a wallet's call until its transaction's place is verified",
+        ),
+        (
+            EXECUTED_SECONDS,
+            "time from a wallet's call until the execution client has its transaction",
+        ),
+        (
             INCLUSION_SECONDS,
             "time from a batch's first send to its proof",
         ),
     ],
+    alarms: &[
+        QUEUE_TRANSACTIONS,
+        BALANCE,
+        BUNDLES_BALANCE,
+        FREE_BYTES,
+        DISSOLVED,
+        SEQUENCED,
+        REFUSED,
+        ACKNOWLEDGE_SECONDS,
+    ],
+    from_zero: &[DISSOLVED, SEQUENCED],
 };
 
 #[cfg(test)]
@@ -110,6 +136,9 @@ mod tests {
             "composer_calls_total",
             "composer_refused_total",
             "composer_acknowledge_seconds",
+            "composer_batched_seconds",
+            "composer_sequenced_seconds",
+            "composer_executed_seconds",
             "composer_inclusion_seconds",
         ];
         assert_eq!(super::ALL.names(), expected);

@@ -16,6 +16,7 @@ use std::{
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256};
 use counterpoint_core::{cursor::Cursor, registry::RollupConfig};
+use counterpoint_service::traces::{self, Attribute, Hop};
 use metrics::counter;
 use tracing::{debug, info};
 
@@ -151,6 +152,10 @@ impl Tracker {
     fn executed(&self, receipts: &[Receipt]) {
         let rollup = self.config.rollup_id;
         let executed = receipts.iter().map(|receipt| {
+            traces::end(Hop::Track, &receipt.transaction_hash, || {
+                let number = receipt.block_number.to();
+                vec![Attribute::Number("block_number", number)]
+            });
             let execution = Execution {
                 block_number: receipt.block_number.to(),
                 success: receipt.status.to::<u64>() == 1,

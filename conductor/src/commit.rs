@@ -10,12 +10,15 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant, SystemTime},
 };
 
 use alloy_primitives::B256;
-use counterpoint_core::registry::RollupConfig;
-use counterpoint_service::to_f64;
+use counterpoint_core::{registry::RollupConfig, slot::HeaderTime};
+use counterpoint_service::{
+    to_f64,
+    traces::{self, Attribute, Hop},
+};
 use eyre::WrapErr;
 use metrics::{counter, gauge, histogram};
 use tokio::sync::mpsc;
@@ -44,6 +47,8 @@ pub(crate) struct Executed {
     pub(crate) progress: Progress,
     /// The configuration under which it ended.
     pub(crate) config: RollupConfig,
+    /// The time of the sequencer's header that ends it.
+    pub(crate) time: HeaderTime,
     /// When the list that ends it was there, verified.
     pub(crate) arrived: Instant,
     /// Legs that were released into it.
@@ -103,12 +108,13 @@ impl<C: ExecutionClient> Committer<C> {
             block,
             progress,
             config,
+            time,
             arrived,
             legs,
         } = executed;
         histogram!(metric::ADDED_SECONDS).record(arrived.elapsed());
         let BlockId { number, hash } = progress.head();
-        let started = Instant::now();
+        let (started, begun) = (Instant::now(), SystemTime::now());
         match self.known_to_client(number).await? {
             Some(theirs) if theirs == hash => {}
             Some(theirs) => {
@@ -124,6 +130,7 @@ impl<C: ExecutionClient> Committer<C> {
             None => self.submit(hash, &block).await?,
         }
         histogram!(metric::SUBMIT_SECONDS).record(started.elapsed());
+        histogram!(metric::HEAD_SECONDS).record(age(time));
         // Before it is committed: what is committed is never looked at again.
         alarm(&self.data_dir, &block, &legs)?;
         if let Some(voter) = &self.voter {
@@ -134,6 +141,11 @@ impl<C: ExecutionClient> Committer<C> {
         let started = Instant::now();
         tokio::task::block_in_place(|| self.pending.commit_oldest())?;
         histogram!(metric::COMMIT_SECONDS).record(started.elapsed());
+        for tx in &block.body.transactions {
+            traces::record(Hop::Head, tx.tx_hash(), begun, || {
+                vec![Attribute::Number("block_number", number)]
+            });
+        }
         let transactions = block.body.transactions.len();
         let gas_used = block.header.gas_used;
         let cursor = progress.cursor();
@@ -168,6 +180,13 @@ impl<C: ExecutionClient> Committer<C> {
         let block = self.driver.block(Some(number)).await?;
         Ok(block.map(|block| block.hash))
     }
+}
+
+/// How long ago a header was made, by our clock.
+fn age(time: HeaderTime) -> Duration {
+    let made = SystemTime::UNIX_EPOCH.checked_add(Duration::new(time.seconds, time.nanos));
+    let age = made.and_then(|made| made.elapsed().ok());
+    age.unwrap_or_default()
 }
 
 /// Keeps a block that the client contradicts, for whoever finds out which of us is wrong.

@@ -103,6 +103,7 @@ pub(crate) struct Derivation {
     source: Source,
     follower: Follower,
     assembler: Assembler,
+    receipts: Arc<Receipts>,
     /// The configuration that was compared with our files last.
     checked: Option<RollupConfig>,
     /// When the last list was there, verified.
@@ -118,9 +119,11 @@ impl Derivation {
         receipts: Arc<Receipts>,
     ) -> Self {
         let cursor = tip.cursor();
+        let specification = source.specification.clone();
         Self {
             follower: source.follower(tip),
-            assembler: Assembler::new(states, source.specification.clone(), cursor, receipts),
+            assembler: Assembler::new(states, specification, cursor, Arc::clone(&receipts)),
+            receipts,
             source,
             checked: None,
             arrived: Instant::now(),
@@ -158,6 +161,7 @@ impl Derivation {
             gauge!(metric::SEQUENCER_HEIGHT).set(to_f64(height.get()));
             let lag_secs = since(list.header().time().seconds);
             gauge!(metric::VERIFIED_LAG_SECONDS).set(to_f64(lag_secs));
+            self.receipts.arrived();
             let started = Instant::now();
             tokio::task::block_in_place(|| {
                 let trusted = self.follower.trusted();

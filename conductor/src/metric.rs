@@ -17,6 +17,7 @@ pub(crate) const SUBMIT_SECONDS: &str = "conductor_submit_seconds";
 pub(crate) const EXECUTE_SECONDS: &str = "conductor_execute_seconds";
 pub(crate) const CLOSE_SECONDS: &str = "conductor_close_seconds";
 pub(crate) const ADDED_SECONDS: &str = "conductor_added_seconds";
+pub(crate) const HEAD_SECONDS: &str = "conductor_head_seconds";
 pub(crate) const COMMIT_SECONDS: &str = "conductor_commit_seconds";
 pub(crate) const WAITING: &str = "conductor_blocks_waiting";
 pub(crate) const VERIFIED_LAG_SECONDS: &str = "conductor_verified_lag_seconds";
@@ -68,12 +69,25 @@ pub const ALL: Metrics = Metrics {
             ADDED_SECONDS,
             "time from the verified end of a block to its submission",
         ),
+        (
+            HEAD_SECONDS,
+            "age of the sequencer's header that ends a block when the client has it",
+        ),
         (COMMIT_SECONDS, "time to write a block and its state"),
         (
             ATTESTATION_SECONDS,
             "time from the verified end of a slot until a node has the statement",
         ),
     ],
+    alarms: &[
+        BLOCK_NUMBER,
+        LAG_SECONDS,
+        VERIFIED_LAG_SECONDS,
+        WAITING,
+        BROKEN_LEGS,
+        SILENCES,
+    ],
+    from_zero: &[BROKEN_LEGS, SILENCES],
 };
 
 #[cfg(test)]
@@ -100,6 +114,7 @@ mod tests {
             "conductor_execute_seconds",
             "conductor_close_seconds",
             "conductor_added_seconds",
+            "conductor_head_seconds",
             "conductor_commit_seconds",
             "conductor_attestation_seconds",
         ];

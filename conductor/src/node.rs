@@ -259,6 +259,7 @@ impl Pipeline {
     fn stage(&mut self, mut derived: Derived, arrived: Instant) -> eyre::Result<Executed> {
         let legs = mem::take(&mut derived.closed.legs);
         let (tip, config) = (derived.tip(arrived), derived.config);
+        let time = tip.time;
         let specification = &self.source.specification;
         let (progress, block, batch) = Progress::after(derived.closed, specification)?;
         self.tips.send_replace(None);
@@ -269,6 +270,7 @@ impl Pipeline {
             block,
             progress,
             config,
+            time,
             arrived,
             legs,
         })

@@ -3,7 +3,7 @@
 //! [`run`] loads the configuration, starts telemetry and waits for a signal; [`probes`] answers
 //! Kubernetes and Prometheus; [`connection`] bounds who is connected to a gRPC API; [`Patient`] ends
 //! connections that are stuck; [`disk`] says whether there is room; [`sequencer`] reads the sequencer
-//! and believes only signatures.
+//! and believes only signatures; [`traces`] tells a transaction's way to a collector.
 
 pub mod config;
 pub mod connection;
@@ -15,6 +15,7 @@ pub mod probes;
 mod run;
 pub mod sequencer;
 mod telemetry;
+pub mod traces;
 
 pub use config::{ConfigError, load as load_config};
 pub use metric::{Metrics, to_f64};

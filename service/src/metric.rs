@@ -1,6 +1,6 @@
 //! The metrics of a service. Names are an interface: dashboards and alerts use them.
 
-use metrics::{describe_counter, describe_gauge, describe_histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram};
 
 /// Every metric of a service: name and help text, by kind.
 #[derive(Clone, Copy, Debug)]
@@ -11,10 +11,15 @@ pub struct Metrics {
     pub counters: &'static [(&'static str, &'static str)],
     /// Distributions, in seconds.
     pub histograms: &'static [(&'static str, &'static str)],
+    /// Those that tell of trouble: an alert of the chart is about each of them.
+    pub alarms: &'static [&'static str],
+    /// Counters that are there from the start: what appears with its first count has no increase, and
+    /// no alert would be about that. Those with labels are begun by whoever knows the labels.
+    pub from_zero: &'static [&'static str],
 }
 
 impl Metrics {
-    /// Gives every metric its help text.
+    /// Gives every metric its help text, and begins counters.
     pub fn describe(&self) {
         for (name, help) in self.gauges {
             describe_gauge!(*name, *help);
@@ -24,6 +29,9 @@ impl Metrics {
         }
         for (name, help) in self.histograms {
             describe_histogram!(*name, *help);
+        }
+        for name in self.from_zero {
+            counter!(*name).increment(0);
         }
     }
 

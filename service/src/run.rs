@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::{config, telemetry};
+use crate::{config, telemetry, traces};
 
 /// Exit code for a bad configuration (`EX_CONFIG` of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
@@ -29,6 +29,11 @@ pub enum LogFormat {
 pub trait Settings: DeserializeOwned + fmt::Debug {
     /// How log lines look.
     fn log_format(&self) -> LogFormat;
+
+    /// Where traces go, if they are asked for.
+    fn traces(&self) -> Option<traces::TraceSettings> {
+        None
+    }
 }
 
 /// Runs a service to its end: configuration, telemetry, work until SIGTERM or SIGINT.
@@ -62,18 +67,15 @@ where
     };
     let metrics = telemetry::metrics();
     let result = runtime.block_on(async {
-        let shutdown = CancellationToken::new();
         tokio::spawn(upkeep(metrics.clone()));
-        let work = work(config, metrics, shutdown.clone());
-        tokio::pin!(work);
-        tokio::select! {
-            result = &mut work => return result,
-            () = stop_signal() => info!("stopping"),
+        let traces = config.traces();
+        let traces = traces.map(|settings| traces::start(service, settings));
+        let traces = traces.transpose()?;
+        let result = until_stopped(|shutdown| work(config, metrics, shutdown)).await;
+        if let Some(traces) = traces {
+            traces.finish().await;
         }
-        shutdown.cancel();
-        tokio::time::timeout(GRACE, work)
-            .await
-            .unwrap_or_else(|_| Err(eyre::eyre!("did not stop within {GRACE:?}")))
+        result
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     match result {
@@ -92,6 +94,24 @@ where
             }
         }
     }
+}
+
+/// Works until that ends, or a signal comes; then it has [`GRACE`] left.
+async fn until_stopped<W>(work: impl FnOnce(CancellationToken) -> W) -> eyre::Result<()>
+where
+    W: Future<Output = eyre::Result<()>>,
+{
+    let shutdown = CancellationToken::new();
+    let work = work(shutdown.clone());
+    tokio::pin!(work);
+    tokio::select! {
+        result = &mut work => return result,
+        () = stop_signal() => info!("stopping"),
+    }
+    shutdown.cancel();
+    tokio::time::timeout(GRACE, work)
+        .await
+        .unwrap_or_else(|_| Err(eyre::eyre!("did not stop within {GRACE:?}")))
 }
 
 /// Histograms keep samples until somebody folds them.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, process::Command};
 
 use counterpoint::devnet::tools::{COMETBFT, PROMTOOL};
-use counterpoint_service::Metrics;
+use counterpoint_service::{Metrics, sequencer, traces};
 use serde_json::Value;
 
 use crate::render::{
@@ -12,11 +12,11 @@ use crate::render::{
 
 /// What each chart's services export beside CometBFT.
 fn exported(name: &str) -> Vec<&'static Metrics> {
-    let readers = &counterpoint_service::sequencer::METRICS;
+    let (readers, traces) = (&sequencer::METRICS, &traces::METRICS);
     match name {
         "sequencer" => vec![&counterpoint_app::METRICS],
-        "composer" => vec![&counterpoint_composer::METRICS, readers],
-        _ => vec![&counterpoint_conductor::METRICS, readers],
+        "composer" => vec![&counterpoint_composer::METRICS, readers, traces],
+        _ => vec![&counterpoint_conductor::METRICS, readers, traces],
     }
 }
 
@@ -52,7 +52,14 @@ fn expressions(name: &str) -> (Vec<String>, Vec<String>) {
 /// The metrics that an expression names: words with one of our prefixes.
 fn named(expression: &str) -> BTreeSet<String> {
     let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let ours = ["app_", "composer_", "conductor_", "sequencer_", "cometbft_"];
+    let ours = [
+        "app_",
+        "composer_",
+        "conductor_",
+        "sequencer_",
+        "trace_",
+        "cometbft_",
+    ];
     let metrics = words.filter(|word| ours.iter().any(|prefix| word.starts_with(prefix)));
     metrics
         .map(|word| word.trim_end_matches("_bucket").to_owned())
@@ -92,6 +99,50 @@ fn alerts_and_dashboards_name_metrics_that_there_are() {
         // And none of ours is looked at nowhere.
         let unseen: Vec<_> = ours.difference(&seen).collect();
         assert!(unseen.is_empty(), "{name}: on no dashboard: {unseen:?}");
+    }
+}
+
+/// Words of names that tell of trouble.
+const TROUBLE: [&str; 10] = [
+    "bad",
+    "broken",
+    "dissolved",
+    "failures",
+    "refused",
+    "rejected",
+    "silences",
+    "skipped",
+    "slow",
+    "violated",
+];
+/// Whose trouble it is then: not the operator's.
+const OTHERS: [(&str, &str); 4] = [
+    ("app_slow_readers_total", "a reader's"),
+    ("conductor_slow_readers_total", "a reader's"),
+    ("composer_skipped_transactions_total", "a sender's"),
+    ("conductor_skipped_total", "a sender's"),
+];
+
+#[test]
+fn what_tells_of_trouble_is_in_an_alert() {
+    for name in CHARTS {
+        let (alerts, _) = expressions(name);
+        let watched: BTreeSet<String> = alerts.iter().flat_map(|alert| named(alert)).collect();
+        for metrics in exported(name) {
+            let names = metrics.names();
+            for alarm in metrics.alarms {
+                assert!(names.contains(alarm), "{alarm} is no metric");
+                assert!(watched.contains(*alarm), "{name}: {alarm} is in no alert");
+            }
+            for metric in names {
+                let is_trouble = metric.split('_').any(|word| TROUBLE.contains(&word));
+                let is_others = OTHERS.iter().any(|(others, _)| *others == metric);
+                assert!(
+                    metrics.alarms.contains(&metric) || !is_trouble || is_others,
+                    "{metric} tells of trouble: an alarm, or whose trouble is it?"
+                );
+            }
+        }
     }
 }
 

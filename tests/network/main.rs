@@ -34,6 +34,7 @@ mod support;
 mod terms;
 mod testnet;
 mod thin;
+mod traces;
 mod trust;
 mod upgrade;
 mod validators;

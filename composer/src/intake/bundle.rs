@@ -3,11 +3,13 @@
 use std::{
     collections::{BTreeSet, HashSet},
     sync::Arc,
+    time::{Instant, SystemTime},
 };
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{B256, Bytes, keccak256};
 use counterpoint_core::registry::RollupConfig;
+use counterpoint_service::traces::{self, Hop};
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -33,13 +35,17 @@ impl Intake {
     /// # Errors
     /// [`RpcError`] if one of its transactions is refused; then none is taken in.
     pub(crate) async fn send_bundle(self: &Arc<Self>, raws: Vec<Bytes>) -> Result<B256, RpcError> {
-        let intake = Arc::clone(self);
-        let task = tokio::spawn(async move { intake.take_bundle(raws).await });
+        let (intake, called) = (Arc::clone(self), SystemTime::now());
+        let task = tokio::spawn(async move { intake.take_bundle(raws, called).await });
         task.await
             .unwrap_or_else(|panic| Err(RpcError::internal(panic)))
     }
 
-    async fn take_bundle(self: Arc<Self>, raws: Vec<Bytes>) -> Result<B256, RpcError> {
+    async fn take_bundle(
+        self: Arc<Self>,
+        raws: Vec<Bytes>,
+        called: SystemTime,
+    ) -> Result<B256, RpcError> {
         let rules = self.admission.rules();
         check_size(&raws, &rules)?;
         let mut seats = Vec::new();
@@ -69,6 +75,9 @@ impl Intake {
         };
         check_gas(&transactions, rules.gas_limit)?;
         self.decide_bundle(bundle, &hashes, transactions).await?;
+        for hash in &hashes {
+            traces::record(Hop::Submit, hash, called, Vec::new);
+        }
         Ok(bundle)
     }
 
@@ -122,6 +131,7 @@ fn check_all(
             raw: raw.0.clone(),
             tx,
             sender,
+            received: Some(Instant::now()),
         }))
     };
     let named = |(at, raw)| check(raw).map_err(|error: RpcError| error.of(at));

@@ -12,11 +12,16 @@ mod bundle;
 mod validate;
 
 use std::{
-    collections::BTreeSet, num::NonZero, sync::Arc, thread::available_parallelism, time::Instant,
+    collections::BTreeSet,
+    num::NonZero,
+    sync::Arc,
+    thread::available_parallelism,
+    time::{Instant, SystemTime},
 };
 
 use alloy_primitives::{Address, B256, Bytes, keccak256};
 use counterpoint_core::{primitive::RollupId, registry::RollupConfig};
+use counterpoint_service::traces::{self, Hop};
 use metrics::{counter, histogram};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -118,9 +123,9 @@ impl Intake {
         self: &Arc<Self>,
         raws: Vec<Bytes>,
     ) -> Vec<Result<B256, RpcError>> {
-        let (started, count) = (Instant::now(), raws.len());
+        let (started, called, count) = (Instant::now(), SystemTime::now(), raws.len());
         let intake = Arc::clone(self);
-        let task = tokio::spawn(async move { intake.take_in(raws).await });
+        let task = tokio::spawn(async move { intake.take_in(raws, called).await });
         let answers = task.await.unwrap_or_else(|panic| {
             let panicked = RpcError::internal(panic);
             vec![Err(panicked); count]
@@ -150,7 +155,11 @@ impl Intake {
         }
     }
 
-    async fn take_in(self: Arc<Self>, raws: Vec<Bytes>) -> Vec<Result<B256, RpcError>> {
+    async fn take_in(
+        self: Arc<Self>,
+        raws: Vec<Bytes>,
+        called: SystemTime,
+    ) -> Vec<Result<B256, RpcError>> {
         let mut answers = vec![Err(unanswered()); raws.len()];
         let mut seated = Vec::new();
         for (at, raw) in raws.into_iter().enumerate() {
@@ -160,7 +169,7 @@ impl Intake {
             }
         }
         let candidates = self.inspect(seated, &mut answers).await;
-        self.decide(candidates, &mut answers).await;
+        self.decide(candidates, called, &mut answers).await;
         answers
     }
 
@@ -238,6 +247,7 @@ impl Intake {
             raw: raw.0.clone(),
             tx,
             sender,
+            received: Some(Instant::now()),
         })))
     }
 
@@ -259,7 +269,12 @@ impl Intake {
     }
 
     /// Answers each one once it is on disk or refused.
-    async fn decide(&self, mut candidates: Vec<Candidate>, answers: &mut [Result<B256, RpcError>]) {
+    async fn decide(
+        &self,
+        mut candidates: Vec<Candidate>,
+        called: SystemTime,
+        answers: &mut [Result<B256, RpcError>],
+    ) {
         for _ in 0..ATTEMPTS {
             if candidates.is_empty() {
                 return;
@@ -285,7 +300,11 @@ impl Intake {
             let mut again = Vec::new();
             for (candidate, verdict) in candidates.into_iter().zip(verdicts) {
                 match verdict {
-                    Ok(()) => answers[candidate.at] = Ok(*candidate.checked.tx.tx_hash()),
+                    Ok(()) => {
+                        let hash = *candidate.checked.tx.tx_hash();
+                        traces::record(Hop::Submit, &hash, called, Vec::new);
+                        answers[candidate.at] = Ok(hash);
+                    }
                     Err(Refusal::Final(error)) => answers[candidate.at] = Err(error),
                     Err(Refusal::Passing) => again.push(candidate),
                 }

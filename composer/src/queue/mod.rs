@@ -22,7 +22,7 @@ use std::{
     ops::Deref,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use alloy_consensus::TxEnvelope;
@@ -30,9 +30,12 @@ use alloy_primitives::{Address, B256};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use counterpoint_core::primitive::{Hash, Height, RollupId};
-use counterpoint_service::to_f64;
+use counterpoint_service::{
+    to_f64,
+    traces::{self, Hop},
+};
 pub(crate) use log::{Log, LogError};
-use metrics::gauge;
+use metrics::{gauge, histogram};
 use record::Record;
 pub(crate) use record::{LastSkip, Skip};
 pub(crate) use state::{Line, State, cost};
@@ -76,9 +79,18 @@ pub(crate) struct Checked {
     pub(crate) tx: TxEnvelope,
     /// Who signed.
     pub(crate) sender: Address,
+    /// When it came, if it did not come from the disk.
+    pub(crate) received: Option<Instant>,
 }
 
 impl Checked {
+    /// Adds to a histogram how long ago it came.
+    pub(crate) fn record_age(&self, histogram: &'static str) {
+        if let Some(received) = self.received {
+            histogram!(histogram).record(received.elapsed());
+        }
+    }
+
     fn lane(&self) -> (RollupId, Address) {
         (self.rollup, self.sender)
     }
@@ -344,8 +356,10 @@ impl Queue {
         {
             let mut state = self.state();
             for checked in transactions {
+                let hash = *checked.tx.tx_hash();
                 let verdict = judge(&state, &checked).and_then(|claim| {
                     records.push(state.admit(checked, claim, now, None)?);
+                    traces::begin(Hop::Queue, &hash);
                     Ok(())
                 });
                 verdicts.push(verdict);
@@ -375,9 +389,11 @@ impl Queue {
         let records = {
             let (mut state, mut records) = (self.state(), Vec::new());
             for checked in transactions {
+                let hash = *checked.tx.tx_hash();
                 let admitted = judge(&state, &checked).and_then(|claim| {
                     Ok(state.admit(checked, claim, unix_secs(), Some(bundle))?)
                 });
+                traces::begin(Hop::Queue, &hash);
                 match admitted {
                     Ok(record) => records.push(record),
                     Err(error) => {
@@ -703,7 +719,12 @@ impl Queue {
     ) -> usize {
         let (mut state, mut count) = (self.state(), 0);
         for (hash, execution) in executed {
-            count += usize::from(state.executed(rollup, hash, execution));
+            if state.executed(rollup, hash, execution) {
+                count += 1;
+                if let Some(item) = state.get(rollup, hash) {
+                    item.record_age(metric::EXECUTED_SECONDS);
+                }
+            }
         }
         count
     }

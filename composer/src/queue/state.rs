@@ -877,6 +877,7 @@ pub(super) fn decode(rollup: RollupId, raw: Bytes) -> Option<Checked> {
         raw,
         tx,
         sender,
+        received: None,
     })
 }
 

@@ -33,6 +33,7 @@ use counterpoint_proto::sequencer::get_transaction_response::{Included, Status};
 use counterpoint_service::{
     Readiness,
     sequencer::{Client, ClientError, Inclusion, NodeId, VerifyError, verify_inclusion},
+    traces::{self, Attribute, Hop},
 };
 use eyre::eyre;
 use metrics::{counter, gauge, histogram};
@@ -285,6 +286,11 @@ impl Submitter {
             return Ok(());
         }
         debug!(nonce, items = items.len(), "batch");
+        for item in &items {
+            item.record_age(metric::BATCHED_SECONDS);
+            traces::end(Hop::Queue, item.tx.tx_hash(), Vec::new);
+            traces::begin(Hop::Sequence, item.tx.tx_hash());
+        }
         counter!(metric::BATCHES).increment(1);
         let batch = Batch {
             nonce,
@@ -566,6 +572,29 @@ impl Submitter {
         Ok((places, all_sealed))
     }
 
+    /// Tells metrics and traces where the transactions of a batch are.
+    fn tell_places(&self, batch: &Batch, height: Height, places: &Places) {
+        let indexes: BTreeMap<u64, u32> = places
+            .iter()
+            .filter_map(|(seq, index)| Some((*seq, (*index)?)))
+            .collect();
+        for item in self.queue.items(&batch.seqs) {
+            let Some(index) = indexes.get(&item.seq) else {
+                continue;
+            };
+            item.record_age(metric::SEQUENCED_SECONDS);
+            let hash = item.tx.tx_hash();
+            traces::end(Hop::Sequence, hash, || {
+                vec![
+                    Attribute::Number("batch", batch.nonce),
+                    Attribute::Number("height", height.get()),
+                    Attribute::Number("index", u64::from(*index)),
+                ]
+            });
+            traces::begin(Hop::Track, hash);
+        }
+    }
+
     /// Writes the places down, and trusts the header. Gives how many items are in no list, since the
     /// batch failed.
     async fn place(
@@ -584,6 +613,7 @@ impl Submitter {
             .prices(&view)
             .cost(weight(&self.queue.items(&batch.seqs)));
         self.spending.paid(cost, Instant::now());
+        self.tell_places(batch, height, &places);
         let lost = places.iter().filter(|(_, index)| index.is_none()).count();
         let items = places.len() - lost;
         info!(nonce, %height, items, "sequenced");

@@ -63,6 +63,10 @@ impl Fixture {
             block,
             progress,
             config: config(),
+            time: HeaderTime {
+                seconds: 0,
+                nanos: 0,
+            },
             arrived: Instant::now(),
             legs: Vec::new(),
         }

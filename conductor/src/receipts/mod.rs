@@ -18,11 +18,13 @@ mod rpc;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use alloy_consensus::ReceiptEnvelope;
 use alloy_primitives::{Address, B256};
 use counterpoint_core::{cursor::ExtraData, primitive::Height};
+use counterpoint_service::traces::{self, Attribute, Hop};
 use metrics::counter;
 use tokio::sync::watch;
 use tracing::debug;
@@ -202,6 +204,8 @@ struct Log {
     blocks: VecDeque<Block>,
     by_item: HashMap<B256, u64>,
     skipped: BTreeMap<&'static str, u64>,
+    /// When the list whose items run now was there, verified.
+    arrived: SystemTime,
     /// The block that opens next.
     next: u64,
     /// No item of a height below this runs any more.
@@ -281,6 +285,7 @@ impl Receipts {
             blocks: VecDeque::new(),
             by_item: HashMap::new(),
             skipped: BTreeMap::new(),
+            arrived: SystemTime::now(),
             next: number.saturating_add(1),
             from: extra.cursor.height,
         };
@@ -293,6 +298,11 @@ impl Receipts {
 
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A verified list is there, of which items may run from now on.
+    pub fn arrived(&self) {
+        self.log().arrived = SystemTime::now();
     }
 
     /// Appends what happened; makes room by forgetting what is oldest.
@@ -321,10 +331,12 @@ impl Receipts {
                     block.info.hash = Some(*hash);
                 }
             }
-            Event::Included { receipt, .. } => {
+            Event::Included { receipt, place } => {
+                trace(&receipt.hash, *place, log.arrived, "included");
                 log.by_item.insert(receipt.hash, at);
             }
             Event::Skipped(skip) => {
+                trace(&skip.hash, skip.place, log.arrived, skip.reason.name());
                 debug!(tx_hash = %skip.hash, reason = skip.reason.name(), "skipped");
                 counter!(metric::SKIPPED, "reason" => skip.reason.name()).increment(1);
                 *log.skipped.entry(skip.reason.name()).or_default() += 1;
@@ -416,6 +428,17 @@ impl Receipts {
     pub fn skipped(&self) -> BTreeMap<&'static str, u64> {
         self.log().skipped.clone()
     }
+}
+
+/// Tells that an item has run, and how.
+fn trace(hash: &B256, place: Place, arrived: SystemTime, outcome: &str) {
+    traces::record(Hop::Execute, hash, arrived, || {
+        vec![
+            Attribute::Number("height", place.height.get()),
+            Attribute::Number("index", u64::from(place.index)),
+            Attribute::Text("outcome", outcome.to_owned()),
+        ]
+    });
 }
 
 #[cfg(test)]

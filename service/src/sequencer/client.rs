@@ -166,6 +166,11 @@ impl Client {
             .iter()
             .map(|url| Node::new(url))
             .collect::<Result<_, _>>()?;
+        for name in metric::METRICS.alarms {
+            for url in urls {
+                counter!(*name, "endpoint" => url.clone()).increment(0);
+            }
+        }
         Ok(Self(Arc::new(Shared {
             standings: Mutex::new(Standings::new(nodes.len())),
             nodes,

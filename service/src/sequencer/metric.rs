@@ -18,4 +18,6 @@ pub const METRICS: Metrics = Metrics {
         (FAILURES, "times that a sequencer node was away or slow"),
     ],
     histograms: &[(VERIFY_SECONDS, "time to verify a block: header, leaf, list")],
+    alarms: &[BAD_PROOFS, FAILURES],
+    from_zero: &[],
 };

@@ -263,3 +263,65 @@ impl Audit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Transactions of one sender, by their nonces; the first byte of a hash is its place here.
+    fn sent(nonces: &[u64]) -> BTreeMap<B256, Entry> {
+        let entry = |nonce| Entry {
+            rollup: 0,
+            kind: Kind::Own,
+            sender: Address::ZERO,
+            nonce,
+            to: Address::ZERO,
+            value: U256::ZERO,
+            due: Duration::ZERO,
+            acknowledged: None,
+            ordered: None,
+            executed: None,
+        };
+        let entries = (0..).zip(nonces);
+        entries
+            .map(|(at, nonce)| (B256::repeat_byte(at), entry(*nonce)))
+            .collect()
+    }
+
+    /// What runs if those of `sent` at these places are ordered in this way, if nothing is wrong.
+    fn runs(nonces: &[u64], ordered: &[u8]) -> Vec<u8> {
+        let sent = sent(nonces);
+        let ours: BTreeMap<B256, &Entry> = sent.iter().map(|(hash, one)| (*hash, one)).collect();
+        let items = ordered.iter().enumerate();
+        let items = items.map(|(index, at)| ((1, index), B256::repeat_byte(*at)));
+        let lists = Lists {
+            height: 1,
+            items: items.collect(),
+        };
+        each_is_ordered_once(&ours, &lists);
+        let derived = derive(&ours, &lists);
+        each_nonce_is_used_once(&ours, &derived);
+        derived.runs.iter().map(|hash| hash[0]).collect()
+    }
+
+    #[test]
+    fn of_two_with_one_nonce_the_first_runs() {
+        assert_eq!(runs(&[0, 1, 1, 2], &[0, 2, 1, 3]), [0, 2, 3]);
+        // One that comes too early runs nowhere, and its nonce is used by another one.
+        assert_eq!(runs(&[0, 1, 1], &[1, 0, 2]), [0, 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "is lost")]
+    fn what_is_in_no_list_is_missed() {
+        runs(&[0, 1, 2], &[0, 1]);
+    }
+
+    #[test]
+    #[should_panic(expected = "was ordered twice")]
+    fn what_is_ordered_twice_is_seen() {
+        runs(&[0, 1], &[0, 1, 0]);
+    }
+}

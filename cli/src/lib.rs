@@ -56,7 +56,7 @@ enum Command {
     Config(cmd::config::ConfigCommand),
     /// Ask a service whether it is ready.
     Ready(cmd::ready::ReadyArgs),
-    /// Let a validator's CometBFT begin where nothing was signed yet.
+    /// Let a validator's CometBFT begin where nothing was signed yet, or a signer go on after it.
     SigningState(cmd::signing_state::SigningStateArgs),
     /// Measure a running network.
     Bench(cmd::bench::BenchArgs),

@@ -25,6 +25,7 @@ mod proxy;
 mod receipts;
 mod refusals;
 mod road;
+mod signer;
 mod slots;
 mod snapshot;
 mod soak;

@@ -43,9 +43,11 @@ moniker: {{ .Values.cometbft.moniker | default (include "common.fullname" .) | q
 proxy_app: unix:///run/counterpoint/abci.sock
 {{- if .Values.remoteSigner.enabled }}
 priv_validator_laddr: tcp://0.0.0.0:26659
-{{- else if .Values.consensusKey.existingSecret }}
+{{- end }}
+{{- if .Values.consensusKey.existingSecret }}
 priv_validator_key_file: /run/secrets/counterpoint/consensus/priv_validator_key.json
 {{- else }}
+# With a remote signer too, CometBFT makes one, and does not use it.
 priv_validator_key_file: data/priv_validator_key.json
 {{- end }}
 priv_validator_state_file: data/priv_validator_state.json

@@ -31,6 +31,8 @@ enum Source {
         version: &'static str,
         minutes: u8,
     },
+    /// A crate, built by `cargo install`.
+    Crate { features: &'static str, minutes: u8 },
     /// Packages of npm, each with its digest, and the program among them.
     Npm {
         program: &'static str,
@@ -146,6 +148,16 @@ pub const KWOK: Tool = Tool {
     },
 };
 
+/// Keeps the key that a validator votes with, for tests.
+pub const TMKMS: Tool = Tool {
+    name: "tmkms",
+    version: "0.15.0",
+    source: Source::Crate {
+        features: "softsign",
+        minutes: 2,
+    },
+};
+
 /// Starts a control plane with it, for tests.
 pub const KWOKCTL: Tool = Tool {
     name: "kwokctl",
@@ -189,6 +201,8 @@ pub const PLAYWRIGHT: Tool = Tool {
 
 /// The oldest Go that builds all of them.
 const MIN_GO: (u32, u32) = (1, 25);
+/// The oldest Rust that builds tmkms.
+const MIN_CARGO: (u32, u32) = (1, 85);
 /// The oldest Node.js that runs them.
 const MIN_NODE: (u32, u32) = (20, 0);
 /// The oldest Python that web3.py's packages are pinned for.
@@ -213,13 +227,7 @@ impl Tool {
     /// What it takes is missing or too old, or fails; the message says what to do.
     pub fn install(self, say: &dyn Fn(&str)) -> eyre::Result<PathBuf> {
         let tools = directory()?;
-        let home = tools.join(format!("{}-{}", self.name, self.version));
-        let program = match self.source {
-            Source::Go { .. } | Source::DebianTree { .. } => home.join(self.name),
-            Source::Npm { program, .. } => home.join("node_modules/.bin").join(program),
-            Source::Python { .. } => home.join("bin/python"),
-            Source::GoModule { program, .. } | Source::Debian { program, .. } => home.join(program),
-        };
+        let (home, program) = self.places(&tools);
         if program.is_file() {
             return Ok(program);
         }
@@ -232,6 +240,47 @@ impl Tool {
             self.make(&tools, &home, say)?;
         }
         Ok(program)
+    }
+
+    /// Says where the program is, or that it can be made; nothing is.
+    ///
+    /// # Errors
+    /// It is not there, and what it takes is missing or too old; the message says what to do.
+    pub fn look(self) -> eyre::Result<String> {
+        let (_, program) = self.places(&directory()?);
+        if program.is_file() {
+            return Ok(format!("{} is there", program.display()));
+        }
+        let toolchain = match self.source {
+            Source::Go { .. } | Source::GoModule { .. } => &GO,
+            Source::Crate { .. } => &CARGO,
+            Source::Npm { .. } => &NODE,
+            Source::Python { .. } => &PYTHON,
+            Source::Debian { .. } | Source::DebianTree { .. } => {
+                bail!("{} is not there", program.display())
+            }
+        };
+        check(toolchain)?;
+        Ok(format!("{} builds it when it is needed", toolchain.program))
+    }
+
+    /// What it is called, and in which version.
+    #[must_use]
+    pub fn title(self) -> String {
+        format!("{} {}", self.name, self.version)
+    }
+
+    /// Its directory, and the program in it.
+    fn places(self, tools: &Path) -> (PathBuf, PathBuf) {
+        let home = tools.join(format!("{}-{}", self.name, self.version));
+        let program = match self.source {
+            Source::Go { .. } | Source::DebianTree { .. } => home.join(self.name),
+            Source::Crate { .. } => home.join("bin").join(self.name),
+            Source::Npm { program, .. } => home.join("node_modules/.bin").join(program),
+            Source::Python { .. } => home.join("bin/python"),
+            Source::GoModule { program, .. } | Source::Debian { program, .. } => home.join(program),
+        };
+        (home, program)
     }
 
     /// The sources that a Go program is built from; they bring public test vectors along.
@@ -303,6 +352,22 @@ impl Tool {
                     .args(["-ldflags", &format!("-s -w {}", stamp.join(" ")), "tool"])
                     .env("GOFLAGS", "");
                 vec![build]
+            }
+            Source::Crate { features, minutes } => {
+                check(&CARGO)?;
+                say(&format!(
+                    "building {name} {version}, about {minutes} minutes, once"
+                ));
+                let mut install = Command::new("cargo");
+                // A test needs no fast code, and its build is waited for.
+                install
+                    .args(["install", name, "--version", version, "--locked", "--debug"])
+                    .args(["--features", features, "--root", "."])
+                    .args(["--target-dir", "target"])
+                    .env("CARGO_PROFILE_DEV_DEBUG", "0");
+                let mut tidy = Command::new("rm");
+                tidy.args(["-r", "target"]);
+                vec![install, tidy]
             }
             Source::Npm { manifest, lock, .. } => {
                 check(&NODE)?;
@@ -407,6 +472,14 @@ const GO: Toolchain = Toolchain {
     advice: "install Go 1.25 or newer from https://go.dev/dl",
 };
 
+const CARGO: Toolchain = Toolchain {
+    program: "cargo",
+    version: &["--version"],
+    prefix: "cargo ",
+    oldest: MIN_CARGO,
+    advice: "install Rust 1.85 or newer from https://rustup.rs",
+};
+
 const NODE: Toolchain = Toolchain {
     program: "node",
     version: &["--version"],
@@ -454,6 +527,8 @@ mod tests {
         assert_eq!(go("go1.9"), Some((1, 9)));
         assert!(go("go1.9") < Some(MIN_GO));
         assert_eq!(go("devel"), None);
+        let cargo = parse_version("cargo 1.95.0 (abc 2026-03-21)", "cargo ");
+        assert_eq!(cargo, Some((1, 95)));
         assert_eq!(parse_version("v20.20.2", "v"), Some((20, 20)));
         assert_eq!(parse_version("Python 3.11.7", "Python "), Some((3, 11)));
     }

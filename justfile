@@ -103,6 +103,10 @@ charts:
 k8s:
     cargo test --workspace --test k8s -- --ignored --nocapture
 
+# The charts' pods as processes: users, read-only roots, volumes, probes; as root, as namespaces take.
+pods:
+    cargo test --workspace --test charts pods -- --ignored --nocapture
+
 # Images of the program and of CometBFT, by docker or podman.
 images builder="docker" tag="0.1.0":
     {{builder}} build --target counterpoint --tag counterpoint:{{tag}} .

@@ -5,6 +5,7 @@
 mod config;
 mod devnet;
 mod objects;
+mod pods;
 mod refusals;
 mod render;
 mod schemas;

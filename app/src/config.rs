@@ -144,12 +144,21 @@ fn attestation_grace_ms() -> u64 {
 /// Longest wait for attesters, in milliseconds: the other validators wait for the proposal meanwhile.
 const MAX_ATTESTATION_GRACE_MS: u64 = 200;
 
-impl Config {
-    /// Checks what a single key cannot show.
-    ///
-    /// # Errors
-    /// [`ConfigError`] says what must not be together.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+/// A node that joins asks its peers for at most so many blocks.
+fn snapshot_interval() -> u64 {
+    5_000
+}
+
+fn snapshots_kept() -> NonZeroUsize {
+    const { NonZeroUsize::new(16).unwrap() }
+}
+
+impl Settings for Config {
+    fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
         let grace = self.attestation_grace_ms;
         if grace > MAX_ATTESTATION_GRACE_MS {
             let reason = "validators give up waiting for a proposal that takes longer";
@@ -165,21 +174,6 @@ impl Config {
         Err(ConfigError::Invalid(format!(
             "abci_listen {address}: {reason}"
         )))
-    }
-}
-
-/// A node that joins asks its peers for at most so many blocks.
-fn snapshot_interval() -> u64 {
-    5_000
-}
-
-fn snapshots_kept() -> NonZeroUsize {
-    const { NonZeroUsize::new(16).unwrap() }
-}
-
-impl Settings for Config {
-    fn log_format(&self) -> LogFormat {
-        self.log_format
     }
 }
 

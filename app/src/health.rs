@@ -9,7 +9,11 @@ use std::{
 
 use anyhow::Context;
 use counterpoint_core::primitive::Height;
-use counterpoint_service::{Readiness, disk, to_f64};
+use counterpoint_service::{
+    Readiness,
+    disk::{self, DISK},
+    to_f64,
+};
 use metrics::gauge;
 use tendermint_rpc::{Client, HttpClient, HttpClientUrl, client::CompatMode};
 use tokio::{
@@ -29,8 +33,6 @@ pub(crate) const REACHABLE: &str = "cometbft";
 pub(crate) const CAUGHT_UP: &str = "caught_up";
 /// Readiness: the clock agrees with the validators'.
 pub(crate) const CLOCK: &str = "clock";
-/// Readiness: there is room on the disk.
-pub(crate) const DISK: &str = "disk";
 
 /// Pause between two looks.
 const PERIOD: Duration = Duration::from_secs(1);

@@ -48,6 +48,7 @@ use counterpoint_proto::{
 use counterpoint_service::{
     ConfigError, Probes, Readiness,
     connection::{self, Incoming},
+    disk::DISK,
     probes,
     sequencer::Client,
 };
@@ -116,7 +117,6 @@ async fn work(
     shutdown: CancellationToken,
 ) -> eyre::Result<()> {
     metric::ALL.describe();
-    config.check()?;
     let store = Store::open(&config.data_dir).map_err(into_report)?;
     let settings = snapshot::Settings {
         interval: config.snapshot_interval,
@@ -135,7 +135,7 @@ async fn work(
         health::REACHABLE,
         health::CAUGHT_UP,
         health::CLOCK,
-        health::DISK,
+        DISK,
         headers::CONDITION,
     ]);
     let (committed, commits) = watch::channel(tip.height);

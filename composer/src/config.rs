@@ -1,13 +1,16 @@
-use std::{net::SocketAddr, num::NonZero, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, num::NonZero, path::PathBuf};
 
 use clap::Parser;
 use counterpoint_service::{
-    LogFormat, Settings,
+    ConfigError, LogFormat, Settings,
     traces::{CollectorUrl, TraceSettings, default_sample_every},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{atomic::BundleSettings, rpc::Limits};
+use crate::{
+    atomic::BundleSettings,
+    rpc::{Gate, Limits},
+};
 
 /// A wallet's way into the sequencer: JSON-RPC in, durable batches out.
 ///
@@ -165,6 +168,13 @@ fn retry_secs() -> u64 {
     600
 }
 
+impl Config {
+    /// Names of the rollups served.
+    pub(crate) fn names(&self) -> BTreeSet<&str> {
+        self.rollups.iter().map(|one| one.name.as_str()).collect()
+    }
+}
+
 impl Settings for Config {
     fn log_format(&self) -> LogFormat {
         self.log_format
@@ -176,6 +186,22 @@ impl Settings for Config {
             sample_every: self.otlp_sample_every,
             resource: Vec::new(),
         })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let (names, invalid) = (self.names(), |reason| Err(ConfigError::Invalid(reason)));
+        if names.len() < self.rollups.len() {
+            return invalid("rollups: a name is listed twice".to_owned());
+        }
+        match &self.default_rollup {
+            Some(default) if !names.contains(default.as_str()) => invalid(format!(
+                "default_rollup {default} is not among the rollups listed"
+            )),
+            _ => match Gate::new(self.limits.clone()) {
+                Ok(_) => Ok(()),
+                Err(error) => invalid(format!("{error:#}")),
+            },
+        }
     }
 }
 

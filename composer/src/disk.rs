@@ -1,36 +1,17 @@
 //! The disk of `data_dir`: whether there is room, and what is left to do once a write has failed.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use counterpoint_service::{Readiness, disk, to_f64};
 use metrics::gauge;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::error;
 
 use crate::{metric, queue::Queue};
 
-/// Readiness: there is room on the disk, and what is written gets there.
-pub(crate) const DISK: &str = "disk";
-/// Pause between two looks.
-const PERIOD: Duration = Duration::from_secs(1);
-
 /// Looks at the disk until it is dropped.
 pub(crate) async fn watch(data_dir: &Path, queue: &Queue, readiness: &Readiness) {
-    let mut low = false;
-    loop {
-        let unmet = look(data_dir, queue);
-        match (&unmet, low) {
-            (Some(reason), false) => warn!(reason, "not ready"),
-            (None, true) => info!(condition = DISK, "ready again"),
-            _ => {}
-        }
-        low = unmet.is_some();
-        match unmet {
-            Some(reason) => readiness.unmet(DISK, reason),
-            None => readiness.met(DISK),
-        }
-        tokio::time::sleep(PERIOD).await;
-    }
+    disk::watch(readiness, || look(data_dir, queue)).await;
 }
 
 /// What is wrong with the disk, and what to do about it.

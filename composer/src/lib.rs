@@ -28,19 +28,16 @@ mod tracker;
 mod trust;
 mod upstream;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc, time::Duration};
 
 pub use atomic::BundleSettings;
 pub use config::{Args, Config, RollupSettings};
 use counterpoint_core::{key::SecretKey, primitive::RollupId};
 use counterpoint_explorer::{Explorer, Root};
 use counterpoint_service::{
-    Probes, Readiness, files, probes,
+    Probes, Readiness,
+    disk::DISK,
+    files, probes,
     sequencer::{self, Client, Evidence, TrustRoot},
 };
 use futures::{
@@ -96,7 +93,7 @@ async fn work(
         submitter::SEQUENCER,
         submitter::FUNDS,
         submitter::PRICE,
-        disk::DISK,
+        DISK,
     ]);
 
     let (shown, asked) = (Arc::clone(&queue), client.clone());
@@ -159,11 +156,7 @@ async fn serve(
         readiness,
         explorer,
     } = service;
-    let names: BTreeSet<&str> = config.rollups.iter().map(|one| one.name.as_str()).collect();
-    eyre::ensure!(
-        names.len() == config.rollups.len(),
-        "rollups: a name is listed twice"
-    );
+    let names = config.names();
     let payer = key.public_key().address();
     let watcher = Watcher::start(client.clone(), trust.state(), payer, &names).await?;
     let (chain, watching) = watcher.run();

@@ -12,7 +12,7 @@ use axum::{
     http::StatusCode,
     routing::get,
 };
-use counterpoint_service::{Probes, Readiness, sequencer::Client, to_f64};
+use counterpoint_service::{Bar, Probes, Readiness, disk::DISK, sequencer::Client, to_f64};
 use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
@@ -39,15 +39,18 @@ pub(crate) struct Board {
     status: Arc<Mutex<Value>>,
     sequencer: Arc<OnceLock<Client>>,
     receipts: Arc<OnceLock<Arc<Receipts>>>,
+    /// While the head is old: how many seconds it lagged at first, for whoever watches it.
+    catching_up: Arc<Mutex<Option<(u64, Bar)>>>,
 }
 
 impl Board {
     pub(crate) fn new() -> Self {
         Self {
-            readiness: Readiness::of(&[CLIENT, SEQUENCER, LAG]),
+            readiness: Readiness::of(&[CLIENT, SEQUENCER, LAG, DISK]),
             status: Arc::default(),
             sequencer: Arc::default(),
             receipts: Arc::default(),
+            catching_up: Arc::default(),
         }
     }
 
@@ -87,12 +90,21 @@ impl Board {
         let lag_secs = since(slot);
         gauge!(metric::BLOCK_NUMBER).set(to_f64(number));
         gauge!(metric::LAG_SECONDS).set(to_f64(lag_secs));
+        let mut bar = self
+            .catching_up
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if lag_secs > LATE.as_secs().saturating_add(5 * u64::from(slot_secs)) {
             let reason = format!("block {number} was committed {lag_secs} s after its slot began");
             self.readiness.unmet(LAG, reason);
+            let begin = || (lag_secs, Bar::steps("seconds to catch up", lag_secs));
+            let (first, bar) = bar.get_or_insert_with(begin);
+            bar.reach(first.saturating_sub(lag_secs));
         } else {
             self.readiness.met(LAG);
+            *bar = None;
         }
+        drop(bar);
         let extra = &progress.extra;
         let status = json!({
             "number": number,

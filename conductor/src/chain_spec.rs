@@ -20,6 +20,7 @@ use counterpoint_core::{
     chain_spec::{BlobParams, ChainSpec, Fork},
     primitive::{EvmAddress, Hash},
 };
+use counterpoint_service::{Bar, Reading};
 use revm::primitives::hardfork::SpecId;
 use serde_json::json;
 
@@ -256,14 +257,15 @@ impl Specification {
     }
 }
 
-fn open(path: &Path) -> Result<File, GenesisError> {
+fn open(path: &Path) -> Result<Reading<File>, GenesisError> {
     let read = |source| {
         let path = path.into();
         GenesisError::Read { path, source }
     };
     let file = File::open(path).map_err(read)?;
-    match file.metadata().map_err(read)?.is_file() {
-        true => Ok(file),
+    let metadata = file.metadata().map_err(read)?;
+    match metadata.is_file() {
+        true => Ok(Bar::bytes("genesis", metadata.len()).reading(file)),
         false => Err(read(std::io::ErrorKind::IsADirectory.into())),
     }
 }

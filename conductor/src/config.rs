@@ -2,10 +2,9 @@ use std::{net::SocketAddr, num::NonZero, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 use counterpoint_service::{
-    LogFormat, Settings,
+    ConfigError, LogFormat, Settings,
     traces::{CollectorUrl, TraceSettings, default_sample_every},
 };
-use eyre::bail;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -141,7 +140,10 @@ pub enum Command {
     )]
     Doctor(Doctor),
     /// Write the store to a file, or fill an empty store from one: a second node in minutes.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  counterpoint conductor snapshot export --config conductor.toml alpha.snapshot"
+    )]
     Snapshot(Snapshot),
 }
 
@@ -208,17 +210,9 @@ impl Config {
 
     /// The key and the votes of this conductor as an attester, if it is one.
     pub(crate) fn voter(&self, source: &Source, chain_id: &str) -> eyre::Result<Option<Voter>> {
-        let (key, votes) = match (&self.attester_key_file, &self.votes_dir) {
-            (None, None) => return Ok(None),
-            (Some(key), Some(votes)) => (key, votes),
-            (Some(_), None) => bail!("votes_dir: must be set beside attester_key_file"),
-            (None, Some(_)) => bail!("attester_key_file: must be set beside votes_dir"),
+        let (Some(key), Some(votes)) = (&self.attester_key_file, &self.votes_dir) else {
+            return Ok(None);
         };
-        // The client has the state of another block while a leg must be executed.
-        eyre::ensure!(
-            self.mode == Mode::Embedded,
-            "attester_key_file: an attester needs mode = \"embedded\""
-        );
         let sequencer = source.sequencer.clone();
         attester::open(key, votes, chain_id, sequencer).map(Some)
     }
@@ -240,6 +234,21 @@ impl Settings for Config {
             sample_every: self.otlp_sample_every,
             resource: vec![("rollup", self.rollup.clone())],
         })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let thin = self.mode == Mode::Thin;
+        let wrong = match (&self.attester_key_file, &self.votes_dir) {
+            (Some(_), None) => "votes_dir: must be set beside attester_key_file",
+            (None, Some(_)) => "attester_key_file: must be set beside votes_dir",
+            // The client has the state of another block while a leg must be executed.
+            (Some(_), Some(_)) if thin => {
+                "attester_key_file: an attester needs mode = \"embedded\""
+            }
+            _ if thin && self.testing_ipc.is_none() => "testing_ipc: must be set if mode is thin",
+            _ => return Ok(()),
+        };
+        Err(ConfigError::Invalid(wrong.to_owned()))
     }
 }
 

@@ -3,14 +3,13 @@
 //! Each check says what it has found, and what to do if that is wrong. Nothing is written, but for the
 //! genesis state in a store of its own; a conductor may run meanwhile.
 
-use std::{fs, io::Write, sync::Arc, time::Duration};
+use std::{fs, io::Write, sync::Arc};
 
 use alloy_primitives::U64;
 use clap::ValueEnum;
 use counterpoint_core::chain_spec::{BlobParams, Fork};
-use counterpoint_service::{files::read_trust, sequencer::Client};
-use eyre::{OptionExt, ensure};
-use serde::Serialize;
+use counterpoint_service::doctor::{self, Check, Finding};
+use eyre::OptionExt;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -23,10 +22,6 @@ use crate::{
     thin::{Ipc, probe},
 };
 
-/// How long a node of the sequencer may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How far a client's head may be ahead of this machine's clock: block times are those of validators.
-const MAX_AHEAD_SECS: u64 = 15;
 /// How many blocks back geth keeps the state without an archive.
 const KEPT_STATES: u64 = 128;
 /// What a client answers that does not know a method.
@@ -48,74 +43,35 @@ enum Output {
     Json,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Ok,
-    Wrong,
-    /// Nobody says.
-    Unknown,
-}
-
-/// One line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Check {
-    check: String,
-    verdict: Verdict,
-    found: String,
-    /// Empty if nothing is to be done.
-    advice: &'static str,
-}
-
-/// What was found, or also what to do about it.
-type Finding = Result<String, (String, &'static str)>;
-
-impl Check {
-    fn of(check: impl Into<String>, finding: Finding) -> Self {
-        let check = check.into();
-        let (verdict, found, advice) = match finding {
-            Ok(found) => (Verdict::Ok, found, ""),
-            Err((found, advice)) => (Verdict::Wrong, found, advice),
-        };
-        Self {
+/// Judges what a client has answered.
+fn answer(
+    check: &str,
+    answer: Result<Value, EngineError>,
+    judge: impl FnOnce(&Value) -> Finding,
+) -> Check {
+    match answer {
+        Ok(value) => Check::of(check, judge(&value)),
+        Err(EngineError::Rpc {
+            code: UNKNOWN_METHOD,
+            ..
+        }) => Check::unknown(
             check,
-            verdict,
-            found,
-            advice,
-        }
-    }
-
-    /// Judges what a client has answered.
-    fn answer(
-        check: &str,
-        answer: Result<Value, EngineError>,
-        judge: impl FnOnce(&Value) -> Finding,
-    ) -> Self {
-        match answer {
-            Ok(value) => Self::of(check, judge(&value)),
-            Err(EngineError::Rpc {
-                code: UNKNOWN_METHOD,
-                ..
-            }) => Self {
-                check: check.into(),
-                verdict: Verdict::Unknown,
-                found: "the client does not tell".into(),
-                advice: "compare the client's flags with docs/operator-guide.md",
-            },
-            Err(error) => {
-                let advice = match error {
-                    EngineError::Secret { .. } | EngineError::Unauthorized(_) => {
-                        "give both the same file with 64 hexadecimal digits, and set both clocks by NTP"
-                    }
-                    EngineError::Unreachable { .. } => {
-                        "start the client, and set engine_url to its authenticated port"
-                    }
-                    EngineError::Rpc { .. } | EngineError::Malformed { .. } => {
-                        "engine_url must be the authenticated port of an execution client"
-                    }
-                };
-                Self::of(check, Err((error.to_string(), advice)))
-            }
+            "the client does not tell",
+            "compare the client's flags with docs/operator-guide.md",
+        ),
+        Err(error) => {
+            let advice = match error {
+                EngineError::Secret { .. } | EngineError::Unauthorized(_) => {
+                    "give both the same file with 64 hexadecimal digits, and set both clocks by NTP"
+                }
+                EngineError::Unreachable { .. } => {
+                    "start the client, and set engine_url to its authenticated port"
+                }
+                EngineError::Rpc { .. } | EngineError::Malformed { .. } => {
+                    "engine_url must be the authenticated port of an execution client"
+                }
+            };
+            Check::of(check, Err((error.to_string(), advice)))
         }
     }
 }
@@ -127,39 +83,31 @@ pub(crate) async fn work(
 ) -> eyre::Result<()> {
     let checks = shutdown.run_until_cancelled(examine(&config)).await;
     let checks = checks.ok_or_eyre("stopped")??;
-    show(&checks, args.output)?;
-    let wrong = checks
-        .iter()
-        .filter(|check| check.verdict == Verdict::Wrong);
-    let wrong = wrong.count();
-    ensure!(wrong == 0, "{wrong} of {} checks have failed", checks.len());
-    Ok(())
+    let text = match args.output {
+        Output::Json => serde_json::to_string_pretty(&checks)? + "\n",
+        Output::Text => checks.iter().map(Check::line).collect(),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    doctor::conclude(&checks)
 }
 
-fn show(checks: &[Check], output: Output) -> eyre::Result<()> {
-    let text = match output {
-        Output::Json => serde_json::to_string_pretty(checks)? + "\n",
-        Output::Text => checks.iter().map(line).collect(),
-    };
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
-}
-
-fn line(check: &Check) -> String {
-    let verdict = match check.verdict {
-        Verdict::Ok => "ok",
-        Verdict::Wrong => "WRONG",
-        Verdict::Unknown => "unknown",
-    };
-    let (name, found) = (&check.check, &check.found);
-    let mut line = format!("{verdict:8}{name:18}{found}\n");
-    if !check.advice.is_empty() {
-        line += &format!("{:26}to do: {}\n", "", check.advice);
+/// Looks at everything that a conductor needs, and at its client.
+///
+/// # Errors
+/// A store of its own cannot be written.
+pub async fn examine(config: &Config) -> eyre::Result<Vec<Check>> {
+    let others = [
+        config.grpc_listen.map(|address| ("grpc_listen", address)),
+        config.rpc_listen.map(|address| ("rpc_listen", address)),
+    ];
+    let others: Vec<_> = others.into_iter().flatten().collect();
+    let mut checks = doctor::ports(config.http_listen, &others).await;
+    checks.push(doctor::room("data_dir", &config.data_dir));
+    let (check, trusted) = doctor::trust(&config.sequencer_genesis);
+    checks.push(check);
+    if let Some(trusted) = trusted {
+        checks.extend(doctor::sequencers(&config.sequencers, trusted.chain_id()).await);
     }
-    line
-}
-
-async fn examine(config: &Config) -> eyre::Result<Vec<Check>> {
-    let mut checks = sequencer(config).await;
     let scratch = config.data_dir.join("doctor");
     let specification = tokio::task::block_in_place(|| {
         let store: Arc<dyn Store> = Arc::new(DiskStore::open(&scratch, config.cache_bytes())?);
@@ -186,42 +134,10 @@ async fn examine(config: &Config) -> eyre::Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// Whether each node answers, and for the right chain.
-async fn sequencer(config: &Config) -> Vec<Check> {
-    let trusted = match read_trust(&config.sequencer_genesis) {
-        Ok(trusted) => trusted,
-        Err(error) => {
-            let advice = "sequencer_genesis must be CometBFT's genesis file of the sequencer";
-            let finding = Err((format!("{error:#}"), advice));
-            return vec![Check::of("sequencer genesis", finding)];
-        }
-    };
-    let ours = trusted.chain_id().to_string();
-    let mut checks = vec![Check::of("sequencer genesis", Ok(format!("chain {ours}")))];
-    for url in &config.sequencers {
-        let asked = async {
-            let client = Client::new(std::slice::from_ref(url)).map_err(|e| e.to_string())?;
-            let info = tokio::time::timeout(PATIENCE, client.info()).await;
-            let info = info.map_err(|_| format!("{url} does not answer within {PATIENCE:?}"))?;
-            info.map_err(|error| format!("{url}: {error}"))
-        };
-        let finding = match asked.await {
-            Ok(info) if info.chain_id == ours => Ok(format!("{url} is at height {}", info.height)),
-            Ok(info) => Err((
-                format!("{url} follows chain {}, not {ours}", info.chain_id),
-                "take it out of sequencers, or set sequencer_genesis to its chain's file",
-            )),
-            Err(error) => Err((error, "start the node, or take it out of sequencers")),
-        };
-        checks.push(Check::of("sequencer node", finding));
-    }
-    checks
-}
-
 async fn client(config: &Config, specification: &Specification) -> Vec<Check> {
     let client = match EngineClient::new(&config.engine_url, &config.jwt_file) {
         Ok(client) => client,
-        Err(error) => return vec![Check::answer("jwt", Err(error), |_| Ok(String::new()))],
+        Err(error) => return vec![answer("jwt", Err(error), |_| Ok(String::new()))],
     };
     let chain_id = client.call("eth_chainId", json!([])).await;
     let there = !matches!(
@@ -229,7 +145,7 @@ async fn client(config: &Config, specification: &Specification) -> Vec<Check> {
         Err(EngineError::Unreachable { .. } | EngineError::Unauthorized(_))
     );
     let judge = |value: &Value| judge_chain_id(value, specification);
-    let mut checks = vec![Check::answer("chain id", chain_id, judge)];
+    let mut checks = vec![answer("chain id", chain_id, judge)];
     if !there {
         return checks;
     }
@@ -240,7 +156,7 @@ async fn client(config: &Config, specification: &Specification) -> Vec<Check> {
     let is_geth = version
         .as_ref()
         .is_ok_and(|version: &Value| version[0]["code"] == "GE");
-    checks.push(Check::answer("client", version, |told| {
+    checks.push(answer("client", version, |told| {
         Ok(format!(
             "{} {}",
             text(&told[0]["name"]),
@@ -251,29 +167,29 @@ async fn client(config: &Config, specification: &Specification) -> Vec<Check> {
         .call("engine_exchangeCapabilities", json!([[]]))
         .await;
     let judge = |value: &Value| judge_methods(value, specification);
-    checks.push(Check::answer("engine methods", capabilities, judge));
+    checks.push(answer("engine methods", capabilities, judge));
     let block = |tag: &str| client.call("eth_getBlockByNumber", json!([tag, false]));
     let judge = |value: &Value| judge_genesis(value, specification);
-    checks.push(Check::answer("client genesis", block("0x0").await, judge));
+    checks.push(answer("client genesis", block("0x0").await, judge));
     let head: Result<Value, EngineError> = block("latest").await;
     let (time, number) = head
         .as_ref()
         .map(|head| (number(&head["timestamp"]), number(&head["number"])))
         .unwrap_or_default();
     let schedule = client.call("eth_config", json!([])).await;
-    checks.push(Check::answer("fork schedule", schedule, |value| {
+    checks.push(answer("fork schedule", schedule, |value| {
         judge_forks(value, specification, time.unwrap_or_default())
     }));
-    checks.push(Check::answer("gas limit", head, |head| {
+    checks.push(answer("gas limit", head, |head| {
         judge_gas_limit(head, specification)
     }));
     let now = jsonwebtoken::get_current_timestamp();
     checks.push(Check::of("clock", judge_clock(time, now)));
     let syncing = client.call("eth_syncing", json!([])).await;
-    checks.push(Check::answer("syncing", syncing, judge_syncing));
+    checks.push(answer("syncing", syncing, judge_syncing));
     let count = "eth_getBlockTransactionCountByNumber";
     let pending = client.call(count, json!(["pending"])).await;
-    checks.push(Check::answer("pool", pending, judge_pool));
+    checks.push(answer("pool", pending, judge_pool));
     if is_geth && number.is_some_and(|number| number > KEPT_STATES) {
         let nobody = "0x0000000000000000000000000000000000000000";
         let old = client.call("eth_getBalance", json!([nobody, "0x0"])).await;
@@ -417,14 +333,7 @@ fn judge_clock(head_time: Option<u64>, now: u64) -> Finding {
             "the client tells no head".into(),
             "look at the client's log",
         )),
-        Some(time) if time > now + MAX_AHEAD_SECS => Err((
-            format!("the client's head is {} s ahead of this clock", time - now),
-            "set this machine's clock by NTP",
-        )),
-        Some(time) => Ok(format!(
-            "the client's head is {} s old",
-            now.saturating_sub(time)
-        )),
+        Some(time) => doctor::clock(time, now),
     }
 }
 
@@ -461,6 +370,8 @@ fn judge_archive(old: &Result<Value, EngineError>) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use counterpoint_service::doctor::Verdict;
+
     use super::*;
     use crate::testing::{CHAIN_ID, GENESIS_TIME, specification};
 
@@ -539,8 +450,7 @@ mod tests {
             judge_methods(&json!(["engine_newPayloadV3"]), &spec),
             "does not know",
         );
-        assert!(judge_clock(Some(100), 100 - MAX_AHEAD_SECS).is_ok());
-        wrong(judge_clock(Some(101), 100 - MAX_AHEAD_SECS), "16 s ahead");
+        assert!(judge_clock(Some(100), 100).is_ok());
         wrong(judge_clock(None, 0), "no head");
         assert!(judge_syncing(&json!(false)).is_ok());
         wrong(
@@ -561,12 +471,12 @@ mod tests {
                 message,
             })
         };
-        let verdict = |code| Check::answer("x", rpc(code), |_| Ok(String::new())).verdict;
+        let verdict = |code| answer("x", rpc(code), |_| Ok(String::new())).verdict;
         assert_eq!(verdict(UNKNOWN_METHOD), Verdict::Unknown);
         assert_eq!(verdict(-32_000), Verdict::Wrong);
         let refused = Err(EngineError::Unauthorized("stale token".into()));
-        let check = Check::answer("jwt", refused, |_| Ok(String::new()));
-        let line = line(&check);
+        let check = answer("jwt", refused, |_| Ok(String::new()));
+        let line = check.line();
         assert!(line.starts_with("WRONG   jwt "), "{line}");
         assert!(line.contains("to do: give both the same file"), "{line}");
     }

@@ -39,7 +39,7 @@ mod verify;
 use std::process::ExitCode;
 
 pub use config::{Args, Command, Config};
-pub use doctor::Doctor;
+pub use doctor::{Doctor, examine};
 pub use metric::ALL as METRICS;
 pub use mode::Mode;
 pub use snapshot::Snapshot;

@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc, time::Instant};
 
-use counterpoint_service::{probes, sequencer::METRICS};
+use counterpoint_service::{disk, probes, sequencer::METRICS};
 use eyre::{OptionExt, WrapErr};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, watch};
@@ -39,10 +39,13 @@ pub(crate) async fn work(
     let board = Board::new();
     let routes = board.routes(metrics);
     let probes = probes::serve(config.http_listen, routes, shutdown.clone());
+    let watched = disk::watch(&board.readiness, || disk::look(&config.data_dir));
     let conduct = async {
-        let conducted = shutdown
-            .run_until_cancelled(conduct(&config, &board, &shutdown))
-            .await;
+        let conducted = shutdown.run_until_cancelled(conduct(&config, &board, &shutdown));
+        let conducted = tokio::select! {
+            conducted = conducted => conducted,
+            () = watched => None,
+        };
         // A rollup that has left needs no conductor.
         shutdown.cancel();
         conducted.unwrap_or(Ok(()))

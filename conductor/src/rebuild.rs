@@ -15,7 +15,7 @@ use alloy_consensus::Header;
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::B256;
 use counterpoint_core::{cursor::ExtraData, light::TrustedState};
-use counterpoint_service::sequencer::Follower;
+use counterpoint_service::{Bar, sequencer::Follower};
 use eyre::{WrapErr, eyre};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -72,6 +72,7 @@ async fn rebuild(config: &Config) -> eyre::Result<()> {
     let proven = prove(&peers, &before, &last).await;
     proven.wrap_err_with(|| format!("block {head} of the client"))?;
     let proven = last.hash_slow();
+    let bar = Bar::steps("blocks", head);
     while tip.header.number < head {
         let number = tip.header.number + 1;
         let theirs = theirs(&peers, number).await?;
@@ -93,6 +94,7 @@ async fn rebuild(config: &Config) -> eyre::Result<()> {
         let (progress, _, batch) = Progress::after(closed, &peers.specification)?;
         tokio::task::block_in_place(|| store.commit(batch))?;
         tip = progress;
+        bar.reach(number);
         if number.is_multiple_of(SAY_EVERY) {
             info!(number, head, "rebuilt");
         }

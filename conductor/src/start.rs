@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use alloy_primitives::B256;
 use counterpoint_core::{light::TrustedState, primitive::RollupId, registry::RollupConfig};
 use counterpoint_service::{
-    Readiness,
+    ConfigError, Readiness,
     sequencer::{Client, ClientError, Evidence, TrustRoot, registration},
 };
 use eyre::{bail, eyre};
@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::{
     Config,
     board::{Board, CLIENT},
-    chain_spec::Specification,
+    chain_spec::{GenesisError, Specification},
     derivation::Source,
     engine::{EngineClient, EngineError, ExecutionClient, FORKCHOICE, new_payload},
     evm::Store,
@@ -89,7 +89,8 @@ pub(crate) async fn meet(config: &Config, board: &Board, store: &dyn Store) -> e
         config.trust_height,
         config.trust_hash.as_deref(),
     )?;
-    let client = EngineClient::new(&config.engine_url, &config.jwt_file)?;
+    let client = EngineClient::new(&config.engine_url, &config.jwt_file)
+        .map_err(|error| ConfigError::File(error.to_string()))?;
     let evidence = Evidence::open(&config.data_dir)?;
     evidence.refuse_fork()?;
     let sequencer = Client::with_evidence(&config.sequencers, evidence)?;
@@ -121,6 +122,10 @@ pub(crate) async fn origin(
     let specification = tokio::task::block_in_place(|| {
         info!("reading rollup_genesis; the first time its accounts are imported");
         Specification::load(genesis, store)
+    });
+    let specification = specification.map_err(|error| match error {
+        GenesisError::Store(fault) => fault.into(),
+        error => eyre::Report::from(ConfigError::File(format!("{:#}", eyre!(error)))),
     })?;
     let stored = Progress::trusted(store)?;
     let trusted = root.start(stored.as_ref(), sequencer).await?;

@@ -5,6 +5,7 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use counterpoint_service::Bar;
 use eyre::{WrapErr, eyre};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -76,6 +77,7 @@ async fn verify(config: &Config, range: Range, store: Arc<dyn Store>) -> eyre::R
     );
     let receipts = Arc::new(Receipts::after(0, &tip.extra));
     let mut derivation = Derivation::new(source, Arc::new(Arc::clone(&store)), &tip, receipts);
+    let bar = Bar::steps("blocks", range.to);
     while tip.header.number < range.to {
         let next = match tip.left {
             None => derivation.next(&tip).await?,
@@ -86,6 +88,7 @@ async fn verify(config: &Config, range: Range, store: Arc<dyn Store>) -> eyre::R
         let (progress, block, batch) = Progress::after(derived.closed, &specification)?;
         tokio::task::block_in_place(|| store.commit(batch))?;
         tip = progress;
+        bar.reach(tip.header.number);
         if tip.header.number >= range.from {
             compare(&config.data_dir, &client, &tip, &block).await?;
         }

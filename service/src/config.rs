@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use axum::http::Uri;
 use figment::{
     Figment,
     error::Kind,
     providers::{Env, Format, Serialized, Toml},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 /// Why a service cannot be configured. Exit code 78 (`EX_CONFIG`).
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,25 @@ pub enum ConfigError {
     /// A value of the wrong kind, or a file that is not TOML.
     #[error("invalid configuration: {0}")]
     Invalid(String),
+    /// A key that names a file which is not there.
+    #[error("{key}: {} is not a file", .path.display())]
+    NotThere {
+        /// The key.
+        key: String,
+        /// What it says.
+        path: PathBuf,
+    },
+    /// A key that is no URL.
+    #[error("{key}: {url} is not a URL like http://127.0.0.1:9090")]
+    NoUrl {
+        /// The key.
+        key: String,
+        /// What it says.
+        url: String,
+    },
+    /// A file that does not hold what it should.
+    #[error("{0}")]
+    File(String),
 }
 
 /// Loads the configuration of `service` ("app", "composer", "conductor"). `flags` must leave out
@@ -62,6 +83,63 @@ pub fn load<C: DeserializeOwned>(
         .merge(Env::prefixed(&prefix))
         .merge(Serialized::defaults(flags));
     layers.extract().map_err(|error| explain(&prefix, &error))
+}
+
+/// Names the first key that is about a file that is not there, or that is no URL.
+///
+/// # Errors
+/// [`ConfigError::NotThere`] or [`ConfigError::NoUrl`].
+pub fn check(config: &impl Serialize) -> Result<(), ConfigError> {
+    let config = serde_json::to_value(config);
+    let config = config.map_err(|error| ConfigError::Invalid(error.to_string()))?;
+    check_value("", "", &config)
+}
+
+/// `name` is the key, `at` where it is.
+fn check_value(at: &str, name: &str, value: &Value) -> Result<(), ConfigError> {
+    match value {
+        Value::Object(table) => table.iter().try_for_each(|(name, value)| {
+            let inner = if at.is_empty() {
+                name.clone()
+            } else {
+                format!("{at}.{name}")
+            };
+            check_value(&inner, name, value)
+        }),
+        Value::Array(values) if values.is_empty() && name == "sequencers" => Err(
+            ConfigError::Invalid(format!("{at} is empty: name a node at least")),
+        ),
+        Value::Array(values) => (0..)
+            .zip(values)
+            .try_for_each(|(place, value)| check_value(&format!("{at}[{place}]"), name, value)),
+        Value::String(path) if names_file(name) && !Path::new(path).exists() => {
+            Err(ConfigError::NotThere {
+                key: at.into(),
+                path: path.into(),
+            })
+        }
+        Value::String(url) if names_url(name) && !is_url(url) => Err(ConfigError::NoUrl {
+            key: at.into(),
+            url: url.clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn names_file(key: &str) -> bool {
+    key.ends_with("_file") || key.ends_with("genesis") || key == "api_keys"
+}
+
+fn names_url(key: &str) -> bool {
+    key.ends_with("_url") || key == "cometbft_rpc" || key == "sequencers"
+}
+
+fn is_url(text: &str) -> bool {
+    let uri: Result<Uri, _> = text.parse();
+    uri.is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+    })
 }
 
 fn explain(prefix: &str, error: &figment::Error) -> ConfigError {
@@ -104,7 +182,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(toml: &str, flags: serde_json::Value, expect: Result<(&str, &str), &str>) {
+    fn check(toml: &str, flags: Value, expect: Result<(&str, &str), &str>) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("service.toml");
         std::fs::write(&file, toml).unwrap();
@@ -145,5 +223,37 @@ mod tests {
         );
         let missing = load::<Example>("example", Some(Path::new("/nowhere.toml")), none());
         assert!(matches!(missing, Err(ConfigError::NoFile(_))));
+    }
+
+    #[test]
+    fn files_and_urls_are_looked_at() {
+        let wrong = |config: Value| super::check(&config).unwrap_err().to_string();
+        let config = |url: &str| {
+            serde_json::json!({
+                "sequencers": ["http://127.0.0.1:9090"],
+                "key_file": "/dev/null",
+                "rollups": [{ "name": "alpha", "execution_url": url }],
+            })
+        };
+        super::check(&config("https://alpha.example.org/rpc")).unwrap();
+        for url in [
+            "alpha",
+            "127.0.0.1:8545",
+            "ws://127.0.0.1:8545",
+            "http://",
+            "",
+        ] {
+            let expected =
+                format!("rollups[0].execution_url: {url} is not a URL like http://127.0.0.1:9090");
+            assert_eq!(wrong(config(url)), expected);
+        }
+        let mut other = config("http://a");
+        other["sequencers"] = serde_json::json!([]);
+        assert!(wrong(other.clone()).contains("sequencers is empty"));
+        other["sequencers"] = serde_json::json!(["http://a", "b"]);
+        assert!(wrong(other).starts_with("sequencers[1]: b is not a URL"));
+        let mut other = config("http://a");
+        other["key_file"] = serde_json::json!("/no/such/key");
+        assert_eq!(wrong(other), "key_file: /no/such/key is not a file");
     }
 }

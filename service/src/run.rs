@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::{config, telemetry, traces};
+use crate::{config, config::ConfigError, telemetry, traces};
 
 /// Exit code for a bad configuration (`EX_CONFIG` of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
@@ -26,7 +26,7 @@ pub enum LogFormat {
 }
 
 /// What every configuration has.
-pub trait Settings: DeserializeOwned + fmt::Debug {
+pub trait Settings: DeserializeOwned + Serialize + fmt::Debug {
     /// How log lines look.
     fn log_format(&self) -> LogFormat;
 
@@ -34,6 +34,29 @@ pub trait Settings: DeserializeOwned + fmt::Debug {
     fn traces(&self) -> Option<traces::TraceSettings> {
         None
     }
+
+    /// Checks what a single key cannot show.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says what must not be together.
+    fn check(&self) -> Result<(), ConfigError> {
+        Ok(())
+    }
+}
+
+/// Loads a configuration and checks it as far as that goes without doing anything.
+///
+/// # Errors
+/// [`ConfigError`] names the key and says what to do.
+pub fn settings<C: Settings>(
+    service: &str,
+    file: Option<&Path>,
+    flags: impl Serialize,
+) -> Result<C, ConfigError> {
+    let settings: C = config::load(service, file, flags)?;
+    config::check(&settings)?;
+    settings.check()?;
+    Ok(settings)
 }
 
 /// Runs a service to its end: configuration, telemetry, work until SIGTERM or SIGINT.
@@ -46,7 +69,7 @@ where
     F: FnOnce(C, PrometheusHandle, CancellationToken) -> W,
     W: Future<Output = eyre::Result<()>>,
 {
-    let config: C = match config::load(service, file, flags) {
+    let config: C = match settings(service, file, flags) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("counterpoint {service}: {error}");
@@ -86,8 +109,7 @@ where
         Err(report) => {
             error!(error = %format!("{report:#}"), "failed");
             eprintln!("counterpoint {service}: {report:#}");
-            let config = report.downcast_ref::<config::ConfigError>().is_some();
-            if config {
+            if report.downcast_ref::<ConfigError>().is_some() {
                 ExitCode::from(EXIT_CONFIG)
             } else {
                 ExitCode::FAILURE

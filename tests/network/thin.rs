@@ -118,7 +118,12 @@ async fn thin_mode_makes_the_same_blocks_and_modes_are_changed() {
     change(&second.config, |config| {
         config.remove("testing_ipc");
     });
-    assert!(second.refused(&[], "testing_ipc: must be set if mode is thin"));
+    let (code, text) = second.run(&[]);
+    assert_eq!(code, Some(78), "{text}");
+    assert!(
+        text.contains("testing_ipc: must be set if mode is thin"),
+        "{text}"
+    );
     second.conductor.kill().await.unwrap();
     second.geth.kill().await.unwrap();
     rollup.network.stop().await;

@@ -16,7 +16,9 @@ use std::{
 use clap::Parser;
 use counterpoint_core::primitive::RollupId;
 use counterpoint_service::{
-    LogFormat, Probes, Readiness, Settings, probes,
+    LogFormat, Probes, Readiness, Settings,
+    disk::{self, DISK},
+    probes,
     sequencer::{Client, Evidence, METRICS, TrustRoot},
 };
 use eyre::WrapErr;
@@ -172,9 +174,16 @@ async fn work(
     let shown = Shown::new(sequencer.clone());
     let routes = shown.routes(metrics);
     let probes = probes::serve(config.http_listen, routes, shutdown.clone());
+    let readiness = shown.readiness.clone();
+    let watched = disk::watch(&readiness, || {
+        disk::look(&config.votes_dir).or_else(|| disk::look(&config.data_dir))
+    });
     let attest = async {
         let attested = shutdown.run_until_cancelled(attest(&config, sequencer, shown));
-        let attested = attested.await;
+        let attested = tokio::select! {
+            attested = attested => attested,
+            () = watched => None,
+        };
         // Nothing is left to do once all rollups have left.
         shutdown.cancel();
         attested.unwrap_or(Ok(()))
@@ -314,7 +323,7 @@ struct Shown {
 impl Shown {
     fn new(sequencer: Client) -> Self {
         Self {
-            readiness: Readiness::of(&[SEQUENCER, LAG]),
+            readiness: Readiness::of(&[SEQUENCER, LAG, DISK]),
             rollups: Arc::default(),
             sequencer,
         }

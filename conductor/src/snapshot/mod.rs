@@ -28,6 +28,7 @@ use alloy_consensus::{
 };
 use alloy_primitives::B256;
 use counterpoint_core::{cursor::ExtraData, light::TrustedState};
+use counterpoint_service::{Bar, Reading};
 use eyre::{OptionExt, WrapErr, ensure, eyre};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -173,10 +174,14 @@ fn write<W: Write>(
         .first()
         .and_then(|(key, _)| key.as_slice().try_into().ok());
     let first = first.map_or(wanted, u64::from_be_bytes);
+    let bar = Bar::steps("blocks", number - first + 1);
     for number in first..=number {
         ensure!(!shutdown.is_cancelled(), "stopped");
+        bar.advance(1);
         writer.value(Section::Blocks, &read_block(store, number)?.1)?;
     }
+    drop(bar);
+    let bar = Bar::endless("entries of the state");
     for (section, table, count) in [
         (Section::Accounts, Table::Accounts, ENTRIES),
         (Section::Slots, Table::Slots, ENTRIES),
@@ -190,6 +195,7 @@ fn write<W: Write>(
                 break;
             };
             from = [last.as_slice(), &[0]].concat();
+            bar.advance(entries.len() as u64);
             writer.entries(section, entries)?;
         }
     }
@@ -207,7 +213,8 @@ async fn import(config: &Config, what: &Import, shutdown: &CancellationToken) ->
     if let Some(expected) = what.sha256 {
         tokio::task::block_in_place(|| check_digest(&what.file, expected))?;
     }
-    let mut reader = Reader::new(BufReader::with_capacity(1 << 20, File::open(&what.file)?))?;
+    let file = watched("importing", &what.file)?;
+    let mut reader = Reader::new(BufReader::with_capacity(1 << 20, file))?;
     let head: Head = reader.next()?.value()?;
     let board = Board::new();
     let meeting = meet(config, &board, store.as_ref());
@@ -250,9 +257,16 @@ fn check_empty(store: &dyn Store) -> eyre::Result<()> {
     Ok(())
 }
 
+/// A file with a bar that shows how much of it is read.
+fn watched(what: &'static str, path: &Path) -> std::io::Result<Reading<File>> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    Ok(Bar::bytes(what, length).reading(file))
+}
+
 fn check_digest(file: &Path, expected: B256) -> eyre::Result<()> {
     let mut digest = Sha256::new();
-    std::io::copy(&mut File::open(file)?, &mut digest)?;
+    std::io::copy(&mut watched("digest", file)?, &mut digest)?;
     let actual = B256::from_slice(&digest.finalize());
     ensure!(
         actual == expected,

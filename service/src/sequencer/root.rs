@@ -7,12 +7,12 @@ use counterpoint_core::{
     primitive::{Hash, Height},
 };
 use counterpoint_proto::sequencer::GetHeaderResponse;
-use eyre::{bail, ensure, eyre};
+use eyre::{ensure, eyre};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::{Client, NodeId, VerifyError, reader::unix_secs};
-use crate::files;
+use crate::{ConfigError, files};
 
 /// Pause before the nodes are asked again for the header that is trusted.
 const RETRY: Duration = Duration::from_secs(1);
@@ -34,12 +34,22 @@ impl TrustRoot {
         let header = match (height, hash) {
             (None, None) => None,
             (Some(height), Some(hash)) => {
-                ensure!(height > 0, "trust_height must be greater than 0");
+                if height == 0 {
+                    return Err(invalid("trust_height must be greater than 0"));
+                }
                 let (height, hash) = (Height::new(height), read_hash(hash)?);
                 Some(TrustedHeader { height, hash })
             }
-            (Some(_), None) => bail!("trust_height is set and trust_hash is not: set both or none"),
-            (None, Some(_)) => bail!("trust_hash is set and trust_height is not: set both or none"),
+            (Some(_), None) => {
+                return Err(invalid(
+                    "trust_height is set and trust_hash is not: set both or none",
+                ));
+            }
+            (None, Some(_)) => {
+                return Err(invalid(
+                    "trust_hash is set and trust_height is not: set both or none",
+                ));
+            }
         };
         Ok(Self { genesis, header })
     }
@@ -185,6 +195,10 @@ impl TrustRoot {
 fn read_hash(text: &str) -> eyre::Result<Hash> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(text.trim(), &mut bytes)
-        .map_err(|_| eyre!("trust_hash must be 64 hexadecimal digits"))?;
+        .map_err(|_| invalid("trust_hash must be 64 hexadecimal digits"))?;
     Ok(Hash::new(bytes))
+}
+
+fn invalid(reason: &str) -> eyre::Report {
+    ConfigError::Invalid(reason.to_owned()).into()
 }

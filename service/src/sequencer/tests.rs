@@ -523,7 +523,8 @@ fn keys_of_trust_go_together() {
     assert_eq!(read(None, None), Ok(()));
     assert_eq!(read(Some(5), Some(&hash)), Ok(()));
     let refused = |height, hash, expect: &str| {
-        assert_eq!(read(height, hash), Err(expect.to_owned()));
+        let expect = format!("invalid configuration: {expect}");
+        assert_eq!(read(height, hash), Err(expect));
     };
     refused(
         Some(5),

@@ -40,8 +40,7 @@ enum Command {
     /// Run an attester: executes legs of atomic bundles without an execution client.
     Attester(counterpoint_conductor::attester::Args),
     /// Make and show sequencer account keys.
-    #[command(subcommand)]
-    Key(cmd::key::KeyCommand),
+    Key(cmd::key::KeyArgs),
     /// Sign a transaction, send it and wait until a block holds it.
     Tx(cmd::tx::TxArgs),
     /// Make, sign, send and follow atomic bundles: transactions on several rollups, all or none.
@@ -49,11 +48,19 @@ enum Command {
     /// Read from a sequencer node.
     Query(cmd::query::QueryArgs),
     /// Write genesis files.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  counterpoint genesis rollup --chain-id 777 --fund 0x… omega.json"
+    )]
     Genesis(cmd::genesis::GenesisCommand),
     /// Look at a service's configuration before it runs.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  counterpoint config check conductor --config conductor.toml"
+    )]
     Config(cmd::config::ConfigCommand),
+    /// Look for what is wrong with this machine, or with what a service needs, and say what to do.
+    Doctor(cmd::doctor::DoctorArgs),
     /// Ask a service whether it is ready.
     Ready(cmd::ready::ReadyArgs),
     /// Let a validator's CometBFT begin where nothing was signed yet, or a signer go on after it.
@@ -83,13 +90,17 @@ pub fn main() -> ExitCode {
         Command::Composer(args) => return counterpoint_composer::run(&args),
         Command::Conductor(args) => return counterpoint_conductor::run(&args),
         Command::Attester(args) => return counterpoint_conductor::attester::run(&args),
-        Command::Config(command) => return cmd::config::run(&command),
+        Command::Config(command) => match cmd::config::run(&command) {
+            Ok(code) => return code,
+            Err(report) => Err(report),
+        },
         Command::Devnet(args) => block_on(cmd::devnet::run(args)),
-        Command::Key(command) => cmd::key::run(command),
+        Command::Key(args) => cmd::key::run(&args),
         Command::Tx(args) => block_on(cmd::tx::run(args)),
         Command::Bundle(args) => block_on(cmd::bundle::run(args)),
         Command::Query(args) => block_on(cmd::query::run(args)),
         Command::Genesis(command) => cmd::genesis::run(command),
+        Command::Doctor(args) => block_on(cmd::doctor::run(args)),
         Command::Ready(args) => block_on(cmd::ready::run(args)),
         Command::SigningState(args) => cmd::signing_state::run(&args),
         Command::Bench(args) => block_on(cmd::bench::run(args)),

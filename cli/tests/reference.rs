@@ -62,8 +62,7 @@ fn every_command_has_an_example() {
             .filter(|sub| !sub.is_hide_set())
             .collect();
         let example = command.get_after_help().or(command.get_after_long_help());
-        if subs.is_empty() && !example.is_some_and(|text| text.to_string().contains("counterpoint"))
-        {
+        if !example.is_some_and(|text| text.to_string().contains("counterpoint")) {
             missing.push(path.to_owned());
         }
         for sub in subs {
@@ -73,6 +72,64 @@ fn every_command_has_an_example() {
     let mut missing = Vec::new();
     look(&counterpoint::command(), "counterpoint", &mut missing);
     assert!(missing.is_empty(), "no example: {missing:#?}");
+}
+
+/// Those that have nothing to show: they run, write or send. What `devnet env` shows is in devnet.json.
+const SHOW_NOTHING: [&str; 19] = [
+    "app",
+    "attester",
+    "bench",
+    "completions",
+    "composer",
+    "conductor",
+    "conductor rebuild",
+    "conductor snapshot export",
+    "conductor snapshot import",
+    "conductor verify",
+    "devnet env",
+    "devnet kill",
+    "devnet logs",
+    "devnet reset",
+    "devnet start",
+    "genesis rollup",
+    "genesis sequencer",
+    "man",
+    "signing-state",
+];
+
+/// Whatever reads tells programs too.
+#[test]
+fn every_command_that_shows_something_shows_json() {
+    fn look(command: &Command, path: &str, silent: &mut Vec<String>) {
+        let shows = |arg: &clap::Arg| {
+            let json = arg
+                .get_possible_values()
+                .iter()
+                .any(|value| value.get_name() == "json");
+            arg.get_id() == "output" && json || arg.get_id() == "json"
+        };
+        let subs: Vec<_> = command
+            .get_subcommands()
+            .filter(|sub| !sub.is_hide_set())
+            .collect();
+        let runs = subs.is_empty() || !command.is_subcommand_required_set();
+        if runs && !command.get_arguments().any(shows) {
+            silent.push(path.to_owned());
+        }
+        for sub in subs.into_iter().filter(|sub| sub.get_name() != "help") {
+            let path = format!("{path} {}", sub.get_name());
+            look(sub, path.trim(), silent);
+        }
+    }
+    let mut command = counterpoint::command();
+    command.build();
+    let mut silent = Vec::new();
+    look(&command, "", &mut silent);
+    // Every measurement is JSON anyway.
+    silent.retain(|path| !path.starts_with("bench "));
+    silent.push("bench".to_owned());
+    silent.sort();
+    assert_eq!(silent, SHOW_NOTHING);
 }
 
 #[test]

@@ -59,16 +59,16 @@ fn run(dir: &Path, args: &[&str]) -> Result<String, String> {
 
 /// Process ids by name, as `devnet status` shows them, once the network runs.
 async fn running(dir: &Path) -> Vec<(String, String)> {
-    let lines = wait_for("the network to run", || async {
-        run(dir, &["status"]).ok()
+    let status = wait_for("the network to run", || async {
+        run(dir, &["status", "--output", "json"]).ok()
     })
     .await;
-    let process = |line: &str| {
-        let (name, state) = line.split_once(' ').unwrap();
-        let pid = state.trim().trim_start_matches("running, pid ");
-        (name.to_owned(), pid.to_owned())
+    let processes: Vec<Value> = serde_json::from_str(&status).unwrap();
+    let process = |process: &Value| {
+        let name = process["name"].as_str().unwrap();
+        (name.to_owned(), process["pid"].to_string())
     };
-    lines.lines().map(process).collect()
+    processes.iter().map(process).collect()
 }
 
 async fn height(dir: &Path) -> u64 {

@@ -6,8 +6,10 @@ use std::{
 };
 
 use clap::{Args, Subcommand, ValueEnum};
-use counterpoint_service::{ConfigError, EXIT_CONFIG, load_config};
-use serde::{Serialize, de::DeserializeOwned};
+use counterpoint_service::{ConfigError, EXIT_CONFIG, Settings, load_config, settings};
+use serde_json::json;
+
+use super::{Output, show};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -28,90 +30,78 @@ pub(crate) struct ConfigArgs {
     /// Its file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// How to show the result: as TOML, unless it is for programs.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Service {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Service {
     App,
     Composer,
     Conductor,
     Attester,
 }
 
-/// Why a configuration will not do.
-#[derive(Debug, thiserror::Error)]
-enum Wrong {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error("cannot be shown: {0}")]
-    Shown(#[from] toml::ser::Error),
-    #[error("{key}: {} is not a file", .path.display())]
-    NoFile { key: String, path: PathBuf },
-}
-
 /// Ends with the code that the service would end with.
-pub(crate) fn run(command: &ConfigCommand) -> ExitCode {
+pub(crate) fn run(command: &ConfigCommand) -> eyre::Result<ExitCode> {
     let (ConfigCommand::Check(args) | ConfigCommand::Print(args)) = command;
-    let outcome = effective(args).and_then(|table| match command {
-        ConfigCommand::Check(_) => {
-            check_files("", &table)?;
-            Ok("ok\n".to_owned())
-        }
-        ConfigCommand::Print(_) => Ok(toml::to_string_pretty(&table)?),
-    });
-    match outcome {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(wrong) => {
+    let what = match command {
+        ConfigCommand::Check(_) => What::Checked,
+        ConfigCommand::Print(_) => What::Loaded,
+    };
+    let outcome = effective(args.service, args.config.as_deref(), what);
+    match (outcome, what, args.output) {
+        (Err(wrong), _, output) => {
+            if output == Output::Json {
+                show(&json!({ "ok": false, "error": wrong.to_string() }), output)?;
+            }
             eprintln!("counterpoint: {wrong}");
-            ExitCode::from(EXIT_CONFIG)
+            return Ok(ExitCode::from(EXIT_CONFIG));
+        }
+        (Ok(_), What::Checked, Output::Json) => show(&json!({ "ok": true }), Output::Json)?,
+        (Ok(_), What::Checked, Output::Text) => show(&json!("ok"), Output::Text)?,
+        (Ok(table), What::Loaded, Output::Json) => show(&json!(table), Output::Json)?,
+        (Ok(table), What::Loaded, Output::Text) => print!("{}", toml::to_string_pretty(&table)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How much is wanted of a configuration.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    /// All keys are known and have values of their kind.
+    Loaded,
+    /// A service would start with it.
+    Checked,
+}
+
+fn effective(
+    service: Service,
+    file: Option<&Path>,
+    what: What,
+) -> Result<toml::Table, ConfigError> {
+    match service {
+        Service::App => table::<counterpoint_app::Config>("app", file, what),
+        Service::Composer => table::<counterpoint_composer::Config>("composer", file, what),
+        Service::Conductor => table::<counterpoint_conductor::Config>("conductor", file, what),
+        Service::Attester => {
+            table::<counterpoint_conductor::attester::Config>("attester", file, what)
         }
     }
 }
 
-fn effective(args: &ConfigArgs) -> Result<toml::Table, Wrong> {
-    let file = args.config.as_deref();
-    match args.service {
-        Service::App => table::<counterpoint_app::Config>("app", file),
-        Service::Composer => table::<counterpoint_composer::Config>("composer", file),
-        Service::Conductor => table::<counterpoint_conductor::Config>("conductor", file),
-        Service::Attester => table::<counterpoint_conductor::attester::Config>("attester", file),
-    }
-}
-
-fn table<C: DeserializeOwned + Serialize>(
+fn table<C: Settings>(
     service: &str,
     file: Option<&Path>,
-) -> Result<toml::Table, Wrong> {
-    let config: C = load_config(service, file, toml::Table::new())?;
-    Ok(toml::Table::try_from(config)?)
-}
-
-/// Names the first key that is about a file to be read, and has none.
-fn check_files(at: &str, table: &toml::Table) -> Result<(), Wrong> {
-    for (name, value) in table {
-        let key = format!("{at}{name}");
-        match value {
-            toml::Value::Table(table) => check_files(&format!("{key}."), table)?,
-            toml::Value::Array(values) => {
-                for (place, table) in values.iter().filter_map(toml::Value::as_table).enumerate() {
-                    check_files(&format!("{key}[{place}]."), table)?;
-                }
-            }
-            toml::Value::String(path) if is_file(name) && !Path::new(path).is_file() => {
-                let path = path.into();
-                return Err(Wrong::NoFile { key, path });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn is_file(name: &str) -> bool {
-    name.ends_with("_file") || name.ends_with("genesis") || name == "api_keys"
+    what: What,
+) -> Result<toml::Table, ConfigError> {
+    let none = toml::Table::new();
+    let config: C = match what {
+        What::Loaded => load_config(service, file, none)?,
+        What::Checked => settings(service, file, none)?,
+    };
+    toml::Table::try_from(config).map_err(|error| ConfigError::Invalid(error.to_string()))
 }
 
 #[cfg(test)]
@@ -123,10 +113,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("service.toml");
         std::fs::write(&config, toml).unwrap();
-        let config = Some(config);
-        let outcome = effective(&ConfigArgs { service, config });
-        let outcome = outcome.and_then(|table| check_files("", &table));
-        let outcome = outcome.map_err(|wrong| wrong.to_string());
+        let outcome = effective(service, Some(&config), What::Checked);
+        let outcome = outcome.map(drop).map_err(|wrong| wrong.to_string());
         assert_eq!(outcome, expected.map_err(str::to_owned));
     }
 

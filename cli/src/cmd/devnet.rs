@@ -8,8 +8,10 @@ use clap::{Args, Subcommand};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use eyre::{WrapErr, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::{Output, show};
 use crate::devnet::{
     Abci, Application, Detours, Devnet, Info, MAX_BLOCK_BYTES, Mempool, Options, clear,
     control::{Request, ask, listen, serve},
@@ -55,8 +57,12 @@ pub(crate) struct DevnetArgs {
 #[derive(Debug, Subcommand)]
 enum DevnetCommand {
     /// Say which parts run.
-    #[command(after_help = "Example:\n  counterpoint devnet status")]
-    Status,
+    #[command(after_help = "Example:\n  counterpoint devnet status --output json")]
+    Status {
+        /// How to show the result.
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// Print addresses and a key, as variables of a shell.
     #[command(
         after_help = "Example:\n  eval \"$(counterpoint devnet env)\" && cast chain-id --rpc-url $ALPHA"
@@ -104,10 +110,14 @@ pub(crate) async fn run(args: DevnetArgs) -> eyre::Result<()> {
     }
     match args.command {
         None => up(args).await,
-        Some(DevnetCommand::Status) => status(&dir, &Request::Status).await,
+        Some(DevnetCommand::Status { output }) => status(&dir, &Request::Status, output).await,
         Some(DevnetCommand::Env) => env(&dir),
-        Some(DevnetCommand::Kill { name }) => status(&dir, &Request::Kill { name }).await,
-        Some(DevnetCommand::Start { name }) => status(&dir, &Request::Start { name }).await,
+        Some(DevnetCommand::Kill { name }) => {
+            status(&dir, &Request::Kill { name }, Output::Text).await
+        }
+        Some(DevnetCommand::Start { name }) => {
+            status(&dir, &Request::Start { name }, Output::Text).await
+        }
         Some(DevnetCommand::Logs { name, follow }) => logs(&dir, &name, follow).await,
         Some(DevnetCommand::Reset) => reset(&dir),
     }
@@ -267,8 +277,14 @@ fn print_table(info: &Info) {
     println!("Stop with Ctrl-C; start again in the same directory to resume.");
 }
 
-async fn status(dir: &Path, request: &Request) -> eyre::Result<()> {
-    for (name, pid) in ask(dir, request).await?.processes {
+async fn status(dir: &Path, request: &Request, output: Output) -> eyre::Result<()> {
+    let processes = ask(dir, request).await?.processes;
+    if output == Output::Json {
+        let process = |(name, pid)| json!({ "name": name, "pid": pid });
+        let processes: Vec<_> = processes.into_iter().map(process).collect();
+        return show(&json!(processes), output);
+    }
+    for (name, pid) in processes {
         let state = pid.map_or_else(|| "stopped".to_owned(), |pid| format!("running, pid {pid}"));
         println!("{name:20}  {state}");
     }

@@ -15,8 +15,12 @@ use counterpoint_core::{
     primitive::{Address, Amount},
 };
 use eyre::{WrapErr, eyre};
+use serde_json::json;
 
-use super::testnet::{self, TestnetArgs};
+use super::{
+    Output, show,
+    testnet::{self, TestnetArgs},
+};
 use crate::devnet::setup::GENESIS_MARGIN_SECS;
 
 /// Memory for a state that is worked out once.
@@ -60,10 +64,13 @@ pub(crate) enum GenesisCommand {
     /// and what runs there.
     Testnet(TestnetArgs),
     /// Check a rollup's genesis file and show what must be registered.
-    #[command(after_help = "Example:\n  counterpoint genesis check omega.json")]
+    #[command(after_help = "Example:\n  counterpoint genesis check omega.json --output json")]
     Check {
         /// The file.
         file: PathBuf,
+        /// How to show the result.
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
     },
 }
 
@@ -106,10 +113,10 @@ pub(crate) fn run(command: GenesisCommand) -> eyre::Result<()> {
             let text = serde_json::to_vec_pretty(&genesis)?;
             std::fs::write(&file, text)
                 .wrap_err_with(|| format!("failed to write {}", file.display()))?;
-            check(&file)
+            check(&file, Output::Text)
         }
         GenesisCommand::Testnet(args) => testnet::run(args),
-        GenesisCommand::Check { file } => check(&file),
+        GenesisCommand::Check { file, output } => check(&file, output),
     }
 }
 
@@ -120,13 +127,15 @@ pub(super) fn specification(file: &Path) -> eyre::Result<Specification> {
     Ok(Specification::load(file, &store)?)
 }
 
-fn check(file: &Path) -> eyre::Result<()> {
+fn check(file: &Path, output: Output) -> eyre::Result<()> {
     let specification = specification(file)?;
     let spec = specification.chain_spec();
-    println!("genesis hash     0x{}", spec.genesis_hash);
-    println!("chain id         {}", spec.evm_chain_id);
-    println!("chain spec hash  {}", spec.hash());
-    Ok(())
+    let shown = json!({
+        "genesis_hash": format!("0x{}", spec.genesis_hash),
+        "evm_chain_id": spec.evm_chain_id,
+        "chain_spec_hash": spec.hash(),
+    });
+    show(&shown, output)
 }
 
 fn account(text: &str) -> eyre::Result<GenesisAccount> {

@@ -5,6 +5,7 @@ pub(crate) mod bundle;
 pub(crate) mod child;
 pub(crate) mod config;
 pub(crate) mod devnet;
+pub(crate) mod doctor;
 pub(crate) mod genesis;
 pub(crate) mod help;
 pub(crate) mod key;
@@ -99,6 +100,7 @@ fn table(value: &serde_json::Value) -> String {
             };
             fields.iter().map(line).collect()
         }
+        serde_json::Value::String(text) => format!("{text}\n"),
         value => format!("{value}\n"),
     }
 }

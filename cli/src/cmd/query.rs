@@ -22,6 +22,9 @@ use serde_json::{Value, json};
 use super::{NodeArgs, Output, show};
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  counterpoint query info --node http://127.0.0.1:9090 --output json"
+)]
 pub(crate) struct QueryArgs {
     #[command(flatten)]
     node: NodeArgs,

@@ -1,8 +1,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use eyre::{WrapErr, bail};
+use counterpoint_service::Bar;
+use eyre::{OptionExt, WrapErr};
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+
+use super::{Output, show};
 
 /// Between two questions.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -17,6 +21,9 @@ pub(crate) struct ReadyArgs {
     /// Seconds to wait until it is ready.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     wait: u64,
+    /// How to show the result.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
 }
 
 /// Says that a service is ready, or why it is not.
@@ -24,22 +31,34 @@ pub(crate) async fn run(args: ReadyArgs) -> eyre::Result<()> {
     let url = format!("{}/readyz", args.url.trim_end_matches('/'));
     let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
     let deadline = Instant::now() + Duration::from_secs(args.wait);
-    loop {
-        let Err(reason) = ask(&http, &url).await else {
-            println!("ready");
-            return Ok(());
-        };
-        if Instant::now() >= deadline {
-            return Err(reason.wrap_err(format!("{} is not ready", args.url)));
+    let bar = Bar::endless("waiting: look");
+    let answer = loop {
+        bar.advance(1);
+        let answer = ask(&http, &url).await;
+        let ready = answer.as_ref().is_ok_and(|answer| answer["ready"] == true);
+        if ready || Instant::now() >= deadline {
+            break answer;
         }
         sleep(PAUSE).await;
+    };
+    drop(bar);
+    let answer = answer.wrap_err_with(|| format!("{} is not ready", args.url))?;
+    let ready = answer["ready"] == true;
+    match args.output {
+        Output::Json => show(&answer, Output::Json)?,
+        Output::Text if ready => show(&json!("ready"), Output::Text)?,
+        Output::Text => {}
     }
+    ready
+        .then_some(())
+        .ok_or_eyre(format!("{} is not ready: {}", args.url, answer["reasons"]))
 }
 
-async fn ask(http: &reqwest::Client, url: &str) -> eyre::Result<()> {
+/// What the service says of itself.
+async fn ask(http: &reqwest::Client, url: &str) -> eyre::Result<Value> {
     let answer = http.get(url).send().await.wrap_err("it does not answer")?;
-    if answer.status().is_success() {
-        return Ok(());
-    }
-    bail!("{}", answer.text().await?.trim())
+    answer
+        .json()
+        .await
+        .wrap_err("it gives no answer of a service")
 }

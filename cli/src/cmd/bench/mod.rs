@@ -17,6 +17,9 @@ mod transfers;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  counterpoint bench transfers --rate 50 --senders 10 --seconds 20"
+)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     load: Load,

@@ -28,6 +28,9 @@ const VALID_HEIGHTS: u64 = 300;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  counterpoint tx transfer cpt1… 1000000000 --node http://127.0.0.1:9090 --key me.key"
+)]
 pub(crate) struct TxArgs {
     #[command(flatten)]
     node: NodeArgs,

@@ -211,7 +211,7 @@ try {
     await page.getByText('All legs ran').waitFor();
     assert.equal(await page.locator('.leg').count(), 2);
     assert.equal(await page.locator('.leg .badge.good', { hasText: 'confirmed' }).count(), 2);
-    for (const stage of ['sealed', 'queued', 'scheduled', 'released', 'executed']) await page.locator('.way li', { hasText: stage }).first().waitFor();
+    for (const stage of ['sealed', 'released', 'executed']) await page.locator('.way li', { hasText: stage }).first().waitFor();
     await page.locator('.leg').first().getByText('verify').first().click();
     await is(page, 'Leg of a bundle', 'verified');
     await page.goto(`${told.composer}#/bundle/${told.aborted}`);

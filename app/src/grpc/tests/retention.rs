@@ -98,6 +98,14 @@ async fn readers_are_told_what_is_not_here_any_more() {
     let kept = sequencer.get_header(header(30)).await.unwrap().into_inner();
     assert_eq!(&kept.signed_header[..], b"header");
     assert_eq!(&kept.validators[..], b"validators");
+    let brief = |height| Request::new(GetBlockRequest { height });
+    gone(sequencer.get_block(brief(29)).await.unwrap_err(), 29, 30);
+    let kept = sequencer.get_block(brief(30)).await.unwrap().into_inner();
+    assert_eq!(&kept.signed_header[..], b"header");
+    assert_eq!(kept.borsh_leaves.len(), kept.rollups as usize);
+    assert_eq!(kept.item_hashes.len(), kept.items as usize);
+    let later = sequencer.get_block(brief(41)).await.unwrap_err();
+    assert_eq!(later.code(), Code::NotFound);
     let later = sequencer.get_header(header(41)).await.unwrap_err();
     assert_eq!(later.code(), Code::NotFound);
     // A reader that fell behind gets what it was sent before, then the reason.

@@ -98,8 +98,7 @@ bench:
 charts:
     cargo test --workspace --test charts
 
-# The charts on a real Kubernetes API server, which is built on first use; UPDATE_GENERATED=1 rewrites the
-# results in docs/kubernetes.md.
+# The charts on a real Kubernetes API server, built on first use; UPDATE_GENERATED=1 rewrites docs/kubernetes.md.
 k8s:
     cargo test --workspace --test k8s -- --ignored --nocapture
 

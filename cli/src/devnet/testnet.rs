@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path, time::Duration};
 
-use eyre::{OptionExt, WrapErr, bail};
+use eyre::{WrapErr, bail};
 use serde::Serialize;
 
 use super::{
@@ -55,25 +55,27 @@ pub fn write(
     }
     let home = Layout { dir: home.into() };
     let parts = parts(plan, &home);
-    let name = dir.file_name().ok_or_eyre("the directory needs a name")?;
-    let staging = dir.with_file_name(format!("{}.part", name.display()));
-    let failed = || format!("failed to write {}", staging.display());
-    if staging.exists() {
-        fs::remove_dir_all(&staging).wrap_err_with(failed)?;
-    }
-    fs::create_dir_all(&staging).wrap_err_with(failed)?;
+    let failed = || format!("failed to write {}", dir.display());
+    let beside = match dir.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(beside).wrap_err_with(failed)?;
+    let staging = tempfile::tempdir_in(beside).wrap_err_with(failed)?;
     let network = Network::new(plan, keys, time)?;
-    write_folders(plan, &network, &home, &staging).wrap_err_with(failed)?;
-    fs::write(staging.join("README.md"), readme(plan, &home.dir, &parts)).wrap_err_with(failed)?;
-    if fs::rename(&staging, dir).is_err() {
-        let same = holds(dir, &staging);
-        fs::remove_dir_all(&staging).wrap_err_with(failed)?;
-        if !same? {
+    write_folders(plan, &network, &home, staging.path()).wrap_err_with(failed)?;
+    let readme = readme(plan, &home.dir, &parts);
+    fs::write(staging.path().join("README.md"), readme).wrap_err_with(failed)?;
+    match fs::rename(staging.path(), dir) {
+        Ok(()) => drop(staging.keep()),
+        Err(_) if holds(dir, staging.path()).wrap_err_with(failed)? => {}
+        Err(_) if dir.exists() => {
             bail!(
                 "{} holds something else; choose another directory",
                 dir.display()
-            );
+            )
         }
+        Err(error) => return Err(error).wrap_err_with(failed),
     }
     Ok(parts)
 }
@@ -198,10 +200,10 @@ pub fn readme(plan: &Plan, home: &Path, parts: &[Part]) -> String {
             ports.join(", ")
         );
         for command in &part.prepare {
-            let _ = writeln!(text, "{}  # ends", command.join(" "));
+            let _ = writeln!(text, "{}  # ends", shell(command));
         }
         for command in &part.run {
-            let _ = writeln!(text, "{}", command.join(" "));
+            let _ = writeln!(text, "{}", shell(command));
         }
         text += "```\n";
     }
@@ -216,6 +218,16 @@ pub fn readme(plan: &Plan, home: &Path, parts: &[Part]) -> String {
         );
     }
     text
+}
+
+/// A command as a shell reads it.
+fn shell(command: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@".contains(c);
+    let word = |word: &String| match word.chars().all(plain) {
+        true => word.clone(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    };
+    command.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether every file of `staging` is in `dir` too, and the same.
@@ -288,7 +300,7 @@ mod tests {
         let refused = write_to(&one, "b").unwrap_err().to_string();
         assert!(refused.contains("one holds something else"), "{refused}");
         assert!(holds(&one, &other).unwrap() && notes.is_file());
-        assert!(!directory.path().join("one.part").exists());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
     #[test]
@@ -317,7 +329,9 @@ mod tests {
         assert_eq!(url, Some("http://alpha.example.org:8645"));
         assert_eq!(parts[3].prepare[0][..2], ["geth", "init"]);
         assert_eq!(parts[3].run[0].last().unwrap(), "*");
-        assert!(read("README.md").contains("cometbft node --home /home/val-0/cometbft\n"));
+        let readme = read("README.md");
+        assert!(readme.contains("\ncometbft node --home /home/val-0/cometbft\n"));
+        assert!(readme.contains(" --http.vhosts '*'\n"));
     }
 
     #[test]

@@ -94,6 +94,10 @@ soak-composer minutes="60":
 bench:
     docs/bench.sh
 
+# The explorer's page in a browser, every view in all four ways; its pictures are kept.
+explorer pictures="target/explorer":
+    COUNTERPOINT_PICTURES="$(realpath -m {{pictures}})" cargo test --workspace --test network explorer -- --nocapture
+
 # The charts' tests, with Helm; UPDATE_GENERATED=1 rewrites the values in their READMEs.
 charts:
     cargo test --workspace --test charts

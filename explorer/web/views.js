@@ -305,8 +305,7 @@ export async function rollup({ feed, signal }, name) {
   }, { signal });
   const pending = one.pending && Object.entries(TERMS).filter(([key]) => JSON.stringify(one.pending.terms[key]) !== JSON.stringify(one.terms[key]));
   const content = [
-    crumbs([['rollups', 'Rollups']], name),
-    h('p', {}, stateOf(one)),
+    crumbs([['rollups', 'Rollups']], [name, stateOf(one)]),
     pending && h('section', { class: 'card notice wait' }, heading('Terms to come'), h('p', {}, `From the first slot at or above height ${count(one.pending.from)} on.`), facts(...pending.map(([key, [label, view]]) => [label, view(one.pending.terms[key])]))),
     h('section', { class: 'card' }, heading('Terms'), facts(['Identifier', hash(one.rollup_id, { prefix: '' })], ...Object.entries(TERMS).map(([key, [label, view]]) => [label, view(one.terms[key])]), ['Rent is paid until', one.paid_until && `height ${count(one.paid_until)}`], ['Deposits that wait', count(one.queued_deposits)])),
     h('section', { class: 'card' }, heading('Attesters'), attesters(one.attesters)),
@@ -323,7 +322,7 @@ function attesters(set) {
   ];
 }
 
-const ITEM_COLUMNS = [{ name: 'Place', class: 'first' }, { name: 'Kind' }, { name: 'What' }, { name: 'Length', class: 'number' }, { name: 'Proof' }];
+const ITEM_COLUMNS = [{ name: 'Place' }, { name: 'Kind', class: 'plain' }, { name: 'What', class: 'full plain' }, { name: 'Length', class: 'number' }, { name: 'Proof' }];
 
 function itemRow(name, height) {
   return (one) => [

@@ -15,7 +15,7 @@ use crate::{
     support::{Network, raw_transfer, receipt, say, wait_for},
 };
 
-/// How long the browser may take for everything: it has eleven views to draw, four times.
+/// How long the browser may take for everything: it has eleven views to draw, up to four times.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,6 +50,7 @@ async fn a_browser_sees_and_verifies_what_the_network_does() {
     let composer = &network.info.composer.explorer;
     refuses_nonsense(composer, &network.info.validators[0].http).await;
 
+    let kept = std::env::var_os("COUNTERPOINT_PICTURES");
     let told = json!({
         "chromium": chromium,
         "composer": composer,
@@ -63,8 +64,8 @@ async fn a_browser_sees_and_verifies_what_the_network_does() {
         "later": { "raw": hex::encode_prefixed(&later), "hash": keccak256(&later) },
         "executed": format!("0x{}", executed.bundle.id()),
         "aborted": format!("0x{}", aborted.bundle.id()),
-        "pictures": std::env::var("COUNTERPOINT_PICTURES")
-            .map_or_else(|_| network.layout().dir.join("pictures"), Into::into),
+        "every": kept.is_some(),
+        "pictures": kept.map_or_else(|| network.layout().dir.join("pictures"), Into::into),
     });
     look(&network, &packages, &told).await;
     network.stop().await;

@@ -44,14 +44,18 @@ fn changed(kind: &str, from: &str, to: &str) -> eyre::Result<String> {
     Ok(object.replace(from, to))
 }
 
-/// Mistakes with a service that runs.
 fn service(cluster: &Cluster, report: &mut Report, name: &str) {
     let release = Release::of(cluster, name, &examples(name)[0]);
-    if !report.does(&format!("{name}, again"), "install", || {
-        release.install(&[])
-    }) {
-        return;
+    let row = format!("{name}, again");
+    if report.does(&row, "install", || release.install(&[])) {
+        mistakes(cluster, report, name, &release);
     }
+    // Whatever came of it: the next release has the same name.
+    report.does(&row, "uninstall", || release.uninstall(false));
+}
+
+/// Mistakes with a service that runs.
+fn mistakes(cluster: &Cluster, report: &mut Report, name: &str, release: &Release<'_>) {
     let size = match name {
         "sequencer" => "persistence.app.size=1Ti",
         _ => "persistence.size=1Ti",
@@ -77,9 +81,6 @@ fn service(cluster: &Cluster, report: &mut Report, name: &str) {
             cluster.kubectl(&["get", "secrets", "--as", &account])
         },
     );
-    report.does(&format!("{name}, again"), "uninstall", || {
-        release.uninstall(false)
-    });
 }
 
 /// Whoever drains the node waits for the operator.

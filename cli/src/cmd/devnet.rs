@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Output, show};
+use super::{DIR_VARIABLE, Output, show};
 use crate::devnet::{
     Abci, Application, Detours, Devnet, Info, MAX_BLOCK_BYTES, Mempool, Options, clear,
     control::{Request, ask, listen, serve},
@@ -50,7 +50,7 @@ pub(crate) struct DevnetArgs {
     #[arg(long)]
     json: bool,
     /// Where everything of the network lies; started again on the same directory, it resumes.
-    #[arg(long, default_value = ".devnet", global = true)]
+    #[arg(long, default_value = ".devnet", env = DIR_VARIABLE, hide_env_values = true, global = true)]
     dir: PathBuf,
 }
 
@@ -298,6 +298,9 @@ fn env(dir: &Path) -> eyre::Result<()> {
     let info: Info = serde_json::from_str(&text)
         .wrap_err_with(|| format!("{} is of another release", path.display()))?;
     print!("{}", info.shell());
+    // So that commands find this network from any folder, and no other.
+    let dir = std::fs::canonicalize(dir)?;
+    println!("export {DIR_VARIABLE}={}", quoted(&dir.display()));
     // What the guides call by name: this program, and those that the network was started with.
     let say = |step: &str| eprintln!("{step}");
     let mut programs = vec![std::env::current_exe()?];

@@ -23,6 +23,9 @@ use std::{
 use clap::{Args, ValueEnum};
 use counterpoint_service::sequencer::Client;
 
+/// The variable that names the development network's directory; `devnet env` sets it.
+pub(crate) const DIR_VARIABLE: &str = "COUNTERPOINT_DEVNET";
+
 /// Which sequencer node to ask.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct NodeArgs {
@@ -30,7 +33,7 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "URL", global = true)]
     node: Option<String>,
     /// Directory of the development network to ask.
-    #[arg(long, value_name = "DIR", default_value = ".devnet", global = true)]
+    #[arg(long, value_name = "DIR", default_value = ".devnet", env = DIR_VARIABLE, hide_env_values = true, global = true)]
     pub(crate) dir: PathBuf,
 }
 
@@ -56,7 +59,7 @@ impl NodeArgs {
         let path = self.dir.join("devnet.json");
         let bytes = std::fs::read(&path).wrap_err_with(|| {
             format!(
-                "failed to read {}: start `devnet`, or name a node by --node",
+                "failed to read {}: start `devnet`, name its directory by --dir, or a node by --node",
                 path.display()
             )
         })?;

@@ -314,12 +314,15 @@ impl Tool {
         let staging = tools.join(format!("{name}-{version}.part"));
         let _ = fs::remove_dir_all(&staging);
         fs::create_dir_all(&staging)?;
+        let building = |minutes: u8| {
+            say(&format!(
+                "building {name} {version}, about {minutes} minutes, once"
+            ));
+        };
         let commands = match self.source {
             Source::Go { package, minutes } => {
                 check(&GO)?;
-                say(&format!(
-                    "building {name} {version}, about {minutes} minutes, once"
-                ));
+                building(minutes);
                 let mut install = Command::new("go");
                 install
                     .args(["install", &format!("{package}@{version}")])
@@ -335,9 +338,7 @@ impl Tool {
                 ..
             } => {
                 check(&GO)?;
-                say(&format!(
-                    "building {name} {version}, about {minutes} minutes, once"
-                ));
+                building(minutes);
                 fs::write(staging.join("go.mod"), manifest)?;
                 fs::write(staging.join("go.sum"), sums)?;
                 let (major, minor) = parse_version(version, "v").unwrap_or_default();
@@ -355,9 +356,7 @@ impl Tool {
             }
             Source::Crate { features, minutes } => {
                 check(&CARGO)?;
-                say(&format!(
-                    "building {name} {version}, about {minutes} minutes, once"
-                ));
+                building(minutes);
                 let mut install = Command::new("cargo");
                 // A test needs no fast code, and its build is waited for.
                 install

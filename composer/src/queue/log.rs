@@ -1,7 +1,8 @@
 //! An append-only file of records, synced in groups.
 //!
-//! A writer thread takes whatever waits, writes it as one group, syncs once and then answers
-//! everybody: many acknowledgements cost one fsync. The file begins with its format. A group is
+//! Whoever finds nobody writing takes whatever waits, writes it as one group, syncs once and then answers
+//! everybody: many acknowledgements cost one fsync, and a lone one no way to another thread and back. What
+//! comes meanwhile is the next group, which a thread writes. The file begins with its format. A group is
 //! `head ‖ records`, the head being `u32le length ‖ u32le crc32 of the records ‖ u32le crc32 of both`, a
 //! record `u32le length ‖ borsh`. A torn last group, which nobody was told of, is cut off at start;
 //! damage before it is an error. After a write that failed nothing is written any more: what the disk
@@ -12,21 +13,24 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
+        mpsc::{self, SyncSender},
     },
     thread,
 };
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::oneshot,
+    task::{block_in_place, spawn_blocking},
+};
 
 /// What a file begins with: the format of records and groups.
 const MAGIC: &[u8; 8] = b"cpqueue2";
 /// Longest record, in bytes: what compaction keeps of a full queue.
 const MAX_RECORD_BYTES: usize = 8 << 20;
-/// Appends that wait for the writer.
-const MAX_WAITING: usize = 8_192;
 /// Bytes before a group.
 const HEAD_BYTES: usize = 12;
 /// Bytes before a record.
@@ -74,27 +78,41 @@ pub(crate) enum LogError {
     Stopped(String),
 }
 
-enum Command {
-    Append {
-        frames: Vec<u8>,
-        done: oneshot::Sender<()>,
-    },
-    Replace {
-        frames: Vec<u8>,
-        done: oneshot::Sender<()>,
-    },
-}
-
 /// A handle to the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
-    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    /// Rung when something waits that nobody else will write.
+    bell: SyncSender<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    /// The next group, and who waits for it.
+    waiting: Mutex<Waiting>,
+    /// Held by whoever writes; none once a write has failed.
+    file: Mutex<Option<File>>,
     /// Bytes appended since the log was opened or replaced.
-    grown: Arc<AtomicU64>,
-    /// Why the writer has stopped.
-    failure: Arc<OnceLock<String>>,
+    grown: AtomicU64,
+    /// Why nothing is written any more.
+    failure: OnceLock<String>,
     /// Held as long as the log is used.
-    _lock: Arc<File>,
+    _lock: File,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    records: Vec<u8>,
+    done: Vec<oneshot::Sender<()>>,
+}
+
+/// Records that have their place in the log, but are not on disk yet.
+#[derive(Debug)]
+#[must_use = "nothing is on disk before it is waited for"]
+pub(crate) struct Enqueued {
+    log: Log,
+    done: oneshot::Receiver<()>,
 }
 
 impl Log {
@@ -144,34 +162,36 @@ impl Log {
         }
         file.sync_all().map_err(at)?;
         sync_parent(path).map_err(at)?;
-        let (commands, receiver) = mpsc::channel(MAX_WAITING);
-        let failure: Arc<OnceLock<String>> = Arc::default();
-        let (path, told) = (path.to_owned(), Arc::clone(&failure));
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            waiting: Mutex::default(),
+            file: Mutex::new(Some(file)),
+            grown: AtomicU64::default(),
+            failure: OnceLock::new(),
+            _lock: lock,
+        });
+        let (bell, rings) = mpsc::sync_channel(1);
+        let writer = Arc::downgrade(&shared);
         thread::spawn(move || {
-            if let Err(error) = write_all(&path, file, receiver) {
-                tracing::error!(%error, "queue log failed");
-                let _ = told.set(format!("{}: {error}", path.display()));
+            while rings.recv().is_ok() {
+                if let Some(shared) = writer.upgrade() {
+                    shared.commit(&mut guard(&shared.file));
+                }
             }
         });
-        let log = Self {
-            commands,
-            grown: Arc::default(),
-            failure,
-            _lock: Arc::new(lock),
-        };
-        Ok((log, records))
+        Ok((Self { shared, bell }, records))
     }
 
     /// Bytes by which the log has grown since it was opened or replaced.
     #[must_use]
     pub(crate) fn grown(&self) -> u64 {
-        self.grown.load(Ordering::Relaxed)
+        self.shared.grown.load(Ordering::Relaxed)
     }
 
     /// Why nothing can be written any more, if so.
     #[must_use]
     pub(crate) fn failure(&self) -> Option<String> {
-        self.failure.get().cloned()
+        self.shared.failure.get().cloned()
     }
 
     /// What whoever wants to write is told once a write has failed.
@@ -180,16 +200,28 @@ impl Log {
         LogError::Stopped(self.failure().unwrap_or_else(|| "it stops".into()))
     }
 
+    /// Gives records their place, behind all that were enqueued before.
+    ///
+    /// # Errors
+    /// [`LogError::Stopped`] if one is too long; then none has a place.
+    pub(crate) fn enqueue<R: BorshSerialize>(&self, records: &[R]) -> Result<Enqueued, LogError> {
+        let frames = self.frames(records)?;
+        let (sender, done) = oneshot::channel();
+        let grown = frames.len() as u64;
+        self.shared.grown.fetch_add(grown, Ordering::Relaxed);
+        let mut waiting = guard(&self.shared.waiting);
+        waiting.records.extend_from_slice(&frames);
+        waiting.done.push(sender);
+        let log = self.clone();
+        Ok(Enqueued { log, done })
+    }
+
     /// Appends records together and waits until they are on disk.
     ///
     /// # Errors
     /// [`LogError::Stopped`] if they may not be.
     pub(crate) async fn append<R: BorshSerialize>(&self, records: &[R]) -> Result<(), LogError> {
-        self.send(records, |frames, done| {
-            self.grown.fetch_add(frames.len() as u64, Ordering::Relaxed);
-            Command::Append { frames, done }
-        })
-        .await
+        self.enqueue(records)?.on_disk().await
     }
 
     /// Replaces everything by `records`, in one step that a crash cannot split.
@@ -197,26 +229,96 @@ impl Log {
     /// # Errors
     /// [`LogError::Stopped`] if the old log may still be there; it is never damaged.
     pub(crate) async fn replace<R: BorshSerialize>(&self, records: &[R]) -> Result<(), LogError> {
-        self.grown.store(0, Ordering::Relaxed);
-        self.send(records, |frames, done| Command::Replace { frames, done })
-            .await
+        let frames = self.frames(records)?;
+        let shared = Arc::clone(&self.shared);
+        let replaced = spawn_blocking(move || shared.replace(&frames)).await;
+        match replaced {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(self.stopped()),
+        }
     }
 
-    async fn send<R: BorshSerialize>(
-        &self,
-        records: &[R],
-        command: impl FnOnce(Vec<u8>, oneshot::Sender<()>) -> Command,
-    ) -> Result<(), LogError> {
+    fn frames<R: BorshSerialize>(&self, records: &[R]) -> Result<Vec<u8>, LogError> {
         let mut frames = Vec::new();
         for record in records {
             frame(record, &mut frames).map_err(|_| self.stopped())?;
         }
-        let (done, written) = oneshot::channel();
-        self.commands
-            .send(command(frames, done))
-            .await
-            .map_err(|_| self.stopped())?;
-        written.await.map_err(|_| self.stopped())
+        Ok(frames)
+    }
+}
+
+impl Enqueued {
+    /// Waits until the records are on disk.
+    ///
+    /// # Errors
+    /// [`LogError::Stopped`] if they may not be.
+    pub(crate) async fn on_disk(self) -> Result<(), LogError> {
+        let Self { log, done } = self;
+        if let Ok(mut file) = log.shared.file.try_lock() {
+            blocking(|| log.shared.commit(&mut file));
+        } else {
+            // Full, it rings anyhow, and what waits by then is written.
+            let _ = log.bell.try_send(());
+        }
+        done.await.map_err(|_| log.stopped())
+    }
+}
+
+impl Shared {
+    /// Writes what waits as one group. Should that fail, now or before, those who wait learn it because
+    /// their channels close.
+    fn commit(&self, file: &mut Option<File>) {
+        let Waiting { records, done } = std::mem::take(&mut *guard(&self.waiting));
+        let Some(open) = file.as_mut() else {
+            return;
+        };
+        if let Err(error) = append(open, &records) {
+            self.fail(file, &error);
+            return;
+        }
+        for sender in done {
+            let _ = sender.send(());
+        }
+    }
+
+    /// Writes what waits and then puts `frames` in the place of everything; whether that is done.
+    fn replace(&self, frames: &[u8]) -> bool {
+        let mut file = guard(&self.file);
+        self.commit(&mut file);
+        if file.is_none() {
+            return false;
+        }
+        match replace(&self.path, frames) {
+            Ok(fresh) => {
+                *file = Some(fresh);
+                self.grown.store(0, Ordering::Relaxed);
+                true
+            }
+            Err(error) => {
+                self.fail(&mut file, &error);
+                false
+            }
+        }
+    }
+
+    fn fail(&self, file: &mut Option<File>, error: &io::Error) {
+        tracing::error!(%error, "queue log failed");
+        let _ = self
+            .failure
+            .set(format!("{}: {error}", self.path.display()));
+        *file = None;
+    }
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does what takes as long as the disk does, others going on meanwhile where there are other threads.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => block_in_place(work),
+        _ => work(),
     }
 }
 
@@ -296,57 +398,12 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(digits.unwrap_or_default())
 }
 
-/// Writes until everybody is gone or the disk fails; then waiting senders learn that nothing was
-/// written, because their channels close.
-fn write_all(path: &Path, mut file: File, mut commands: mpsc::Receiver<Command>) -> io::Result<()> {
-    while let Some(first) = commands.blocking_recv() {
-        let mut waiting = vec![first];
-        while let Ok(next) = commands.try_recv() {
-            waiting.push(next);
-        }
-        let mut records = Vec::new();
-        let mut done = Vec::new();
-        for command in waiting {
-            match command {
-                Command::Append {
-                    frames,
-                    done: sender,
-                } => {
-                    records.extend_from_slice(&frames);
-                    done.push(sender);
-                }
-                Command::Replace {
-                    frames,
-                    done: sender,
-                } => {
-                    // Nothing waits from before a replacement: whoever asks for one holds the queue.
-                    flush(&mut file, &mut records, &mut done)?;
-                    file = replace(path, &frames)?;
-                    let _ = sender.send(());
-                }
-            }
-        }
-        flush(&mut file, &mut records, &mut done)?;
+fn append(file: &mut File, records: &[u8]) -> io::Result<()> {
+    if records.is_empty() {
+        return Ok(());
     }
-    Ok(())
-}
-
-fn flush(
-    file: &mut File,
-    records: &mut Vec<u8>,
-    done: &mut Vec<oneshot::Sender<()>>,
-) -> io::Result<()> {
-    if !done.is_empty() {
-        if !records.is_empty() {
-            file.write_all(&group(records)?)?;
-        }
-        file.sync_data()?;
-        records.clear();
-        for sender in done.drain(..) {
-            let _ = sender.send(());
-        }
-    }
-    Ok(())
+    file.write_all(&group(records)?)?;
+    file.sync_data()
 }
 
 fn replace(path: &Path, frames: &[u8]) -> io::Result<File> {
@@ -431,6 +488,41 @@ mod tests {
         assert!(matches!(second, Err(LogError::Locked { .. })));
         drop(log);
         assert!(Log::open::<Record>(&path).is_ok());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_has_all_before_it_on_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("queue.log");
+        let (log, _) = Log::open::<Record>(&path).unwrap();
+        let enqueued = log.enqueue(&records()).unwrap();
+        log.append::<Record>(&[]).await.unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(
+            read_all::<Record>(&bytes[MAGIC.len()..]).unwrap().0,
+            records()
+        );
+        enqueued.on_disk().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn many_writers_at_once_are_all_answered() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("queue.log");
+        let (log, _) = Log::open::<Record>(&path).unwrap();
+        let mut writers = tokio::task::JoinSet::new();
+        for at in 0..200_u64 {
+            let log = log.clone();
+            writers.spawn(async move { log.append(&[(at, vec![7_u8; 9])]).await });
+        }
+        while let Some(written) = writers.join_next().await {
+            written.unwrap().unwrap();
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let (mut found, _) = read_all::<Record>(&bytes[MAGIC.len()..]).unwrap();
+        found.sort();
+        let all: Vec<Record> = (0..200).map(|at| (at, vec![7; 9])).collect();
+        assert_eq!(found, all);
     }
 
     #[tokio::test]

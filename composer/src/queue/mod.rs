@@ -34,7 +34,7 @@ use counterpoint_service::{
     to_f64,
     traces::{self, Hop},
 };
-pub(crate) use log::{Log, LogError};
+pub(crate) use log::{Enqueued, Log, LogError};
 use metrics::{gauge, histogram};
 use record::Record;
 pub(crate) use record::{LastSkip, Skip};
@@ -353,7 +353,7 @@ impl Queue {
     ) -> Vec<Result<(), E>> {
         let _appending = self.appending.read().await;
         let (mut verdicts, mut records, now) = (Vec::new(), Vec::new(), unix_secs());
-        {
+        let enqueued = {
             let mut state = self.state();
             for checked in transactions {
                 let hash = *checked.tx.tx_hash();
@@ -364,8 +364,12 @@ impl Queue {
                 });
                 verdicts.push(verdict);
             }
-        }
-        match self.write_accepted(records).await {
+            if records.is_empty() {
+                return verdicts;
+            }
+            self.log.enqueue(&records)
+        };
+        match self.write_accepted(records, enqueued).await {
             Ok(()) => verdicts,
             Err(_) => {
                 let fail = |()| Err(QueueError::Log(self.log.stopped()).into());
@@ -386,7 +390,7 @@ impl Queue {
         judge: impl Fn(&State, &Checked) -> Result<Claim, E>,
     ) -> Result<(), E> {
         let _appending = self.appending.read().await;
-        let records = {
+        let (records, enqueued) = {
             let (mut state, mut records) = (self.state(), Vec::new());
             for checked in transactions {
                 let hash = *checked.tx.tx_hash();
@@ -405,19 +409,24 @@ impl Queue {
                     }
                 }
             }
-            records
+            let enqueued = self.log.enqueue(&records);
+            (records, enqueued)
         };
-        let written = self.write_accepted(records).await;
+        let written = self.write_accepted(records, enqueued).await;
         written.map_err(|error| QueueError::Log(error).into())
     }
 
     /// Writes what was admitted, and takes it over. If the disk fails, nothing is ever written again,
     /// and what stays reserved is in nobody's way.
-    async fn write_accepted(&self, records: Vec<Record>) -> Result<(), LogError> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        self.log.append(&records).await?;
+    ///
+    /// It got its place in the log together with that in memory, so that [`barrier`](Self::barrier) covers
+    /// all that anybody can have seen here.
+    async fn write_accepted(
+        &self,
+        records: Vec<Record>,
+        enqueued: Result<Enqueued, LogError>,
+    ) -> Result<(), LogError> {
+        enqueued?.on_disk().await?;
         let mut state = self.state();
         records.iter().for_each(|record| state.written(record));
         gauge!(metric::QUEUE_TRANSACTIONS).set(to_f64(state.live() as u64));

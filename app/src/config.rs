@@ -56,6 +56,11 @@ pub struct Args {
     #[arg(long, value_name = "MILLISECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attestation_grace_ms: Option<u64>,
+    /// Most streams that one address may read, one for each rollup of a conductor or an attester: 64 unless
+    /// set; more where many conductors come from behind one address.
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readers_per_address: Option<NonZeroUsize>,
     /// A snapshot of the state is made at every multiple of so many heights; none if 0.
     #[arg(long, value_name = "HEIGHTS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,6 +110,9 @@ pub struct Config {
     /// How long a proposer waits for attesters, in milliseconds; 0 for not at all.
     #[serde(default = "attestation_grace_ms")]
     pub attestation_grace_ms: u64,
+    /// Most streams that one address may read.
+    #[serde(default = "readers_per_address")]
+    pub readers_per_address: NonZeroUsize,
     /// Heights from one snapshot to the next; 0 for none.
     #[serde(default = "snapshot_interval")]
     pub snapshot_interval: u64,
@@ -139,6 +147,10 @@ fn relay_gossip() -> bool {
 
 fn attestation_grace_ms() -> u64 {
     100
+}
+
+fn readers_per_address() -> NonZeroUsize {
+    const { NonZeroUsize::new(64).unwrap() }
 }
 
 /// Longest wait for attesters, in milliseconds: the other validators wait for the proposal meanwhile.

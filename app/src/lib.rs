@@ -234,8 +234,11 @@ async fn work(
             written.wrap_err("abci")
         },
         async {
-            let incoming =
-                Incoming::new(listener, connection::Limits::default(), metric::CONNECTIONS);
+            let limits = connection::Limits {
+                readers_per_address: config.readers_per_address.get(),
+                ..connection::Limits::default()
+            };
+            let incoming = Incoming::new(listener, limits, metric::CONNECTIONS);
             let grpc = serve_grpc(incoming, sequencer, shutdown.clone());
             grpc.await.wrap_err("grpc")
         },

@@ -13,9 +13,7 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_provider::{DynProvider, Provider, ProviderBuilder};
 use alloy_rpc_types_eth::{TransactionReceipt, TransactionRequest};
 use alloy_signer_local::PrivateKeySigner;
-use counterpoint::devnet::{
-    Abci, Application, Detours, Devnet, Info, MAX_BLOCK_BYTES, Mempool, Options, setup::Layout,
-};
+use counterpoint::devnet::{Devnet, Info, Options, setup::Layout};
 use counterpoint_core::{
     action::{Action, RegisterRollup},
     key::SecretKey,
@@ -62,21 +60,11 @@ impl Network {
         rollups: usize,
         change: impl FnOnce(&mut Options),
     ) -> Self {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_counterpoint-under-test"));
         let mut options = Options {
-            dir: directory.path().to_owned(),
             validators,
             rollups,
-            slot_secs: vec![1],
-            attesters: 0,
-            block_interval_ms: 200,
-            base_port: None,
-            max_block_bytes: MAX_BLOCK_BYTES,
-            fees: None,
-            program: PathBuf::from(env!("CARGO_BIN_EXE_counterpoint-under-test")),
-            application: Application::Sequencer,
-            abci: Abci::Unix,
-            mempool: Mempool::App,
-            detours: Detours::default(),
+            ..Options::new(directory.path().to_owned(), program)
         };
         change(&mut options);
         let devnet = Devnet::start(&options, &say).await.unwrap();

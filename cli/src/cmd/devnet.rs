@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{DIR_VARIABLE, Output, show};
 use crate::devnet::{
-    Abci, Application, Detours, Devnet, Info, MAX_BLOCK_BYTES, Mempool, Options, clear,
+    Devnet, Info, Options, clear,
     control::{Request, ask, listen, serve},
     info::quoted,
     is_running,
@@ -195,14 +195,7 @@ fn options(args: &DevnetArgs, dir: PathBuf) -> eyre::Result<Options> {
             200,
         )?,
         base_port: args.base_port,
-        max_block_bytes: MAX_BLOCK_BYTES,
-        fees: None,
-        program: std::env::current_exe()?,
-        application: Application::Sequencer,
-        abci: Abci::Unix,
-        mempool: Mempool::App,
-        detours: Detours::default(),
-        dir,
+        ..Options::new(dir, std::env::current_exe()?)
     })
 }
 

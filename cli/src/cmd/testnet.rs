@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Output, devnet::interval};
 use crate::{
     devnet::{
-        Abci, Application, Detours, MAX_BLOCK_BYTES, Mempool, Options,
+        Options,
         plan::{Hosts, Plan},
         testnet::{readme, write},
     },
@@ -72,20 +72,13 @@ pub(crate) struct TestnetArgs {
 pub(crate) fn run(args: TestnetArgs) -> eyre::Result<()> {
     let hosts = hosts(&args.hosts, args.listen)?;
     let options = Options {
-        dir: args.dir.clone(),
         validators: args.validators,
         rollups: args.rollups,
         slot_secs: vec![args.slot_secs],
         attesters: args.attesters,
         block_interval_ms: args.block_interval,
         base_port: args.base_port,
-        max_block_bytes: MAX_BLOCK_BYTES,
-        fees: None,
-        program: PathBuf::new(),
-        application: Application::Sequencer,
-        abci: Abci::Unix,
-        mempool: Mempool::App,
-        detours: Detours::default(),
+        ..Options::new(args.dir.clone(), PathBuf::new())
     };
     let plan = Plan::on_hosts(&options, args.chain_id, hosts)?;
     let time = match args.genesis_time {

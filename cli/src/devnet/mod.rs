@@ -129,7 +129,7 @@ impl Devnet {
         for validator in plan.nodes() {
             self.spawn(&format!("{}-cometbft", validator.name))?;
         }
-        for rollup in &plan.rollups {
+        for rollup in plan.driven() {
             self.spawn(&format!("{}-geth", rollup.name))?;
         }
         for validator in plan.nodes() {
@@ -150,17 +150,16 @@ impl Devnet {
             }
         }
         self.write_info()?;
-        if plan.rollups.is_empty() {
-            return Ok(());
-        }
-        for rollup in &plan.rollups {
+        for rollup in plan.driven() {
             self.spawn(&format!("{}-conductor", rollup.name))?;
         }
         for attester in &plan.attesters {
             self.spawn(&attester.name)?;
         }
-        self.spawn("composer")?;
-        for rollup in &plan.rollups {
+        if !plan.driven().is_empty() {
+            self.spawn("composer")?;
+        }
+        for rollup in plan.driven() {
             say(&format!("waiting for the first block of {}", rollup.name));
             let name = format!("{}-conductor", rollup.name);
             self.await_ready(&name, &url(rollup.conductor_http)).await?;
@@ -170,8 +169,12 @@ impl Devnet {
             self.await_ready(&attester.name, &url(attester.http))
                 .await?;
         }
-        say("waiting for the composer");
-        self.await_ready("composer", &url(plan.composer.http)).await
+        if !plan.driven().is_empty() {
+            say("waiting for the composer");
+            self.await_ready("composer", &url(plan.composer.http))
+                .await?;
+        }
+        Ok(())
     }
 
     /// Adds a node that is none of the genesis: it takes a snapshot from the others, and has caught
@@ -431,7 +434,7 @@ impl Programs {
         let nodes = plan.nodes().flat_map(|node| self.node(node, layout));
         let attesters = plan.attesters.iter();
         let attesters = attesters.map(|attester| self.attester(attester, layout));
-        let rollups = plan.rollups.iter();
+        let rollups = plan.driven().iter();
         let rollups = rollups.flat_map(|rollup| self.rollup(plan, rollup, layout));
         nodes
             .chain(attesters)

@@ -15,10 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use super::ports;
 
-/// Names of rollups, in order.
-const ROLLUP_NAMES: [&str; 8] = [
-    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta",
+/// Names of rollups, in order; those after them get the same ones with a number.
+const ROLLUP_NAMES: [&str; 24] = [
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa",
+    "lambda", "mu", "nu", "xi", "omicron", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi",
+    "psi", "omega",
 ];
+/// Most rollups: more do not fit on one machine.
+const MAX_ROLLUPS: usize = 32;
 /// Chain id of the first rollup; the others follow.
 const FIRST_EVM_CHAIN_ID: u64 = 412_000;
 /// Accounts with money on every rollup.
@@ -37,6 +41,9 @@ pub struct Options {
     pub validators: usize,
     /// How many rollups.
     pub rollups: usize,
+    /// Whether rollups have neither clients nor conductors, and the network no composer. Attesters need
+    /// none of them.
+    pub without_clients: bool,
     /// Lengths of slots, for the rollups in turn.
     pub slot_secs: Vec<u8>,
     /// How many attesters each rollup has: its conductor, and others beside it. None, and it takes no
@@ -60,6 +67,38 @@ pub struct Options {
     pub mempool: Mempool,
     /// What stands between the parts; nothing unless a test watches or disturbs them.
     pub detours: Detours,
+}
+
+impl Options {
+    /// One validator and no rollup, blocks 200 ms apart.
+    #[must_use]
+    pub fn new(dir: PathBuf, program: PathBuf) -> Self {
+        Self {
+            dir,
+            validators: 1,
+            rollups: 0,
+            without_clients: false,
+            slot_secs: vec![1],
+            attesters: 0,
+            block_interval_ms: 200,
+            base_port: None,
+            max_block_bytes: MAX_BLOCK_BYTES,
+            fees: None,
+            program,
+            application: Application::Sequencer,
+            abci: Abci::Unix,
+            mempool: Mempool::App,
+            detours: Detours::default(),
+        }
+    }
+}
+
+fn rollup_name(at: usize) -> String {
+    let name = ROLLUP_NAMES[at % ROLLUP_NAMES.len()];
+    match at / ROLLUP_NAMES.len() {
+        0 => name.into(),
+        before => format!("{name}-{}", before + 1),
+    }
 }
 
 /// How CometBFT reaches the application.
@@ -192,6 +231,9 @@ pub struct Plan {
     pub composer: ComposerPlan,
     /// Rollups.
     pub rollups: Vec<RollupPlan>,
+    /// Whether rollups have neither clients nor conductors, and the network no composer.
+    #[serde(default)]
+    pub without_clients: bool,
     /// Whether conductors are attesters of their rollups.
     #[serde(default)]
     pub attested: bool,
@@ -309,17 +351,17 @@ impl Plan {
         if options.attesters > AttesterKeys::MAX_KEYS {
             bail!("--attesters must be at most {}", AttesterKeys::MAX_KEYS);
         }
-        if options.rollups > ROLLUP_NAMES.len() {
-            bail!("--rollups must be at most {}", ROLLUP_NAMES.len());
+        if options.rollups > MAX_ROLLUPS {
+            bail!("--rollups must be at most {MAX_ROLLUPS}");
         }
         let lengths = &options.slot_secs;
         if lengths.is_empty() || lengths.iter().any(|secs| !(1..=60).contains(secs)) {
             bail!("--slot-secs must lie in 1..=60");
         }
-        let rollup = |((at, name), slot_secs): ((u64, &&str), u8), ports: &mut Ports| {
+        let rollup = |(at, slot_secs): (usize, u8), ports: &mut Ports| {
             Ok(RollupPlan {
-                name: (*name).to_owned(),
-                evm_chain_id: FIRST_EVM_CHAIN_ID + at,
+                name: rollup_name(at),
+                evm_chain_id: FIRST_EVM_CHAIN_ID + at as u64,
                 slot_secs,
                 el_rpc: ports.take(8645)?,
                 engine: ports.take(8551)?,
@@ -335,10 +377,9 @@ impl Plan {
         let validators = (0..options.validators)
             .map(|at| ValidatorPlan::new(at, options.abci, &mut ports))
             .collect::<eyre::Result<_>>()?;
-        let rollups = (0..)
-            .zip(&ROLLUP_NAMES[..options.rollups])
+        let rollups = (0..options.rollups)
             .zip(lengths.iter().copied().cycle())
-            .map(|named| rollup(named, &mut ports))
+            .map(|placed| rollup(placed, &mut ports))
             .collect::<eyre::Result<_>>()?;
         let beside = |at| {
             Ok(AttesterPlan {
@@ -363,9 +404,20 @@ impl Plan {
             joined: Vec::new(),
             composer,
             rollups,
+            without_clients: options.without_clients,
             attested: options.attesters > 0,
             attesters,
         })
+    }
+
+    /// The rollups that have a client and a conductor.
+    #[must_use]
+    pub fn driven(&self) -> &[RollupPlan] {
+        if self.without_clients {
+            &[]
+        } else {
+            &self.rollups
+        }
     }
 
     /// Every node: validators of the genesis, then those that joined.

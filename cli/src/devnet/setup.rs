@@ -42,6 +42,8 @@ const SEQUENCER_BALANCE: u128 = 1_000_000_000_000_000;
 pub const GENESIS_MARGIN_SECS: u64 = 120;
 /// Heights between snapshots: a network on one machine is short-lived.
 pub const SNAPSHOT_INTERVAL: u64 = 50;
+/// Streams that one address may read of a node: all readers are on one machine.
+const READERS: u32 = 256;
 /// Longest path of a unix socket.
 const MAX_SOCKET_PATH: usize = 100;
 
@@ -388,11 +390,12 @@ pub fn write(plan: &Plan, layout: &Layout, geth: &Path, detours: &Detours) -> ey
         network.write_validator(at, &place, detours)?;
         write_signing_state(layout, validator)?;
     }
-    for (at, rollup) in plan.rollups.iter().enumerate() {
+    for at in 0..plan.rollups.len() {
         network.write_rollup(at, &place)?;
-        layout
-            .geth(rollup)
-            .init(geth, &layout.rollup_genesis(&rollup.name))?;
+    }
+    for rollup in plan.driven() {
+        let genesis = layout.rollup_genesis(&rollup.name);
+        layout.geth(rollup).init(geth, &genesis)?;
     }
     for at in 0..plan.attesters.len() {
         network.write_attester(at, &place)?;
@@ -809,6 +812,7 @@ fn write_app_config(plan: &Plan, place: &Place, node: &ValidatorPlan) -> eyre::R
         "cometbft_rpc": format!("http://{}", plan.own(node.rpc)),
         "data_dir": place.home.dir.join(&node.name).join("app"),
         "relay_gossip": false,
+        "readers_per_address": READERS,
         "snapshot_interval": SNAPSHOT_INTERVAL,
     });
     write_config(&place.files, &format!("{}-app", node.name), &config)

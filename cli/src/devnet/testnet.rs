@@ -250,26 +250,17 @@ fn holds(dir: &Path, staging: &Path) -> eyre::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::devnet::{Abci, MAX_BLOCK_BYTES, Mempool, Options, plan::Hosts};
+    use crate::devnet::{Options, plan::Hosts};
 
     const TIME: Duration = Duration::from_secs(1_800_000_000);
 
     fn plan(template: &str, base_port: Option<u16>) -> eyre::Result<Plan> {
         let options = Options {
-            dir: "/network".into(),
             validators: 2,
             rollups: 1,
-            slot_secs: vec![1],
             attesters: 2,
-            block_interval_ms: 200,
             base_port,
-            max_block_bytes: MAX_BLOCK_BYTES,
-            fees: None,
-            program: "counterpoint".into(),
-            application: Application::Sequencer,
-            abci: Abci::Unix,
-            mempool: Mempool::App,
-            detours: Detours::default(),
+            ..Options::new("/network".into(), "counterpoint".into())
         };
         let hosts = Hosts {
             listen: [0, 0, 0, 0].into(),

@@ -20,7 +20,7 @@ use alloy_primitives::{Address, U256};
 use alloy_provider::{Provider, ProviderBuilder};
 use alloy_rpc_types_eth::TransactionRequest;
 use counterpoint::devnet::{
-    Abci, Application, Detours, MAX_BLOCK_BYTES, Mempool, Options,
+    Detours, Options,
     plan::{Plan, accounts},
     setup::{self, Layout},
     tools::{COMETBFT, GETH, TMKMS},
@@ -161,20 +161,8 @@ impl Cluster {
             dir: dir.join("network"),
         };
         let options = Options {
-            dir: layout.dir.clone(),
-            validators: 1,
             rollups: 1,
-            slot_secs: vec![1],
-            attesters: 0,
-            block_interval_ms: 200,
-            base_port: None,
-            max_block_bytes: MAX_BLOCK_BYTES,
-            fees: None,
-            program: PathBuf::new(),
-            application: Application::Sequencer,
-            abci: Abci::Unix,
-            mempool: Mempool::App,
-            detours: Detours::default(),
+            ..Options::new(layout.dir.clone(), PathBuf::new())
         };
         let plan = Plan::new(&options).unwrap();
         let [cometbft, geth] = [COMETBFT, GETH].map(|tool| tool.install(&say).unwrap());

@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 use crate::{LogFormat, bar::AboveBars};
 
 /// Upper bounds of every histogram, in seconds: from a database write to a stalled block.
-const SECONDS: [f64; 14] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+const SECONDS: [f64; 15] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.04, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
 
 /// Starts logs on standard error, `RUST_LOG` choosing the level, colours only on a terminal of somebody

@@ -2,7 +2,10 @@
 //! release, the early receipts of all legs, and the heads of all clients. In between the bundle is revealed
 //! as soon as a node tells that it is sealed.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
@@ -27,10 +30,19 @@ use counterpoint_service::{files::read_key, sequencer::Client};
 use eyre::{OptionExt, ensure, eyre};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tonic::Streaming;
+use tonic::{Streaming, transport::Channel};
 
-use super::{super::NodeArgs, hops::Hops, load::Latency, transfers::Rpc};
-use crate::{devnet::info::RollupInfo, keys};
+use super::{
+    super::NodeArgs,
+    hops::Hops,
+    load::{Fsyncs, Latency},
+    plot::draw,
+    transfers::Rpc,
+};
+use crate::{
+    devnet::{Info, info::RollupInfo},
+    keys,
+};
 
 /// How long one step may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,6 +50,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 /// Rollups that a bundle touches.
 const LEGS: usize = 2;
+/// From when a slot was closed until a node has an attester's statement about the next one.
+pub(super) const ATTESTATION: &str = "conductor_attestation_seconds";
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  counterpoint bench bundles --count 50")]
@@ -47,6 +61,12 @@ pub(crate) struct BundlesArgs {
     /// How many bundles.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     count: u32,
+    /// Transfers of each leg.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=8))]
+    transfers: u64,
+    /// Where to draw the distributions, as an SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// What is measured of each bundle, from the moment its seal is handed in.
@@ -59,19 +79,10 @@ struct Measured {
 
 pub(super) async fn run(args: &BundlesArgs) -> eyre::Result<Value> {
     let info = args.node.info()?;
+    let sender = Sender::new(&info, args.node.client()?).await?;
     let mut rollups: Vec<RollupInfo> = info.rollups.into_iter().take(LEGS).collect();
     ensure!(rollups.len() == LEGS, "bundles need {LEGS} rollups");
     rollups.sort_by_key(|rollup| rollup.rollup_id);
-    let account = info.accounts.first().ok_or_eyre("no account")?;
-    let sender = Sender {
-        client: args.node.client()?,
-        chain_id: info.chain_id,
-        payer: read_key(&info.faucet_key)?,
-        signer: account.private_key.parse()?,
-        rollups,
-    };
-    let node = info.validators.first().ok_or_eyre("no validator")?;
-    let mut bundles = BundlesClient::connect(node.grpc.clone()).await?;
     let measured = Measured {
         sealed: Latency::new()?,
         released: Latency::new()?,
@@ -79,27 +90,39 @@ pub(super) async fn run(args: &BundlesArgs) -> eyre::Result<Value> {
         heads: Latency::new()?,
     };
     let mut before = Vec::new();
-    for rollup in &sender.rollups {
+    for rollup in &rollups {
         before.push(Hops::read(&rollup.conductor_http).await?);
     }
+    let syncing = Fsyncs::watch(&args.node.dir)?;
     for _ in 0..args.count {
-        let (bundle, raws) = sender.bundle().await?;
-        let request = StreamBundlesRequest {
-            bundle_ids: vec![Bytes::copy_from_slice(bundle.id().as_bytes())],
-            ..StreamBundlesRequest::default()
-        };
-        let mut stages = bundles.stream_bundles(request).await?.into_inner();
-        sender.follow(bundle, raws, &mut stages, &measured).await?;
+        let mut legs = Vec::new();
+        for rollup in &rollups {
+            legs.push((rollup, sender.nonce(rollup).await?));
+        }
+        let sealed = sender.seal(&legs, args.transfers)?;
+        follow(&sender, sealed, &rollups, &measured).await?;
     }
+    let synced = syncing.stop().await?;
     let mut attestations = serde_json::Map::new();
-    for (rollup, before) in sender.rollups.iter().zip(&before) {
+    for (rollup, before) in rollups.iter().zip(&before) {
         let now = Hops::read(&rollup.conductor_http).await?;
-        let hop = now.hop(before, "conductor_attestation_seconds");
-        attestations.insert(rollup.name.clone(), hop);
+        attestations.insert(rollup.name.clone(), now.hop(before, ATTESTATION));
+    }
+    if let Some(path) = &args.plot {
+        let lines = [
+            ("fsync", &synced),
+            ("sealed", &measured.sealed),
+            ("released", &measured.released),
+            ("early receipts of both legs", &measured.receipts),
+            ("in both heads", &measured.heads),
+        ];
+        std::fs::write(path, draw(&lines))?;
     }
     Ok(json!({
         "bundles": args.count,
         "legs": LEGS,
+        "transfers_per_leg": args.transfers,
+        "fsync": synced.report(),
         "sealed": measured.sealed.report(),
         "released": measured.released.report(),
         "early_receipts": measured.receipts.report(),
@@ -109,35 +132,55 @@ pub(super) async fn run(args: &BundlesArgs) -> eyre::Result<Value> {
 }
 
 /// Who hands bundles in, and pays.
-struct Sender {
+pub(super) struct Sender {
     client: Client,
+    bundles: BundlesClient<Channel>,
     chain_id: String,
     payer: SecretKey,
     signer: PrivateKeySigner,
-    rollups: Vec<RollupInfo>,
+}
+
+/// A bundle, and what its seals hide.
+pub(super) struct Sealed {
+    bundle: AtomicBundle,
+    raws: Vec<Vec<Bytes>>,
 }
 
 impl Sender {
-    /// A transfer on each rollup.
-    async fn bundle(&self) -> eyre::Result<(AtomicBundle, Vec<Vec<Bytes>>)> {
-        let (mut legs, mut raws) = (Vec::new(), Vec::new());
-        for rollup in &self.rollups {
-            let raw = self.transfer(rollup).await?;
-            legs.push(LegSeal {
+    pub(super) async fn new(info: &Info, client: Client) -> eyre::Result<Self> {
+        let account = info.accounts.first().ok_or_eyre("no account")?;
+        let node = info.validators.first().ok_or_eyre("no validator")?;
+        Ok(Self {
+            client,
+            bundles: BundlesClient::connect(node.grpc.clone()).await?,
+            chain_id: info.chain_id.clone(),
+            payer: read_key(&info.faucet_key)?,
+            signer: account.private_key.parse()?,
+        })
+    }
+
+    /// So many transfers on each rollup, from a nonce on.
+    pub(super) fn seal(&self, legs: &[(&RollupInfo, u64)], transfers: u64) -> eyre::Result<Sealed> {
+        let (mut seals, mut raws) = (Vec::new(), Vec::new());
+        for (rollup, nonce) in legs {
+            let leg = (*nonce..nonce + transfers).map(|nonce| self.transfer(rollup, nonce));
+            let leg = leg.collect::<eyre::Result<Vec<_>>>()?;
+            let sealed = |raw: &Bytes| SealedTx {
+                tx_hash: keccak(raw),
+                auth: EvmSignature::EMPTY,
+            };
+            seals.push(LegSeal {
                 rollup_id: rollup.rollup_id,
-                txs: vec![SealedTx {
-                    tx_hash: keccak(&raw),
-                    auth: EvmSignature::EMPTY,
-                }],
+                txs: leg.iter().map(sealed).collect(),
             });
-            raws.push(vec![raw]);
+            raws.push(leg);
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
         let mut terms = BundleTerms {
             chain_id: self.chain_id.clone(),
             session_salt: Hash::new(keys::random()?),
             callers: Vec::new(),
-            legs,
+            legs: seals,
             messages: Vec::new(),
             valid_from: now.saturating_sub(60),
             valid_until: now.saturating_add(600),
@@ -152,17 +195,22 @@ impl Sender {
             let signature = sign_hash(&self.signer, &digest)?;
             tx.auth = EvmSignature::new(signature.as_bytes());
         }
-        Ok((AtomicBundle::new(terms)?, raws))
+        let bundle = AtomicBundle::new(terms)?;
+        Ok(Sealed { bundle, raws })
     }
 
-    async fn transfer(&self, rollup: &RollupInfo) -> eyre::Result<Bytes> {
+    /// The next nonce that a client knows.
+    async fn nonce(&self, rollup: &RollupInfo) -> eyre::Result<u64> {
         let client = Rpc::new(&rollup.el_rpc);
         let params = json!([self.signer.address(), "latest"]);
         let nonce = client.call("eth_getTransactionCount", params).await?;
-        let nonce: U256 = serde_json::from_value(nonce)?;
+        Ok(serde_json::from_value::<U256>(nonce)?.to())
+    }
+
+    fn transfer(&self, rollup: &RollupInfo, nonce: u64) -> eyre::Result<Bytes> {
         let mut tx = TxEip1559 {
             chain_id: rollup.evm_chain_id,
-            nonce: nonce.to(),
+            nonce,
             gas_limit: 21_000,
             max_fee_per_gas: 100_000_000_000,
             max_priority_fee_per_gas: 1_000_000_000,
@@ -176,47 +224,31 @@ impl Sender {
             .into())
     }
 
-    /// Takes a bundle all its way.
-    async fn follow(
-        &self,
-        bundle: AtomicBundle,
-        raws: Vec<Vec<Bytes>>,
-        stages: &mut Streaming<Bundle>,
-        measured: &Measured,
-    ) -> eyre::Result<()> {
-        let reveal = RevealLegs::new(bundle.id(), raws.clone())?;
-        let began = Instant::now();
-        self.submit(Action::SubmitBundle(SubmitBundle { bundle }))
-            .await?;
-        until(stages, BundleStage::Sealed).await?;
-        measured.sealed.record(began);
-        self.submit(Action::RevealLegs(reveal)).await?;
-        let mut watching = JoinSet::new();
-        for (rollup, raws) in self.rollups.iter().zip(&raws) {
-            for raw in raws {
-                let hash = B256::new(*keccak(raw).as_bytes());
-                let early = Rpc::new(&rollup.conductor_rpc);
-                watching.spawn(async move { receipt(&early, hash).await.map(|()| false) });
-                let head = Rpc::new(&rollup.el_rpc);
-                watching.spawn(async move { receipt(&head, hash).await.map(|()| true) });
-            }
-        }
-        until(stages, BundleStage::Released).await?;
-        measured.released.record(began);
-        let mut early = watching.len() / 2;
-        while let Some(found) = watching.join_next().await {
-            if !found?? {
-                early -= 1;
-                if early == 0 {
-                    measured.receipts.record(began);
-                }
-            }
-        }
-        measured.heads.record(began);
-        Ok(())
+    /// What becomes of bundles from now on.
+    pub(super) async fn stages(&self, bundles: &[Sealed]) -> eyre::Result<Streaming<Bundle>> {
+        let id = |sealed: &Sealed| Bytes::copy_from_slice(sealed.bundle.id().as_bytes());
+        let request = StreamBundlesRequest {
+            bundle_ids: bundles.iter().map(id).collect(),
+            ..StreamBundlesRequest::default()
+        };
+        let stages = self.bundles.clone().stream_bundles(request).await?;
+        Ok(stages.into_inner())
     }
 
-    async fn submit(&self, action: Action) -> eyre::Result<()> {
+    /// Hands the seals of a bundle in.
+    pub(super) async fn submit(&self, sealed: &Sealed) -> eyre::Result<()> {
+        let bundle = sealed.bundle.clone();
+        self.pay(Action::SubmitBundle(SubmitBundle { bundle }))
+            .await
+    }
+
+    /// Tells what they hide.
+    pub(super) async fn reveal(&self, sealed: &Sealed) -> eyre::Result<()> {
+        let reveal = RevealLegs::new(sealed.bundle.id(), sealed.raws.clone())?;
+        self.pay(Action::RevealLegs(reveal)).await
+    }
+
+    async fn pay(&self, action: Action) -> eyre::Result<()> {
         let account = self
             .client
             .account(&self.payer.public_key().address())
@@ -238,6 +270,46 @@ impl Sender {
     }
 }
 
+/// Takes a bundle all its way.
+async fn follow(
+    sender: &Sender,
+    sealed: Sealed,
+    rollups: &[RollupInfo],
+    measured: &Measured,
+) -> eyre::Result<()> {
+    let bundles = [sealed];
+    let [sealed] = &bundles;
+    let mut stages = sender.stages(&bundles).await?;
+    let began = Instant::now();
+    sender.submit(sealed).await?;
+    until(&mut stages, BundleStage::Sealed, 1).await?;
+    measured.sealed.record(began);
+    sender.reveal(sealed).await?;
+    let mut watching = JoinSet::new();
+    for (rollup, leg) in rollups.iter().zip(&sealed.raws) {
+        // The last one of a leg stands for all.
+        let last = leg.last().ok_or_eyre("a leg is empty")?;
+        let hash = B256::new(*keccak(last).as_bytes());
+        let early = Rpc::new(&rollup.conductor_rpc);
+        watching.spawn(async move { receipt(&early, hash).await.map(|()| false) });
+        let head = Rpc::new(&rollup.el_rpc);
+        watching.spawn(async move { receipt(&head, hash).await.map(|()| true) });
+    }
+    until(&mut stages, BundleStage::Released, 1).await?;
+    measured.released.record(began);
+    let mut early = watching.len() / 2;
+    while let Some(found) = watching.join_next().await {
+        if !found?? {
+            early -= 1;
+            if early == 0 {
+                measured.receipts.record(began);
+            }
+        }
+    }
+    measured.heads.record(began);
+    Ok(())
+}
+
 fn sign_hash(
     signer: &PrivateKeySigner,
     digest: &Hash,
@@ -247,12 +319,19 @@ fn sign_hash(
     Ok(secp256k1::sign_message(secret, digest)?)
 }
 
-/// Waits until a bundle has come so far.
-async fn until(stages: &mut Streaming<Bundle>, wanted: BundleStage) -> eyre::Result<()> {
+/// Waits until so many bundles have come so far; gives the heights that brought them there.
+pub(super) async fn until(
+    stages: &mut Streaming<Bundle>,
+    wanted: BundleStage,
+    count: usize,
+) -> eyre::Result<Vec<u64>> {
+    let mut heights = Vec::new();
     let reached = async {
-        while let Some(told) = stages.message().await? {
+        while heights.len() < count {
+            let told = stages.message().await?;
+            let told = told.ok_or_eyre("the node has closed its stream")?;
             if told.stage() == wanted {
-                return Ok(());
+                heights.push(told.height);
             }
             ensure!(
                 told.stage() != BundleStage::Aborted,
@@ -260,9 +339,9 @@ async fn until(stages: &mut Streaming<Bundle>, wanted: BundleStage) -> eyre::Res
                 told.reason
             );
         }
-        Err(eyre!("the node has closed its stream"))
+        Ok(heights)
     };
-    let late = |_| Err(eyre!("no bundle is {wanted:?} after {PATIENCE:?}"));
+    let late = |_| Err(eyre!("bundles are not {wanted:?} after {PATIENCE:?}"));
     tokio::time::timeout(PATIENCE, reached)
         .await
         .unwrap_or_else(late)

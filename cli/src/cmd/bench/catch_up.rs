@@ -12,10 +12,7 @@ use counterpoint_service::to_f64;
 use eyre::{WrapErr, ensure, eyre};
 use serde_json::{Value, json};
 
-use crate::devnet::{
-    Abci, Application, Detours, Devnet, Mempool, Options, clients::init_geth,
-    plan::MAX_BLOCK_BYTES, setup::Layout, tools,
-};
+use crate::devnet::{Devnet, Options, clients::init_geth, setup::Layout, tools};
 
 /// How long the way back may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -40,20 +37,9 @@ pub(super) async fn run(args: &CatchUpArgs) -> eyre::Result<Value> {
     let directory = tempfile::tempdir_in(&parent)
         .wrap_err_with(|| format!("no directory can be made in {}", parent.display()))?;
     let options = Options {
-        dir: directory.path().to_owned(),
-        validators: 1,
         rollups: 1,
-        slot_secs: vec![1],
-        attesters: 0,
         block_interval_ms: args.block_interval_ms,
-        base_port: None,
-        max_block_bytes: MAX_BLOCK_BYTES,
-        fees: None,
-        program: std::env::current_exe()?,
-        application: Application::Sequencer,
-        abci: Abci::Unix,
-        mempool: Mempool::App,
-        detours: Detours::default(),
+        ..Options::new(directory.path().to_owned(), std::env::current_exe()?)
     };
     let mut devnet = Devnet::start(&options, &|step| eprintln!("bench: {step}")).await?;
     let measured = measure(args, &mut devnet, &options).await;

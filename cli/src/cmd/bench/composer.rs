@@ -26,9 +26,9 @@ use tokio::task::{JoinSet, spawn_blocking};
 use super::load::{Latency, memory_mb};
 use crate::{
     devnet::{
-        Abci, Application, Detours, Devnet, Info, Mempool, Options,
+        Devnet, Info, Options,
         clients::Geth,
-        plan::{MAX_BLOCK_BYTES, url},
+        plan::url,
         ports,
         process::{Process, Spec},
         setup::{Layout, write_secret},
@@ -85,20 +85,8 @@ pub(super) async fn run(args: &ComposerArgs) -> eyre::Result<Value> {
     let directory = tempfile::tempdir_in(&parent)
         .wrap_err_with(|| format!("no directory can be made in {}", parent.display()))?;
     let options = Options {
-        dir: directory.path().join("network"),
-        validators: 1,
         rollups: 1,
-        slot_secs: vec![1],
-        attesters: 0,
-        block_interval_ms: 200,
-        base_port: None,
-        max_block_bytes: MAX_BLOCK_BYTES,
-        fees: None,
-        program: std::env::current_exe()?,
-        application: Application::Sequencer,
-        abci: Abci::Unix,
-        mempool: Mempool::App,
-        detours: Detours::default(),
+        ..Options::new(directory.path().join("network"), std::env::current_exe()?)
     };
     let mut devnet = Devnet::start(&options, &say).await?;
     let measured = match args.soak_minutes {
@@ -143,11 +131,15 @@ async fn measure(
         dir: std::fs::canonicalize(network)?,
     };
     let genesis = layout.rollup_genesis(&info.rollups[0].name);
-    let mut pool = Pool::start(directory, &genesis, &wallets).await?;
-    let geth = load(&pool.url, batches, None).await;
+    let mut pool = Pool::start(directory, &genesis, &wallets, Blocks::None).await?;
+    let geth = load(&pool.url, batches.clone(), None).await;
     pool.process.stop(Duration::from_secs(10)).await?;
-    let geth = geth?;
-    let ratio = full.per_second() / geth.per_second();
+    say("a geth that makes a block each second");
+    let mut pool = Pool::start(directory, &genesis, &wallets, Blocks::EachSecond).await?;
+    let building = load(&pool.url, batches, None).await;
+    pool.process.stop(Duration::from_secs(10)).await?;
+    let (geth, building) = (geth?, building?);
+    let ratio = |geth: &Run| (full.per_second() / geth.per_second() * 100.0).round() / 100.0;
     Ok(json!({
         "load": "composer",
         "connections": args.connections,
@@ -158,7 +150,9 @@ async fn measure(
         "memory_mb": memory,
         "transfers": arrived,
         "geth": geth.report(),
-        "ratio": (ratio * 100.0).round() / 100.0,
+        "ratio": ratio(&geth),
+        "geth_making_blocks": building.report(),
+        "ratio_making_blocks": ratio(&building),
     }))
 }
 
@@ -457,16 +451,29 @@ async fn settle(info: &Info, acknowledged: u64) -> eyre::Result<Value> {
     }
 }
 
-/// A geth whose pool has room for everything, and which makes no blocks.
+/// Whether a geth makes blocks of what is in its pool, as the rollup's one does of what is sequenced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blocks {
+    None,
+    EachSecond,
+}
+
+/// A geth whose pool has room for everything.
 struct Pool {
     process: Process,
     url: String,
 }
 
 impl Pool {
-    async fn start(directory: &Path, genesis: &Path, wallets: &Wallets) -> eyre::Result<Self> {
+    async fn start(
+        directory: &Path,
+        genesis: &Path,
+        wallets: &Wallets,
+        blocks: Blocks,
+    ) -> eyre::Result<Self> {
         let program = tools::GETH.install(&say)?;
-        let genesis = paying(directory, genesis, wallets)?;
+        let directory = tempfile::tempdir_in(directory)?.keep();
+        let genesis = paying(&directory, genesis, wallets)?;
         let port = || eyre::Ok(ports::free()?.local_addr()?.port());
         let geth = Geth {
             data: directory.join("pool"),
@@ -490,13 +497,18 @@ impl Pool {
             ("--verbosity", "1"),
         ];
         let room = room.into_iter().flat_map(|(flag, value)| [flag, value]);
+        let building: &[_] = match blocks {
+            Blocks::None => &[],
+            Blocks::EachSecond => &["--dev", "--dev.period", "1", "--miner.gaslimit", "30000000"],
+        };
+        let flags = room.chain(building.iter().copied());
         let spec = Spec {
             name: "pool".into(),
             program,
             args: geth
                 .args(Some(rpc))
                 .into_iter()
-                .chain(room.map(str::to_owned))
+                .chain(flags.map(str::to_owned))
                 .collect(),
             log: directory.join("pool.log"),
         };

@@ -2,7 +2,13 @@
 //! counts from then. So a stall is measured, not waited out.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    fs::OpenOptions,
+    io::Write as _,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,6 +18,10 @@ use tokio::task::JoinSet;
 
 /// Time before a moment at which a timer is not exact enough any more.
 const TIMER: Duration = Duration::from_millis(2);
+/// Pause between two fsyncs.
+const SYNC_EVERY: Duration = Duration::from_millis(50);
+/// Bytes that are synced: about a record of a transfer.
+const SYNCED: [u8; 192] = [1; 192];
 /// Longest latency that is told apart, in microseconds.
 const MAX_MICROS: u64 = 120_000_000;
 
@@ -57,10 +67,51 @@ impl Latency {
     }
 }
 
-/// Milliseconds with one decimal.
+/// Milliseconds with two decimals.
 #[expect(clippy::cast_precision_loss, reason = "latencies are far below 2^52")]
 fn millis(micros: u64) -> f64 {
-    (micros as f64 / 100.0).round() / 10.0
+    (micros as f64 / 10.0).round() / 100.0
+}
+
+/// Asks a disk for an fsync now and then: what a durable answer costs at the least.
+pub(super) struct Fsyncs {
+    took: Latency,
+    running: mpsc::Sender<()>,
+    syncing: tokio::task::JoinHandle<eyre::Result<()>>,
+}
+
+impl Fsyncs {
+    /// Begins, with a file in a directory on that disk.
+    pub(super) fn watch(directory: &Path) -> eyre::Result<Self> {
+        let (path, took) = (directory.join("bench-fsync"), Latency::new()?);
+        let (running, ended) = mpsc::channel();
+        let shared = took.clone();
+        let syncing = tokio::task::spawn_blocking(move || sync_until(&path, &shared, &ended));
+        Ok(Self {
+            took,
+            running,
+            syncing,
+        })
+    }
+
+    /// Ends, and gives how long they took.
+    pub(super) async fn stop(self) -> eyre::Result<Latency> {
+        drop(self.running);
+        self.syncing.await??;
+        Ok(self.took)
+    }
+}
+
+/// Appends and syncs again and again, as a durable queue does that has nothing else to do.
+fn sync_until(path: &Path, took: &Latency, ended: &mpsc::Receiver<()>) -> eyre::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    while ended.recv_timeout(SYNC_EVERY) == Err(RecvTimeoutError::Timeout) {
+        let started = Instant::now();
+        file.write_all(&SYNCED)?;
+        file.sync_data()?;
+        took.record(started);
+    }
+    Ok(std::fs::remove_file(path)?)
 }
 
 /// What a process has in memory, in MB.

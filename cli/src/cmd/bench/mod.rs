@@ -1,8 +1,10 @@
 //! Load, measured: `sequencer` compares with an application that does nothing, in the same run on
 //! the same machine; `transfers` loads a running network from wallets to its client's head;
-//! `composer` takes transactions in beside geth's own pool; `conductor` makes blocks beside a client that executes the same ones; `catch-up` wipes both and
-//! waits until they are back.
+//! `bundles` and `attesters` take atomic bundles to their release;
+//! `composer` takes transactions in beside geth's own pool; `conductor` makes blocks beside a client that
+//! executes the same ones; `catch-up` wipes both and waits until they are back.
 
+mod attesters;
 mod bundles;
 mod catch_up;
 mod commits;
@@ -33,6 +35,8 @@ enum Load {
     Transfers(transfers::TransfersArgs),
     /// Atomic bundles on a running network: to their release, early receipts and heads.
     Bundles(bundles::BundlesArgs),
+    /// Bundles for disjoint pairs of rollups at once, on a network of its own with attesters and no clients.
+    Attesters(attesters::AttestersArgs),
     /// Transactions taken in per second by a network of its own, beside geth's own pool.
     Composer(composer::ComposerArgs),
     /// Blocks on top of many accounts, made by us and executed by geth.
@@ -46,6 +50,7 @@ pub(crate) async fn run(args: BenchArgs) -> eyre::Result<()> {
         Load::Sequencer(args) => sequencer::run(&args).await?,
         Load::Transfers(args) => transfers::run(&args).await?,
         Load::Bundles(args) => bundles::run(&args).await?,
+        Load::Attesters(args) => attesters::run(&args).await?,
         Load::Composer(args) => composer::run(&args).await?,
         Load::Conductor(args) => conductor::run(&args).await?,
         Load::CatchUp(args) => catch_up::run(&args).await?,

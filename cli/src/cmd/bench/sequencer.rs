@@ -35,7 +35,7 @@ use super::{
     commits::{Pending, Sender},
     load::{Latency, memory_mb, open_loop},
 };
-use crate::devnet::{Abci, Application, Detours, Devnet, Info, Mempool, Options};
+use crate::devnet::{Application, Devnet, Info, Options};
 
 /// Blocks' worth of transactions that wait at any time.
 const BLOCKS_WAITING: u64 = 4;
@@ -317,24 +317,16 @@ impl Network {
         let directory = tempfile::tempdir_in(&parent)
             .wrap_err_with(|| format!("no directory can be made in {}", parent.display()))?;
         let options = Options {
-            dir: directory.path().to_owned(),
             validators: args.validators,
-            rollups: 0,
-            slot_secs: vec![1],
-            attesters: 0,
             block_interval_ms: 0,
-            base_port: None,
             max_block_bytes: args.block_bytes,
             // Full blocks one after another must not drive the price up.
             fees: Some(FeeParams {
                 target_block_bytes: args.block_bytes,
                 ..FeeParams::default()
             }),
-            program: std::env::current_exe()?,
             application,
-            abci: Abci::Unix,
-            mempool: Mempool::App,
-            detours: Detours::default(),
+            ..Options::new(directory.path().to_owned(), std::env::current_exe()?)
         };
         let devnet = Devnet::start(&options, &|step| eprintln!("bench: {step}")).await?;
         let info = devnet.info();

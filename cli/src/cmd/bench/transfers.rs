@@ -1,14 +1,13 @@
 //! Wallets to head: many senders, each transfer acknowledged, sequenced and executed.
 //!
 //! The head is watched block by block, which costs the client one question each; where a transfer
-//! stands at the composer is asked for a sample only, so that asking is not the load. Beside it the disk is asked for an fsync now and then: what an acknowledgement
-//! costs at the least.
+//! stands at the composer is asked for a sample only, so that asking is not the load. Transfers are signed
+//! before. Beside it the disk is asked for an fsync now and then: what an acknowledgement costs at the
+//! least.
 
 use std::{
-    collections::HashMap,
-    fs::OpenOptions,
-    io::Write as _,
-    path::{Path, PathBuf},
+    collections::{HashMap, VecDeque},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -25,7 +24,7 @@ use serde_json::{Value, json};
 use super::{
     super::NodeArgs,
     hops::Hops,
-    load::{Latency, open_loop},
+    load::{Fsyncs, Latency, open_loop},
     plot::draw,
 };
 
@@ -35,10 +34,6 @@ const DRAIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 /// Transfers of one account that wait at the most while senders are funded.
 const FUNDED_AT_ONCE: u64 = 128;
-/// Pause between two fsyncs.
-const SYNC_EVERY: Duration = Duration::from_millis(50);
-/// Bytes that are synced: about a record of a transfer.
-const SYNCED: [u8; 192] = [1; 192];
 /// Transfers per second whose way through the composer is followed.
 const SAMPLES_PER_SECOND: u64 = 10;
 
@@ -96,17 +91,18 @@ pub(super) async fn run(args: &TransfersArgs) -> eyre::Result<Value> {
         receipt: Latency::new()?,
         executed: Latency::new()?,
     };
-    let synced = Latency::new()?;
-    let syncing = tokio::task::spawn_blocking({
-        let (file, synced) = (args.node.dir.join("bench-fsync"), synced.clone());
-        let until = Instant::now() + Duration::from_secs(args.seconds.into());
-        move || sync_until(&file, &synced, until)
-    });
     let waiting = Waiting::default();
     let watcher = tokio::spawn(watch(client, waiting.clone(), measured.executed.clone()));
     let count = u64::from(args.rate) * u64::from(args.seconds);
+    for sender in &senders {
+        sender
+            .lock()
+            .await
+            .prepare(count.div_ceil(senders.len() as u64))?;
+    }
     let sample_every = (u64::from(args.rate) / SAMPLES_PER_SECOND).max(1);
     let before = Hops::read(&rollup.conductor_http).await?;
+    let syncing = Fsyncs::watch(&args.node.dir)?;
     let started = Instant::now();
     let every = Duration::from_secs(1) / args.rate;
     let mut errors = open_loop(count, every, |at, due| {
@@ -122,6 +118,7 @@ pub(super) async fn run(args: &TransfersArgs) -> eyre::Result<Value> {
         }
     })
     .await;
+    let synced = syncing.stop().await?;
     let deadline = Instant::now() + DRAIN;
     while waiting.len() > 0 && Instant::now() < deadline {
         tokio::time::sleep(POLL).await;
@@ -134,9 +131,8 @@ pub(super) async fn run(args: &TransfersArgs) -> eyre::Result<Value> {
             waiting.len()
         ));
     }
-    syncing.await??;
     let fsync_ms = synced.quantile_ms(0.5);
-    let fsyncs = measured.acknowledged.quantile_ms(0.5) / fsync_ms.max(0.1);
+    let fsyncs = measured.acknowledged.quantile_ms(0.5) / fsync_ms.max(0.01);
     if let Some(path) = &args.plot {
         let lines = [
             ("fsync", &synced),
@@ -196,19 +192,6 @@ async fn follow(composer: &Rpc, hash: B256, due: Instant, measured: &Measured) -
     }
 }
 
-/// Appends and syncs again and again, as a durable queue does that has nothing else to do.
-fn sync_until(path: &Path, synced: &Latency, until: Instant) -> eyre::Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    while Instant::now() < until {
-        let started = Instant::now();
-        file.write_all(&SYNCED)?;
-        file.sync_data()?;
-        synced.record(started);
-        std::thread::sleep(SYNC_EVERY);
-    }
-    Ok(std::fs::remove_file(path)?)
-}
-
 /// Transfers that no block holds yet, and when they were due.
 #[derive(Clone, Default)]
 struct Waiting(Arc<Mutex<HashMap<B256, Instant>>>);
@@ -247,30 +230,53 @@ async fn watch(client: Rpc, waiting: Waiting, executed: Latency) -> eyre::Result
 struct Sender {
     signer: PrivateKeySigner,
     chain_id: u64,
+    /// Of the next transfer that is signed.
     nonce: u64,
+    /// Signed and not acknowledged, in the order of their nonces.
+    prepared: VecDeque<Vec<u8>>,
 }
 
 impl Sender {
-    /// Sends one wei to nobody in particular.
+    fn new(signer: PrivateKeySigner, chain_id: u64, nonce: u64) -> Self {
+        Self {
+            signer,
+            chain_id,
+            nonce,
+            prepared: VecDeque::new(),
+        }
+    }
+
+    /// Signs so many transfers of one wei to nobody in particular.
+    fn prepare(&mut self, count: u64) -> eyre::Result<()> {
+        for _ in 0..count {
+            let raw = self.sign(Address::repeat_byte(0x42), U256::from(1))?;
+            self.prepared.push_back(raw);
+        }
+        Ok(())
+    }
+
+    /// Sends the next of the transfers that are prepared.
     async fn send(
         &mut self,
         composer: &Rpc,
         waiting: &Waiting,
         due: Instant,
     ) -> eyre::Result<B256> {
-        let raw = self.sign(Address::repeat_byte(0x42), U256::from(1))?;
-        let hash = keccak256(&raw);
+        let raw = self.prepared.front();
+        let raw = raw.ok_or_else(|| eyre!("no transfer is prepared"))?;
+        let hash = keccak256(raw);
         waiting.with(|waiting| waiting.insert(hash, due));
         let raw = format!("0x{}", hex::encode(raw));
         if let Err(error) = composer.call("eth_sendRawTransaction", json!([raw])).await {
             waiting.with(|waiting| waiting.remove(&hash));
             return Err(error);
         }
-        self.nonce += 1;
+        self.prepared.pop_front();
         Ok(hash)
     }
 
-    fn sign(&self, to: Address, value: U256) -> eyre::Result<Vec<u8>> {
+    /// Signs a transfer, behind those before it.
+    fn sign(&mut self, to: Address, value: U256) -> eyre::Result<Vec<u8>> {
         let mut tx = TxEip1559 {
             chain_id: self.chain_id,
             nonce: self.nonce,
@@ -282,6 +288,7 @@ impl Sender {
             ..TxEip1559::default()
         };
         let signature = self.signer.sign_transaction_sync(&mut tx)?;
+        self.nonce += 1;
         Ok(TxEnvelope::from(tx.into_signed(signature)).encoded_2718())
     }
 }
@@ -294,11 +301,8 @@ async fn fund(
     funder: PrivateKeySigner,
     count: u32,
 ) -> eyre::Result<Vec<Arc<tokio::sync::Mutex<Sender>>>> {
-    let mut funder = Sender {
-        nonce: pending_nonce(composer, funder.address()).await?,
-        signer: funder,
-        chain_id,
-    };
+    let nonce = pending_nonce(composer, funder.address()).await?;
+    let mut funder = Sender::new(funder, chain_id, nonce);
     let mut senders = Vec::new();
     for at in 0..count {
         let signer =
@@ -308,16 +312,11 @@ async fn fund(
         composer
             .call("eth_sendRawTransaction", json!([raw]))
             .await?;
-        funder.nonce += 1;
         if funder.nonce.is_multiple_of(FUNDED_AT_ONCE) {
             executed(client, &funder).await?;
         }
         let nonce = pending_nonce(composer, signer.address()).await?;
-        senders.push(Sender {
-            signer,
-            chain_id,
-            nonce,
-        });
+        senders.push(Sender::new(signer, chain_id, nonce));
     }
     executed(client, &funder).await?;
     let shared = |sender| Arc::new(tokio::sync::Mutex::new(sender));

@@ -40,7 +40,7 @@ use super::{
     endpoints::{Standing, Standings},
     evidence::{Evidence, Record, Wrong},
     metric,
-    verify::{VerifyError, verify_pivot},
+    verify::{Headers, VerifyError, verify_pivot},
 };
 
 /// How long a node may take to answer before another one is asked.
@@ -131,6 +131,7 @@ pub struct Client(Arc<Shared>);
 struct Shared {
     nodes: Vec<Node>,
     standings: Mutex<Standings>,
+    headers: Headers,
     evidence: Option<Evidence>,
 }
 
@@ -174,8 +175,14 @@ impl Client {
         Ok(Self(Arc::new(Shared {
             standings: Mutex::new(Standings::new(nodes.len())),
             nodes,
+            headers: Headers::default(),
             evidence,
         })))
+    }
+
+    /// The headers that were verified with what these nodes sent.
+    pub(super) fn headers(&self) -> Headers {
+        self.0.headers.clone()
     }
 
     /// Says what chain the nodes follow and how far they are.

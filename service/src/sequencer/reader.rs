@@ -195,8 +195,8 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(client: Client, verifier: Verifier, silence: Duration) -> Self {
         Self {
+            verifier: verifier.sharing(client.headers()),
             client,
-            verifier,
             stream: None,
             closed: None,
             silence,

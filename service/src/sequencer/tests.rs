@@ -110,6 +110,19 @@ fn forge(
     block.signed_header = encode_signed_header(set.sign(header, signers)).into();
 }
 
+#[tokio::test]
+async fn headers_are_verified_once_for_all_who_follow() {
+    let chain = Arc::new(Chain::new(&Plan::default(), 4));
+    let directory = tempfile::tempdir().unwrap();
+    let node = serve(&chain, Lie::None, 1).await;
+    let client = client(directory.path(), &[&node]);
+    for _ in 0..2 {
+        let mut follower = follow(&client, genesis(&four(1)), 1);
+        reads(&mut follower, &chain, 1, 4).await;
+    }
+    assert_eq!(client.headers().count(), 4);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_headers_are_found_out() {
     check(

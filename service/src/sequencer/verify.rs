@@ -1,5 +1,11 @@
 //! From an answer to what it proves. Nothing here asks anybody.
 
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
 use counterpoint_core::{
     block::{LeafProof, ProofError, RollupItem, RollupLeaf, TransactionProof, VerifiedList},
     light::{LightError, TrustedState, VerifiedHeader, decode_signed_header, decode_validators},
@@ -53,6 +59,65 @@ pub enum VerifyError {
     Config(Hash),
 }
 
+/// Headers whose signatures were verified lately. Clones share them: whoever follows many rollups
+/// verifies each header once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Headers(Arc<Mutex<VecDeque<Seen>>>);
+
+/// A step from one trusted state to the next, and the bytes that it was taken by.
+#[derive(Debug)]
+struct Seen {
+    before: TrustedState,
+    signed_header: Bytes,
+    validators: Bytes,
+    after: TrustedState,
+    header: VerifiedHeader,
+}
+
+/// Steps that are remembered: of a height at the tip nodes serve few commits.
+const MAX_SEEN: usize = 8;
+
+impl Headers {
+    /// Takes the step to the header of `message`, as [`TrustedState::verify`] does; on `Err` nothing changes.
+    fn verify(
+        &self,
+        trusted: &mut TrustedState,
+        expected: Height,
+        message: &RollupBlock,
+    ) -> Result<VerifiedHeader, VerifyError> {
+        let (signed_header, validators) = (&message.signed_header, &message.validators);
+        let is_same = |seen: &&Seen| {
+            seen.signed_header == signed_header
+                && seen.validators == validators
+                && seen.header.height() == expected
+                && seen.before == *trusted
+        };
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = seen.iter().find(is_same) {
+            *trusted = seen.after.clone();
+            return Ok(seen.header.clone());
+        }
+        drop(seen);
+        let before = trusted.clone();
+        let header = verify_header(trusted, expected, signed_header, validators)?;
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.truncate(MAX_SEEN - 1);
+        seen.push_front(Seen {
+            before,
+            signed_header: signed_header.clone(),
+            validators: validators.clone(),
+            after: trusted.clone(),
+            header: header.clone(),
+        });
+        Ok(header)
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
 /// Verifies one rollup's blocks, one after another.
 #[derive(Clone, Debug)]
 pub struct Verifier {
@@ -60,19 +125,25 @@ pub struct Verifier {
     trusted: TrustedState,
     config: Option<RollupConfig>,
     next: Height,
+    headers: Headers,
 }
 
 impl Verifier {
     /// Verifies blocks of `rollup_id` from height `next` on, which lies above `trusted`.
     #[must_use]
     pub fn new(rollup_id: RollupId, trusted: TrustedState, next: Height) -> Self {
-        let config = None;
         Self {
             rollup_id,
             trusted,
-            config,
+            config: None,
             next,
+            headers: Headers::default(),
         }
+    }
+
+    /// Verifies headers together with others.
+    pub(super) fn sharing(self, headers: Headers) -> Self {
+        Self { headers, ..self }
     }
 
     /// What is trusted after the last block.
@@ -103,12 +174,7 @@ impl Verifier {
     /// [`VerifyError`] names the first step that does not hold.
     pub fn accept(&mut self, message: &RollupBlock) -> Result<VerifiedBlock, VerifyError> {
         let mut trusted = self.trusted.clone();
-        let header = verify_header(
-            &mut trusted,
-            self.next,
-            &message.signed_header,
-            &message.validators,
-        )?;
+        let header = self.headers.verify(&mut trusted, self.next, message)?;
         let list = verify_list(&self.rollup_id, &header, message)?;
         let committed = list.leaf().env.config_hash;
         let known = self.config.take_if(|config| config.hash() == committed);

@@ -3,13 +3,17 @@
 //! The sources are in `solidity/`, what the pinned compiler makes of them in `generated/`, and a test
 //! compares the two. [`IAtomicMailbox`] is made from the source itself.
 
+mod mail;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod scenarios;
 
 use alloy_genesis::GenesisAccount;
 use alloy_primitives::{Address, B256, Bytes, address, hex};
 
-pub use self::bindings::{Caller, IAtomicMailbox, Message};
+pub use self::{
+    bindings::{Caller, IAtomicMailbox, Message},
+    mail::Mail,
+};
 
 mod bindings {
     alloy_sol_types::sol!(

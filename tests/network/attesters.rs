@@ -50,6 +50,8 @@ async fn bundles_run_whole_or_never_and_a_lie_is_shown() {
 
     say("a message is sent on one rollup and received on the other");
     let letter = bundle::letter(&network, account(0)).await;
+    let said = letter.simulated(&network).await;
+    assert_eq!(said["success"], true, "{said}");
     letter.hand_in(&network).await;
     letter.ends_as(&network, BundleStage::Executed).await;
     letter.ran(&network).await;
@@ -85,6 +87,12 @@ async fn bundles_run_whole_or_never_and_a_lie_is_shown() {
 
     say("a message that nobody receives aborts it too");
     let unread = bundle::unread(&network, account(0)).await;
+    let said = unread.simulated(&network).await;
+    let reason = said["failure"]["reason"].as_str();
+    assert!(
+        reason.is_some_and(|reason| reason.contains("messages")),
+        "{said}"
+    );
     unread.hand_in(&network).await;
     let record = unread.ends_as(&network, BundleStage::Aborted).await;
     let mismatch = |status: &BundleStatus| {

@@ -3,13 +3,8 @@
 use std::iter;
 
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{B256, Log};
-use alloy_sol_types::SolEvent;
 use bytes::Bytes;
-use counterpoint_contracts::{
-    IAtomicMailbox::{MessageReceived, MessageSent},
-    MAILBOX,
-};
+use counterpoint_contracts::Mail;
 use counterpoint_core::{
     atomic::{
         Failure, LegOutcome, LegTransaction, Message, inbox_hash, outbox_hash, receipts_hash,
@@ -66,7 +61,8 @@ fn judge(
     builder: &mut BlockBuilder,
     raw: &Bytes,
 ) -> Result<Result<Receipt, Failure>, ExecuteError> {
-    if LegTransaction::read(raw).is_err() {
+    // Of the signature the rules of every block take care.
+    if LegTransaction::check_form(raw).is_err() {
         return Ok(Err(Failure::InvalidTx));
     }
     Ok(match builder.execute(raw, iter::empty())? {
@@ -84,48 +80,6 @@ fn failure(reason: SkipReason) -> Failure {
         SkipReason::Balance => Failure::Balance,
         SkipReason::FeeTooLow | SkipReason::TipTooLow => Failure::FeeTooLow,
         _ => Failure::InvalidTx,
-    }
-}
-
-/// Messages that a leg has yet to receive and to send, the next one last.
-#[derive(Debug)]
-struct Mail {
-    inbox: Vec<B256>,
-    outbox: Vec<B256>,
-}
-
-impl Mail {
-    fn expected(rollup_id: &RollupId, messages: &[Message]) -> Self {
-        let hashes = |of: fn(&Message) -> &RollupId| {
-            let of = messages
-                .iter()
-                .rev()
-                .filter(|message| of(message) == rollup_id);
-            of.map(|message| B256::new(*message.hash().as_bytes()))
-                .collect()
-        };
-        Self {
-            inbox: hashes(|message| &message.dst),
-            outbox: hashes(|message| &message.src),
-        }
-    }
-
-    /// Takes in what the mailbox tells of a transaction; false if it is not what comes next.
-    fn deliver(&mut self, logs: &[Log]) -> bool {
-        logs.iter().filter(|log| log.address == MAILBOX).all(|log| {
-            // Both events have the message's hash behind the session's.
-            let (event, hash) = (log.topics().first(), log.topics().get(2));
-            let expected = match event {
-                Some(&MessageReceived::SIGNATURE_HASH) => self.inbox.pop(),
-                Some(&MessageSent::SIGNATURE_HASH) => self.outbox.pop(),
-                _ => return true,
-            };
-            expected.as_ref() == hash && hash.is_some()
-        })
-    }
-
-    fn is_complete(&self) -> bool {
-        self.inbox.is_empty() && self.outbox.is_empty()
     }
 }
 

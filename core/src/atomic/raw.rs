@@ -58,6 +58,24 @@ impl LegTransaction {
     /// # Errors
     /// [`LegTransactionError`] says what keeps it out of every leg.
     pub fn read(raw: &[u8]) -> Result<Self, LegTransactionError> {
+        let (tx, chain_id) = Self::decode(raw)?;
+        Ok(Self {
+            sender: recover(&tx).ok_or(LegTransactionError::Signature)?,
+            chain_id,
+            gas_limit: tx.gas_limit(),
+        })
+    }
+
+    /// Whether a raw transaction may be part of a leg if its signature is sound, which is not looked at.
+    ///
+    /// # Errors
+    /// [`LegTransactionError`] says what keeps it out of every leg.
+    pub fn check_form(raw: &[u8]) -> Result<(), LegTransactionError> {
+        Self::decode(raw).map(|_| ())
+    }
+
+    /// A transaction, and the chain id that it was signed for.
+    fn decode(raw: &[u8]) -> Result<(TxEnvelope, u64), LegTransactionError> {
         if !(1..=SubmitData::MAX_ITEM_BYTES).contains(&raw.len()) {
             return Err(LegTransactionError::Length);
         }
@@ -68,10 +86,7 @@ impl LegTransaction {
         if tx.encoded_2718() != raw {
             return Err(LegTransactionError::Decode);
         }
-        Ok(Self {
-            sender: recover(&tx).ok_or(LegTransactionError::Signature)?,
-            chain_id: tx.chain_id().ok_or(LegTransactionError::Type)?,
-            gas_limit: tx.gas_limit(),
-        })
+        let chain_id = tx.chain_id().ok_or(LegTransactionError::Type)?;
+        Ok((tx, chain_id))
     }
 }

@@ -25,6 +25,7 @@ use counterpoint_core::{
     state::{AbortReason, BundleRecord, BundleStatus},
 };
 use counterpoint_proto::sequencer::{BundleStage, GetBundleRequest, bundles_client::BundlesClient};
+use serde_json::{Value, json};
 
 use super::now;
 use crate::support::{Network, decide, receipt, sign_transfer, wait_for};
@@ -385,6 +386,41 @@ impl Sample {
     /// Seals and reveals it.
     pub(crate) async fn hand_in(&self, network: &Network) {
         hand_in(network, std::slice::from_ref(self)).await;
+    }
+
+    /// What the composer has clients say of it, as JSON.
+    pub(crate) async fn simulated(&self, network: &Network) -> Value {
+        let hex = |bytes: &[u8]| alloy_primitives::hex::encode_prefixed(bytes);
+        let terms = self.bundle.terms();
+        let leg = |seal: &LegSeal| {
+            let sealed = seal.txs.iter();
+            let sealed = sealed.map(|tx| json!({ "hash": hex(tx.tx_hash.as_bytes()) }));
+            let sealed: Vec<_> = sealed.collect();
+            json!({ "rollup": hex(seal.rollup_id.as_bytes()), "transactions": sealed })
+        };
+        let message = |message: &Message| {
+            json!({
+                "src": hex(message.src.as_bytes()), "dst": hex(message.dst.as_bytes()),
+                "index": message.index, "sender": hex(message.sender.as_bytes()),
+                "receiver": hex(message.receiver.as_bytes()), "data": hex(&message.data),
+            })
+        };
+        let caller = |caller: &Caller| {
+            let rollup = hex(caller.rollup_id.as_bytes());
+            json!({ "rollup": rollup, "address": hex(caller.address.as_bytes()) })
+        };
+        let document = json!({
+            "chainId": terms.chain_id,
+            "sessionSalt": hex(terms.session_salt.as_bytes()),
+            "callers": terms.callers.iter().map(caller).collect::<Vec<_>>(),
+            "legs": terms.legs.iter().map(leg).collect::<Vec<_>>(),
+            "messages": terms.messages.iter().map(message).collect::<Vec<_>>(),
+            "validFrom": terms.valid_from,
+            "validUntil": terms.valid_until,
+        });
+        let params = json!([document, self.raws]);
+        let said = network.rpc(0, "counterpoint_simulateBundle", params).await;
+        said.unwrap()
     }
 
     /// What is known of it.

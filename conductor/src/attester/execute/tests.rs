@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
 use alloy_consensus::TxEip1559;
-use alloy_primitives::{Address, TxKind, U256, keccak256};
+use alloy_primitives::{Address, B256, TxKind, U256, keccak256};
 use alloy_sol_types::SolCall;
 use counterpoint_contracts::{
     IAtomicMailbox::{closeCall, openCall, receiveMessageCall, sendCall},
-    predeploys,
+    MAILBOX, predeploys,
 };
 use counterpoint_core::{
     atomic::{Caller, session_id, ticket},

@@ -83,3 +83,15 @@ echo "== wallets: four validators, light load" >&2
 start_devnet --validators 4
 "$target/counterpoint" bench transfers --dir "$network" --rate 10 --senders 10 --seconds 60 \
   --plot "$results/wallets.svg" > "$results/wallets.json"
+stop_devnet
+
+echo "== bundles: four validators, three attesters of each rollup" >&2
+start_devnet --validators 4 --attesters 3
+"$target/counterpoint" bench bundles --dir "$network" --count 100 \
+  --plot "$results/bundles.svg" > "$results/bundles-wallets.json"
+stop_devnet
+
+for rollups in 2 8 32; do
+  echo "== attesters of $rollups rollups" >&2
+  "$target/counterpoint" bench attesters --rollups "$rollups" > "$results/attesters-$rollups.json"
+done

@@ -403,7 +403,7 @@ pub fn write(plan: &Plan, layout: &Layout, geth: &Path, detours: &Detours) -> ey
     Ok(())
 }
 
-/// A rollup's conductor and the others, if it has attesters; most of them must agree.
+/// A rollup's conductor, if it has one, and the others; most of them must agree.
 fn set_of_attesters(
     plan: &Plan,
     rollup: &RollupPlan,
@@ -413,8 +413,9 @@ fn set_of_attesters(
         return Ok(Attesters::default());
     }
     let others = plan.attesters.iter().map(|attester| &attester.name);
+    let conductor = (!plan.without_clients).then_some(&rollup.name);
     let mut keys: Vec<PublicKey> = others
-        .chain([&rollup.name])
+        .chain(conductor)
         .map(|name| SecretKey::from_seed(seeds[name.as_str()]).public_key())
         .collect();
     keys.sort();

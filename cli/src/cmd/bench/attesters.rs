@@ -1,6 +1,5 @@
 //! Attesters alone, of a network of its own without clients: in each round bundles for disjoint pairs of all
-//! rollups, revealed when all are sealed. Three processes attest every rollup each, and all three must
-//! agree.
+//! rollups, revealed when all are sealed.
 
 use std::{collections::BTreeSet, path::PathBuf, time::Instant};
 
@@ -17,15 +16,15 @@ use super::{
 };
 use crate::devnet::{Devnet, Info, Options};
 
-/// Attesters of each rollup: a conductor, which this network does not have, and three processes.
-const ATTESTERS: usize = 4;
-
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  counterpoint bench attesters --rollups 8")]
 pub(crate) struct AttestersArgs {
     /// Rollups, two for each bundle.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=32))]
     rollups: u32,
+    /// Processes that attest every rollup; most of them must agree.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=15))]
+    attesters: u32,
     /// How often all of them get a bundle.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
@@ -46,7 +45,8 @@ pub(super) async fn run(args: &AttestersArgs) -> eyre::Result<Value> {
         validators: 4,
         rollups: usize::try_from(args.rollups)?,
         without_clients: true,
-        attesters: ATTESTERS,
+        // One would be the conductors, which there are none of.
+        attesters: usize::try_from(args.attesters)? + 1,
         ..Options::new(directory.path().to_owned(), std::env::current_exe()?)
     };
     let mut devnet = Devnet::start(&options, &|step| eprintln!("bench: {step}")).await?;
@@ -97,6 +97,7 @@ async fn measure(args: &AttestersArgs, info: &Info, options: &Options) -> eyre::
         "load": "attesters",
         "rollups": args.rollups,
         "bundles_per_round": args.rollups / 2,
+        "attesters": args.attesters,
         "transfers_per_leg": args.transfers,
         "rounds": args.rounds,
         "rounds_released_in_one_slot": slots.iter().filter(|slots| **slots == 1).count(),

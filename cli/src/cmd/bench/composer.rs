@@ -1,6 +1,7 @@
 //! How fast transactions are taken in, beside geth: wallets' transfers in JSON-RPC batches over many
-//! connections, to the composer of a whole network and then to the pool of a geth of its own. Load
-//! generator, network and clients share the machine.
+//! connections, to the composer of a whole network that executes them meanwhile, to the same one while the
+//! chain stands still, and to the pool of a geth of its own, without blocks and with them. Load generator,
+//! network and clients share the machine.
 //!
 //! Transfers are signed before. All of them go to an account that nobody else pays: each acknowledged
 //! one must have arrived there once, or still be on its way.
@@ -124,7 +125,14 @@ async fn measure(
     let half = load(&composer, signed, Some(every)).await?;
     let memory = memory.stop();
     say("what was acknowledged arrives");
-    let arrived = settle(&info, full.acknowledged + half.acknowledged).await?;
+    let acknowledged = full.acknowledged + half.acknowledged;
+    settle(&info, acknowledged).await?;
+    say("the composer while the chain stands still, as geth's own pool will");
+    let signed = wallets.sign(args.transfers).await?;
+    devnet.kill("val-0-cometbft").await?;
+    let still = load(&composer, signed, None).await?;
+    devnet.launch("val-0-cometbft").await?;
+    let arrived = settle(&info, acknowledged + still.acknowledged).await?;
 
     say("geth's own pool");
     let layout = Layout {
@@ -139,7 +147,8 @@ async fn measure(
     let building = load(&pool.url, batches, None).await;
     pool.process.stop(Duration::from_secs(10)).await?;
     let (geth, building) = (geth?, building?);
-    let ratio = |geth: &Run| (full.per_second() / geth.per_second() * 100.0).round() / 100.0;
+    let ratio =
+        |ours: &Run, geth: &Run| (ours.per_second() / geth.per_second() * 100.0).round() / 100.0;
     Ok(json!({
         "load": "composer",
         "connections": args.connections,
@@ -149,10 +158,12 @@ async fn measure(
         "half": half.report(),
         "memory_mb": memory,
         "transfers": arrived,
+        "still": still.report(),
         "geth": geth.report(),
-        "ratio": ratio(&geth),
         "geth_making_blocks": building.report(),
-        "ratio_making_blocks": ratio(&building),
+        "ratio": ratio(&full, &geth),
+        "ratio_both_executing": ratio(&full, &building),
+        "ratio_none_executing": ratio(&still, &geth),
     }))
 }
 

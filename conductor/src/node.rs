@@ -136,6 +136,7 @@ fn attest(
         specification: source.specification.clone(),
         states: Arc::clone(states),
         trusted: progress.trusted.clone(),
+        vouched: None,
     });
     async move {
         let Some(attester) = attester else {

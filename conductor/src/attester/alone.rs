@@ -261,6 +261,7 @@ impl Rollup<'_> {
             specification: origin.specification.clone(),
             states: states.clone(),
             trusted: origin.trusted.clone(),
+            vouched: None,
         };
         voter.tell_again(&rollup_id)?;
         let source = Source {

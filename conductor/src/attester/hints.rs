@@ -15,7 +15,7 @@ use counterpoint_core::{
     atomic::{AtomicBundle, Ballot, LegEnv, LegSeal, Pin, inbox_hash, keccak, sender, ticket},
     block::prev_randao,
     key::PublicKey,
-    primitive::{Height, RollupId},
+    primitive::{Hash, Height, RollupId},
     registry::RollupConfig,
     slot::{HeaderTime, Slot},
 };
@@ -168,7 +168,15 @@ pub(super) enum Wrong {
 }
 
 /// Compares a hint with what is verified. `config` is the rollup's in the slot that opens.
-pub(super) fn check(hint: &Hint, tip: &Tip, config: &RollupConfig) -> Result<(), Wrong> {
+///
+/// `vouched` is the bundle whose senders were last seen to have sealed the leg. Its identifier says which
+/// leg that is, so that a further attempt need not recover them again.
+pub(super) fn check(
+    hint: &Hint,
+    tip: &Tip,
+    config: &RollupConfig,
+    vouched: &mut Option<Hash>,
+) -> Result<(), Wrong> {
     let (bundle, ballot, env) = (&hint.bundle, &hint.ballot, &hint.env);
     let (terms, rollup_id) = (bundle.terms(), config.rollup_id);
     if ballot.pin != tip.pin || ballot.rollup_id != rollup_id {
@@ -184,8 +192,11 @@ pub(super) fn check(hint: &Hint, tip: &Tip, config: &RollupConfig) -> Result<(),
     if !sealed.eq(hint.txs.iter().map(|raw| keccak(raw))) {
         return Err(Wrong::Leg);
     }
-    if !are_sealed_by_senders(bundle, leg, &hint.txs) {
-        return Err(Wrong::Auth);
+    if *vouched != Some(bundle.id()) {
+        if !are_sealed_by_senders(bundle, leg, &hint.txs) {
+            return Err(Wrong::Auth);
+        }
+        *vouched = Some(bundle.id());
     }
     let inbox = inbox_hash(&rollup_id, &terms.messages);
     let ticket = ticket(&terms.chain_id, &rollup_id, &bundle.session_id(), &inbox);

@@ -72,6 +72,8 @@ pub(crate) struct Attester {
     pub(crate) states: Arc<dyn StateSource>,
     /// Trusted when we started, for a configuration that is about to begin.
     pub(crate) trusted: TrustedState,
+    /// The bundle whose senders were last seen to have sealed our leg.
+    pub(crate) vouched: Option<Hash>,
 }
 
 /// Why nothing is said of a leg.
@@ -154,7 +156,7 @@ impl Attester {
         if hint.bundle.terms().chain_id != self.voter.chain_id() {
             return Err(Wrong::Bundle.into());
         }
-        match check(hint, tip, &tip.config) {
+        match check(hint, tip, &tip.config, &mut self.vouched) {
             Ok(()) => return Ok(tip.config.clone()),
             Err(Wrong::Config) => {}
             Err(wrong) => return Err(wrong.into()),
@@ -168,7 +170,7 @@ impl Attester {
         let opening = Height::new(tip.pin.height.get().saturating_add(1));
         let pending = pending.filter(|pending| pending.from <= opening);
         let config = pending.ok_or(Wrong::Config)?.config;
-        check(hint, tip, &config)?;
+        check(hint, tip, &config, &mut self.vouched)?;
         Ok(config)
     }
 

@@ -114,7 +114,7 @@ async fn whatever_a_node_changes_is_found() {
     let verdict = |change: &dyn Fn(&mut Hint)| {
         let mut hint = hint_by(&wallet(1));
         change(&mut hint);
-        check(&hint, &tip(), &attested())
+        check(&hint, &tip(), &attested(), &mut None)
     };
     assert_eq!(verdict(&|_| {}), Ok(()));
     let wrong = |wrong, change: &dyn Fn(&mut Hint)| assert_eq!(verdict(change), Err(wrong));
@@ -136,11 +136,11 @@ async fn whatever_a_node_changes_is_found() {
     wrong(Wrong::Env, &|hint| hint.env.prev_randao = [0; 32]);
     wrong(Wrong::Env, &|hint| hint.env.base_fee = 1);
     wrong(Wrong::Env, &|hint| hint.env.beacon_root = [0; 32]);
-    let stranger = check(&hint_by(&wallet(2)), &tip(), &attested());
+    let stranger = check(&hint_by(&wallet(2)), &tip(), &attested(), &mut None);
     assert_eq!(stranger, Err(Wrong::Auth));
     let mut late = tip();
     late.time.seconds = TIME + 11;
-    let late = check(&hint_by(&wallet(1)), &late, &attested());
+    let late = check(&hint_by(&wallet(1)), &late, &attested(), &mut None);
     assert_eq!(late, Err(Wrong::Bundle));
 }
 
@@ -150,4 +150,16 @@ async fn attesters_of_the_rollup_and_of_the_bundle_are_asked() {
     let asked = |seed| is_asked(&attester(seed), &bundle, &attested());
     assert_eq!([1, 2, 3].map(asked), [true, true, false]);
     assert!(!is_member(&attester(2), &attested()) && is_member(&attester(1), &attested()));
+}
+
+#[tokio::test]
+async fn a_further_attempt_recovers_no_senders() {
+    let (tip, config, mut vouched) = (tip(), attested(), None);
+    let (hint, others) = (hint_by(&wallet(1)), hint_by(&wallet(2)));
+    assert_eq!(check(&hint, &tip, &config, &mut vouched), Ok(()));
+    // Auths are no part of a bundle's identifier: that these are wrong shows that nobody looks.
+    assert_eq!(vouched, Some(others.bundle.id()));
+    assert_eq!(check(&others, &tip, &config, &mut vouched), Ok(()));
+    let another = &mut Some(Hash::ZERO);
+    assert_eq!(check(&others, &tip, &config, another), Err(Wrong::Auth));
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The figures of docs/performance.md. Usage: docs/bench.sh [DIRECTORY FOR RESULTS]
-# Nothing else should run on the machine; it takes about half an hour once built.
+# Nothing else should run on the machine; it takes about three quarters of an hour once built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 results=${1:-.bench}
@@ -92,6 +92,9 @@ start_devnet --validators 4 --attesters 3
 stop_devnet
 
 for rollups in 2 8 32; do
-  echo "== attesters of $rollups rollups" >&2
-  "$target/counterpoint" bench attesters --rollups "$rollups" > "$results/attesters-$rollups.json"
+  for attesters in 1 3; do
+    echo "== $attesters attesters of $rollups rollups" >&2
+    "$target/counterpoint" bench attesters --rollups "$rollups" --attesters "$attesters" \
+      > "$results/attesters-$rollups-$attesters.json"
+  done
 done

@@ -286,7 +286,7 @@ impl Store {
         self.write(Record::Signed(signed)).await?;
         if self.log.grown() > COMPACT_BYTES {
             let records = self.state().records();
-            self.log.replace(&records).await?;
+            self.log.replace(&records)?;
         }
         Ok(())
     }
@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(store.on_their_way(), [signed(first.id())]);
         store.over(second.id(), Some("late".into())).await.unwrap();
         let records = store.state().records();
-        store.log.replace(&records).await.unwrap();
+        store.log.replace(&records).unwrap();
         drop(store);
 
         let store = Store::open(directory.path()).unwrap();

@@ -24,7 +24,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     sync::oneshot,
-    task::{block_in_place, spawn_blocking},
+    task::block_in_place,
 };
 
 /// What a file begins with: the format of records and groups.
@@ -224,17 +224,17 @@ impl Log {
         self.enqueue(records)?.on_disk().await
     }
 
-    /// Replaces everything by `records`, in one step that a crash cannot split.
+    /// Replaces everything by `records`, in one step that a crash cannot split. Whoever holds the queue
+    /// meanwhile holds it to the end: nobody can stop waiting for this half-way.
     ///
     /// # Errors
     /// [`LogError::Stopped`] if the old log may still be there; it is never damaged.
-    pub(crate) async fn replace<R: BorshSerialize>(&self, records: &[R]) -> Result<(), LogError> {
+    pub(crate) fn replace<R: BorshSerialize>(&self, records: &[R]) -> Result<(), LogError> {
         let frames = self.frames(records)?;
-        let shared = Arc::clone(&self.shared);
-        let replaced = spawn_blocking(move || shared.replace(&frames)).await;
-        match replaced {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(self.stopped()),
+        if blocking(|| self.shared.replace(&frames)) {
+            Ok(())
+        } else {
+            Err(self.stopped())
         }
     }
 
@@ -531,7 +531,7 @@ mod tests {
         let path = directory.path().join("queue.log");
         let (log, _) = Log::open::<Record>(&path).unwrap();
         log.append(&records()).await.unwrap();
-        log.replace(&records()[3..]).await.unwrap();
+        log.replace(&records()[3..]).unwrap();
         let last: Record = (9, vec![]);
         log.append(std::slice::from_ref(&last)).await.unwrap();
         drop(log);

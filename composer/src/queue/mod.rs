@@ -742,7 +742,7 @@ impl Queue {
     async fn compact(&self) -> Result<(), LogError> {
         let _alone = self.appending.write().await;
         let records = self.look(State::records);
-        self.log.replace(&records).await
+        self.log.replace(&records)
     }
 
     /// Transactions that are not finished, and their bytes.

@@ -510,7 +510,7 @@ impl Pool {
         let room = room.into_iter().flat_map(|(flag, value)| [flag, value]);
         let building: &[_] = match blocks {
             Blocks::None => &[],
-            Blocks::EachSecond => &["--dev", "--dev.period", "1", "--miner.gaslimit", "30000000"],
+            Blocks::EachSecond => &["--dev", "--dev.period", "1"],
         };
         let flags = room.chain(building.iter().copied());
         let spec = Spec {
